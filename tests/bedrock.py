@@ -31,8 +31,8 @@ KEYS = Keys(aws_region=REGION, aws_access_key_id=ACCESS_KEY, aws_secret_access_k
 
 def told(body: object, status: int = 200, **headers: str) -> Answer:
     """An answer in JSON."""
-    given = {"content-type": "application/json", "x-amzn-requestid": REQUEST_ID, **headers}
-    return Answer(status=status, headers=given, body=json.dumps(body, separators=(",", ":")).encode())
+    params = {"content-type": "application/json", "x-amzn-requestid": REQUEST_ID, **headers}
+    return Answer(status=status, headers=params, body=json.dumps(body, separators=(",", ":")).encode())
 
 
 def pictured(data: bytes = PICTURE, *, seed: int = 7) -> Answer:

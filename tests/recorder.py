@@ -74,9 +74,9 @@ class Seen:
     @property
     def files(self) -> dict[str, Part]:
         """The file parts by name; fails where a name came twice."""
-        given = [part for part in self.parts if part.filename is not None]
-        files = {part.name: part for part in given}
-        assert len(files) == len(given), "a file came twice"
+        file_parts = [part for part in self.parts if part.filename is not None]
+        files = {part.name: part for part in file_parts}
+        assert len(files) == len(file_parts), "a file came twice"
         return files
 
 
@@ -143,25 +143,25 @@ class Recorder:
         self.pending, self.answer = 0, None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        seen = Seen(
+        received = Seen(
             method=request.method,
             path=request.raw_path,
             headers=tuple((k.decode(), v.decode()) for k, v in request.raw_headers),
             body=await request.content.read(),
         )
-        self.seen.append(seen)
-        answer = (self.answer(seen) if self.answer is not None else None) or self._usual(seen)
+        self.seen.append(received)
+        answer = (self.answer(received) if self.answer is not None else None) or self._usual(received)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
-    def _usual(self, seen: Seen) -> Answer:
-        if seen.path in self.jobs:
-            return in_json({"id": JOB}, status=202 if seen.path.startswith(SOUNDS) else 200)
-        if seen.path.endswith(JOB) and self.pending > 0:
+    def _usual(self, request: Seen) -> Answer:
+        if request.path in self.jobs:
+            return in_json({"id": JOB}, status=202 if request.path.startswith(SOUNDS) else 200)
+        if request.path.endswith(JOB) and self.pending > 0:
             self.pending -= 1
             return in_json({"id": JOB, "status": "in-progress"}, status=202)
-        if seen.path.startswith("/v2beta/3d/"):
+        if request.path.startswith("/v2beta/3d/"):
             return model_3d()
-        return sound() if seen.path.startswith(SOUNDS) else picture()
+        return sound() if request.path.startswith(SOUNDS) else picture()
 
 
 @asynccontextmanager

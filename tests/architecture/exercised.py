@@ -50,14 +50,14 @@ def _of(path: Path) -> Iterator[Use]:
 
 def _use(path: Path, nodes: list[ast.stmt]) -> Use:
     every = [node for top in nodes for node in ast.walk(top)]
-    said = {id(doc) for node in every for doc in _docstring(node)}
+    docstrings = {id(doc) for node in every for doc in _docstring(node)}
     return Use(
         path=path,
         names=frozenset(name for node in every for name in _named(node)),
         texts=tuple(
             node.value
             for node in every
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
         ),
         hooks=frozenset(node.name for node in every if isinstance(node, FUNCTIONS) and _is_hook(node)),
     )

@@ -84,8 +84,8 @@ def unused_models(offered: Iterable[str]) -> list[str]:
     suites = [suite for module in (test_bedrock, test_stability) for suite in vars(module).values()]
     registry = Registry()
     models = [model for suite in suites if isinstance(model := getattr(suite, "model", None), str) and model]
-    kept = {registry.operation(model).target for model in models}
-    return [name for name in offered if name not in MODELS or registry.operation(name).target not in kept]
+    targets = {registry.operation(model).target for model in models}
+    return [name for name in offered if name not in MODELS or registry.operation(name).target not in targets]
 
 
 def unused_options(offered: Commands) -> list[str]:
@@ -93,13 +93,13 @@ def unused_options(offered: Commands) -> list[str]:
     used: dict[tuple[object, ...], bool] = {}
     for path, command in offered:
         calling = [each for each in uses() if path.split()[-1] in each.words | each.names]
-        said = words(calling)
+        text = words(calling)
         used.setdefault((path,), False)
         used[path,] |= bool(calling)
         for option in (each for each in command.params if isinstance(each, click.Option)):
             spelled = (*option.opts, *option.secondary_opts)
             shared = (*spelled, option.help)
-            used[shared] = used.get(shared, False) or any(name in said for name in spelled)
+            used[shared] = used.get(shared, False) or any(name in text for name in spelled)
     return [" ".join(map(str, offered)) for offered, is_used in used.items() if not is_used]
 
 
@@ -125,8 +125,8 @@ def unused_routes(routes: Iterable[HTTPRoute]) -> list[str]:
 def untold_names(surface: Surface) -> list[str]:
     found = []
     for whole, _, thing in every(surface):
-        told = thing.__dict__.get("__doc__") if inspect.isclass(thing) else inspect.getdoc(thing)
-        if (inspect.isclass(thing) or inspect.isroutine(thing) or isinstance(thing, property)) and not told:
+        docstring = thing.__dict__.get("__doc__") if inspect.isclass(thing) else inspect.getdoc(thing)
+        if (inspect.isclass(thing) or inspect.isroutine(thing) or isinstance(thing, property)) and not docstring:
             found.append(whole)
     return found
 
@@ -158,8 +158,8 @@ def untold_units(surface: Surface) -> list[str]:
     found = []
     for name, thing in surface.items():
         taken = {each for _, value in ((name, thing), *public(thing)) for each in _taken(value)}
-        said = " ".join(inspect.getdoc(value) or "" for value in (thing, *(value for _, value in public(thing))))
-        if taken & TIMES and "second" not in said:
+        text = " ".join(inspect.getdoc(value) or "" for value in (thing, *(value for _, value in public(thing))))
+        if taken & TIMES and "second" not in text:
             found.append(name)
     return found
 
@@ -187,12 +187,12 @@ def untold_options(offered: Commands) -> list[str]:
 
 
 def untold_keys(sections: Sections) -> list[str]:
-    told = set(re.findall(r"`(?:[a-z_0-9]+\.)?([a-z_0-9]+)`", GATEWAY))
+    documented = set(re.findall(r"`(?:[a-z_0-9]+\.)?([a-z_0-9]+)`", GATEWAY))
     return [
         f"{s}.{name}"
         for s, record in sections.items()
         for name in (key.name for key in keys(record))
-        if name not in told
+        if name not in documented
     ]
 
 

@@ -146,12 +146,12 @@ def test_every_hook_has_a_whole_example_that_fits(hook: str) -> None:
     spec = getattr(Specs, hook)
     text = inspect.getdoc(spec) or ""
     example = text[text.index("@hookimpl") :]
-    [made] = ast.parse(inspect.cleandoc(example)).body
-    assert isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef)
-    assert made.name == hook
-    taken = [argument.arg for argument in made.args.args]
+    [statement] = ast.parse(inspect.cleandoc(example)).body
+    assert isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+    assert statement.name == hook
+    taken = [argument.arg for argument in statement.args.args]
     assert set(taken) <= set(inspect.signature(spec).parameters)
-    assert made.returns is not None
+    assert statement.returns is not None
 
 
 def leaves(kind: type[ImpastoError]) -> list[str]:

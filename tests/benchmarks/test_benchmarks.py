@@ -50,9 +50,9 @@ def test_a_ratio_is_the_median_of_its_pairs() -> None:
 
 
 def test_the_page_has_what_was_measured_and_says_what_was_missed(tmp_path: Path) -> None:
-    held = compared("held", [(1.0, 2.0), (1.0, 2.0)], unit="s", most=1)
+    comparison = compared("held", [(1.0, 2.0), (1.0, 2.0)], unit="s", most=1)
     missed = compared("missed", [(3.0, 2.0), (3.0, 2.0)], unit="s", most=1)
-    lines = [{"about": "a machine"}, *({"case": "call", **attrs.asdict(ratio)} for ratio in (held, missed))]
+    lines = [{"about": "a machine"}, *({"case": "call", **attrs.asdict(ratio)} for ratio in (comparison, missed))]
     (tmp_path / "run").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = page.tables(*page.read([tmp_path / "run"]))
     assert "a machine\n" in text

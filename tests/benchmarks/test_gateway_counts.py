@@ -28,8 +28,8 @@ async def gateway(url: str, folder: Path) -> AsyncIterator[str]:
         f"model_list: [{{model_name: core, litellm_params: {{model: {MODEL}, api_key: k, api_base: '{url}'}}}}]\n"
         f"general_settings: {{master_key: {KEY}, data_dir: {folder}}}\nfiles: {{folder: {folder}/files}}\n"
     )
-    async with Gateway(parse(text.encode())) as made:
-        yield made.url
+    async with Gateway(parse(text.encode())) as gateway:
+        yield gateway.url
 
 
 async def asked(url: str, times: int) -> bytes:
@@ -86,9 +86,9 @@ async def test_a_large_answer_is_held_once_beside_its_base64_and_let_go_of(tmp_p
             tracemalloc.start()
             try:
                 answer = await asked(ours, 1)
-                kept, peak = tracemalloc.get_traced_memory()
+                memory, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
     assert len(answer) > 4 / 3 * LARGE
-    assert kept < len(answer) + 0.1 * LARGE
+    assert memory < len(answer) + 0.1 * LARGE
     assert peak < len(answer) + 1.8 * LARGE  # the picture, and the pieces that come and go

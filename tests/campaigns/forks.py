@@ -41,14 +41,14 @@ def changed_functions(before: str, after: str, path: str) -> dict[Key, CodeType]
     if _without_functions(old) != _without_functions(new):
         raise ValueError("the module differs outside of its functions")
     found: dict[Key, CodeType] = {}
-    seen = set[Key]()
+    numbers = set[Key]()
     for one, other in _pairs(old, new):
         key = one.co_qualname, one.co_firstlineno
         if one.co_name != "<lambda>" and one.co_name.startswith("<"):
             continue  # a comprehension: it comes with the function around it
-        if key in seen or one.co_freevars != other.co_freevars:
+        if key in numbers or one.co_freevars != other.co_freevars:
             raise ValueError(f"the code of {one.co_qualname} can't be exchanged")
-        seen.add(key)
+        numbers.add(key)
         if one != other:
             found[key] = other
     return found

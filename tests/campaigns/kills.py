@@ -140,13 +140,13 @@ def _wrong_files(job: Job, done: set[str]) -> Iterator[str]:
     results = [json.loads(line) for line in (job.out / "results.jsonl").read_text().splitlines()]
     if {result["custom_id"] for result in results} != done:
         yield "results.jsonl does not list what is done"
-    named, there = set(), job.made()
+    names, there = set(), job.made()
     for result in results:
         (picture,) = result["response"]["body"]["data"]
-        named.add(picture["path"])
+        names.add(picture["path"])
         if hashlib.sha256(there.get(picture["path"], b"")).hexdigest() != picture["sha256"]:
             yield f"{picture['path']} is not what the ledger says"
-    if strangers := there.keys() - named:
+    if strangers := there.keys() - names:
         yield f"{len(strangers)} pictures that no row names"
     if left := list(WorkspacePaths(job.out).staging.iterdir()):
         yield f"{len(left)} files left in the staging folder"
@@ -211,16 +211,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments; 0 draws one")
     parser.add_argument("--every-call", action="store_true")
     parser.add_argument("--bucket", action="store_true")
-    asked = parser.parse_args(words)
-    seed = asked.seed or random.SystemRandom().randint(1, 10**9)
+    options = parser.parse_args(words)
+    seed = options.seed or random.SystemRandom().randint(1, 10**9)
     figures = Figures()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="impasto-kills-")))
-        s3 = stack.enter_context(pretending_aside()) if asked.bucket else None
-        if asked.every_call:
+        s3 = stack.enter_context(pretending_aside()) if options.bucket else None
+        if options.every_call:
             at_every_call(figures, folder, s3=s3)
         else:
-            at_random(figures, asked.kills, folder, random.Random(seed), s3=s3)
+            at_random(figures, options.kills, folder, random.Random(seed), s3=s3)
     print(f"seed {seed}: {attrs.asdict(figures)}")
     return int(bool(figures.broken))
 

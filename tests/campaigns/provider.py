@@ -44,8 +44,8 @@ class Provider:
 
     def _told(self, what: str, body: bytes | None = None) -> dict[str, list[dict[str, int]]]:
         with urllib.request.urlopen(f"{self.url}/_emulator/{what}", body, timeout=30) as answer:
-            told: dict[str, list[dict[str, int]]] = json.load(answer)
-            return told
+            payload: dict[str, list[dict[str, int]]] = json.load(answer)
+            return payload
 
 
 @contextmanager

@@ -47,15 +47,15 @@ class Deadly(Disk):
 
     def _watched(self, name: str, call: Any) -> Any:
         @wraps(call)
-        def watched(*given: Any) -> Any:
+        def watched(*args: Any) -> Any:
             self.calls += 1
             is_it, how = self.calls == self.death.call, self.death.how
             if is_it and how == "before":
                 _die()
             if is_it and how == "torn" and name == "write":
-                call(self, given[0], bytes(given[1])[: len(given[1]) // 2])
+                call(self, args[0], bytes(args[1])[: len(args[1]) // 2])
                 _die()
-            done = call(self, *given)
+            done = call(self, *args)
             if is_it:
                 _die()
             return done

@@ -54,5 +54,5 @@ def test_the_table_says_which_calls_the_default_configuration_answers(name: str)
     elif claim.startswith("all calls"):
         assert not others
     else:
-        named = {kind for kind in KINDS if re.search(rf"\b{kind}s?\b", claim)}
-        assert named == {kind for kind in KINDS if any(each.call.startswith(kind) for each in working)}
+        match = {kind for kind in KINDS if re.search(rf"\b{kind}s?\b", claim)}
+        assert match == {kind for kind in KINDS if any(each.call.startswith(kind) for each in working)}

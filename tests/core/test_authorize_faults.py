@@ -53,10 +53,12 @@ async def test_an_error_of_authorize_shows_neither_the_key_nor_a_token(monkeypat
     async def authorize(self: Cloud, account: Account, refused: bool) -> Mapping[str, str]:
         if answers:
             return {"authorization": f"Bearer {answers.pop()}"}
-        said = f"{key} and token-canary-9876543210"
-        error = impasto.BadRequest(f"the identity service says {said}", name=said, messages=(said,), request_id=said)
-        error.add_note(said)
-        raise error from ValueError(said)
+        message = f"{key} and token-canary-9876543210"
+        error = impasto.BadRequest(
+            f"the identity service says {message}", name=message, messages=(message,), request_id=message
+        )
+        error.add_note(message)
+        raise error from ValueError(message)
 
     monkeypatch.setattr(Cloud, "authorize", hookimpl(authorize))
     own = {"cloud": {"api_key": key}}
@@ -65,8 +67,8 @@ async def test_an_error_of_authorize_shows_neither_the_key_nor_a_token(monkeypat
             await client.run("cloud/x", prompt="a kite")
         assert len(api.posts) == 1
     assert "the identity service says" in str(caught.value)
-    shown = everything_of(caught.value)
-    assert "canary" not in shown
+    text = everything_of(caught.value)
+    assert "canary" not in text
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, LookupError])

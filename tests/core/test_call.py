@@ -111,14 +111,14 @@ async def test_where_nothing_can_be_written_nothing_is_sent(client: impasto.Clie
 
 
 async def test_each_of_n_has_a_record(client: impasto.Client, kept: type[Kept]) -> None:
-    made: list[Call] = []
+    calls: list[Call] = []
 
     def make(*args: Any, **settings: Any) -> Call:
-        made.append(kept(*args, **settings))
-        return made[-1]
+        calls.append(kept(*args, **settings))
+        return calls[-1]
 
     await client.invoke(CORE, {"prompt": "p", "seed": 5}, n=3, call=make)
-    assert sorted(call.request.params.seed for call in made) == [5, 6, 7]  # type: ignore[attr-defined]  # the model's
+    assert sorted(call.request.params.seed for call in calls) == [5, 6, 7]  # type: ignore[attr-defined]  # the model's
 
 
 async def test_the_account_of_a_model(client: impasto.Client, recorder: Recorder) -> None:

@@ -34,7 +34,7 @@ CREATIVE: dict[str, Any] = {"image": png(64, 64), "prompt": "x"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"api_key": ""}, "the API key is empty"),
         ({"api_key": "sk\n"}, "the API key contains a space, a line break"),
@@ -70,10 +70,10 @@ CREATIVE: dict[str, Any] = {"image": png(64, 64), "prompt": "x"}
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_wrong_setting_is_refused_when_it_is_given(settings: dict[str, Any], said: str) -> None:
+def test_a_wrong_setting_is_refused_when_it_is_given(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         impasto.Client(**settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 200
 
 
@@ -83,7 +83,7 @@ def test_an_unknown_setting_is_pythons_own_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: impasto.Retry(attempts=0), "Retry.attempts must be a whole number of at least 1, not 0"),
         (lambda: impasto.Retry(max_charges=0), "Retry.max_charges must be a whole number of at least 1, not 0"),
@@ -94,10 +94,10 @@ def test_an_unknown_setting_is_pythons_own_error() -> None:
         (lambda: impasto.RateLimit(1, 0), "RateLimit.seconds must be a number above 0, not 0"),
     ],
 )
-def test_wrong_policies(make: Callable[[], object], said: str) -> None:
+def test_wrong_policies(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_poll_interval_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ async def test_siblings_share_connections_and_have_their_own_keys_and_times(
     other = client.with_options(api_key="sk-another-key", timeout=5)
     await other.run("stability/sd3", prompt="x")
     await client.run("stability/sd3", prompt="x")
-    assert [seen.header("authorization") for seen in recorder.seen] == [
+    assert [request.header("authorization") for request in recorder.seen] == [
         f"Bearer {KEY}",
         "Bearer sk-another-key",
         f"Bearer {KEY}",
@@ -288,7 +288,9 @@ async def test_a_job_is_resumed_by_its_id(client: impasto.Client, recorder: Reco
     recorder.pending = pending
     result = await client.resume("stability/upscale-creative", JOB)
     assert len(result.artifacts) == 1
-    assert [(seen.method, seen.path) for seen in recorder.seen] == [("GET", f"/v2beta/results/{JOB}")] * (pending + 1)
+    assert [(request.method, request.path) for request in recorder.seen] == [("GET", f"/v2beta/results/{JOB}")] * (
+        pending + 1
+    )
     assert result.cost is None, "it was charged when it started"
 
 
@@ -374,10 +376,10 @@ def test_a_client_is_closed_in_its_own_loop() -> None:
 
 
 async def test_a_call_takes_its_place_in_the_rate_of_its_key(client: impasto.Client) -> None:
-    held = client.with_options(api_key="sk-one-a-minute", rate_limit=impasto.RateLimit(1, 60))
-    account = await held.account("stability/sd3")
+    holder = client.with_options(api_key="sk-one-a-minute", rate_limit=impasto.RateLimit(1, 60))
+    account = await holder.account("stability/sd3")
     assert gate_of(account).estimate_wait(account) == 0
-    await held.run("stability/sd3", prompt="x")
+    await holder.run("stability/sd3", prompt="x")
     assert gate_of(account).estimate_wait(account) > 50
 
 

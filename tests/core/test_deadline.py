@@ -100,14 +100,14 @@ async def test_one_watch_ends_each_call_at_its_own_time_whatever_their_order():
 
 async def test_calls_that_end_in_time_make_no_timers_of_their_own(monkeypatch: pytest.MonkeyPatch):
     loop = asyncio.get_running_loop()
-    made = Mock(wraps=loop.call_at)
-    monkeypatch.setattr(loop, "call_at", made)
+    timers = Mock(wraps=loop.call_at)
+    monkeypatch.setattr(loop, "call_at", timers)
     watch = DeadlineScheduler()
     for _ in range(100):
         deadline = Deadline(watch)
         with deadline:
             deadline.start(30)
-    assert made.call_count == 1
+    assert timers.call_count == 1
 
 
 async def test_a_watch_keeps_nothing_of_a_call_that_is_over():
@@ -115,16 +115,16 @@ async def test_a_watch_keeps_nothing_of_a_call_that_is_over():
     deadline = Deadline(watch)
     with deadline:
         deadline.start(30)
-    gone = weakref.ref(deadline)
+    reference = weakref.ref(deadline)
     del deadline
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
 async def test_a_watch_sets_its_timer_for_the_earliest_end_only(monkeypatch: pytest.MonkeyPatch):
     loop = asyncio.get_running_loop()
-    made = Mock(wraps=loop.call_at)
-    monkeypatch.setattr(loop, "call_at", made)
+    timers = Mock(wraps=loop.call_at)
+    monkeypatch.setattr(loop, "call_at", timers)
     watch = DeadlineScheduler()
     ends = []
 
@@ -137,7 +137,7 @@ async def test_a_watch_sets_its_timer_for_the_earliest_end_only(monkeypatch: pyt
 
     tasks = [asyncio.create_task(call(seconds)) for seconds in (60, 90, 30)]
     await asyncio.sleep(0)
-    assert [args.args[0] for args in made.call_args_list] == [ends[0], ends[2]], "the one of 90 s needs none"
+    assert [args.args[0] for args in timers.call_args_list] == [ends[0], ends[2]], "the one of 90 s needs none"
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

@@ -9,7 +9,7 @@ from impasto.distributions import AllowList, normalized_name
 
 
 @pytest.mark.parametrize(
-    ("given", "names"),
+    ("value", "names"),
     [
         ("all", None),
         (["all"], None),
@@ -22,17 +22,17 @@ from impasto.distributions import AllowList, normalized_name
         (("A-_.b", "a.B"), frozenset({"a-b"})),
     ],
 )
-def test_names_in_every_form(given: object, names: frozenset[str] | None) -> None:
-    allowed = AllowList.parse(given)
+def test_names_in_every_form(value: object, names: frozenset[str] | None) -> None:
+    allowed = AllowList.parse(value)
     assert allowed.names == names
     assert allowed.source == "plugins"
     assert AllowList.parse(str(allowed)).names == names, "its text can be given again"
 
 
-@pytest.mark.parametrize("given", ["acme,all", "none,acme", "a b", "-a", "a-", ["a", ""], ["a", None], [5], "a,,b"])
-def test_what_is_no_distributions_name(given: object) -> None:
+@pytest.mark.parametrize("value", ["acme,all", "none,acme", "a b", "-a", "a-", ["a", ""], ["a", None], [5], "a,,b"])
+def test_what_is_no_distributions_name(value: object) -> None:
     with pytest.raises(ConfigError, match="plugins: invalid distribution name .*; give names, or none or all alone"):
-        AllowList.parse(given)
+        AllowList.parse(value)
 
 
 def test_something_else_than_names() -> None:

@@ -30,7 +30,7 @@ async def test_n_out_of_bounds(client: impasto.Client, recorder: Recorder, n: An
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("params", "messages"),
     [
         ({"n": 11, "prompt": 5, "sede": 1}, ["n", "prompt", "sede"]),
         ({"n": 3, "prompt": 5, "seed": 4_294_967_294}, ["seed", "prompt"]),
@@ -40,11 +40,11 @@ async def test_n_out_of_bounds(client: impasto.Client, recorder: Recorder, n: An
     ],
 )
 async def test_what_is_wrong_with_n_comes_with_all_else(
-    client: impasto.Client, recorder: Recorder, given: dict[str, Any], told: list[str]
+    client: impasto.Client, recorder: Recorder, params: dict[str, Any], messages: list[str]
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await client.run("stability/sd3", **given)
-    assert [problem.field for problem in caught.value.problems] == told
+        await client.run("stability/sd3", **params)
+    assert [problem.field for problem in caught.value.problems] == messages
     assert recorder.seen == []
 
 
@@ -61,11 +61,11 @@ async def test_n_pictures_are_n_calls(client: impasto.Client, recorder: Recorder
 
 async def test_one_picture_makes_no_task(client: impasto.Client) -> None:
     await client.warm("stability/sd3")
-    made: list[Any] = []
+    results: list[Any] = []
     loop = asyncio.get_running_loop()
 
     def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        made.append(coroutine)
+        results.append(coroutine)
         return asyncio.Task(coroutine, loop=loop, **options)
 
     await client.run("stability/sd3", prompt="x")  # the connection is there
@@ -75,7 +75,7 @@ async def test_one_picture_makes_no_task(client: impasto.Client) -> None:
     finally:
         loop.set_task_factory(None)
     ours = (*impasto.__path__, *impasto_plugins.__path__)
-    assert [c for c in made if c.cr_code.co_filename.startswith(ours)] == []
+    assert [c for c in results if c.cr_code.co_filename.startswith(ours)] == []
 
 
 async def test_a_seed_is_counted_up(client: impasto.Client, recorder: Recorder) -> None:
@@ -83,16 +83,16 @@ async def test_a_seed_is_counted_up(client: impasto.Client, recorder: Recorder) 
     assert sorted(post.fields["seed"] for post in recorder.posts) == ["41", "42", "43"]
 
 
-@pytest.mark.parametrize(("given", "sent"), [({}, None), ({"seed": 0}, "0"), ({"seed": None}, None)])
+@pytest.mark.parametrize(("params", "sent"), [({}, None), ({"seed": 0}, "0"), ({"seed": None}, None)])
 async def test_a_random_seed_stays_so(
-    client: impasto.Client, recorder: Recorder, given: dict[str, Any], sent: str | None
+    client: impasto.Client, recorder: Recorder, params: dict[str, Any], sent: str | None
 ) -> None:
-    await client.run("stability/sd3", n=2, prompt="x", **given)
+    await client.run("stability/sd3", n=2, prompt="x", **params)
     assert [post.fields.get("seed") for post in recorder.posts] == [sent, sent]
 
 
 @pytest.mark.parametrize(
-    ("default", "given", "sent"),
+    ("default", "value", "sent"),
     [
         (12, None, [None, 13, 14]),  # without a seed this provider makes the image of seed 12
         (12, 0, [0, 1, 2]),
@@ -105,16 +105,16 @@ async def test_a_random_seed_stays_so(
     ],
 )
 def test_images_differ_if_the_provider_has_a_seed_of_its_own(
-    default: int | None, given: int | None, sent: list[int | None]
+    default: int | None, value: int | None, sent: list[int | None]
 ) -> None:
     @attrs.frozen(kw_only=True)
     class Params:
         seed: int | None = integer(-1, 1000, default=default)
 
-    request = impasto.Request(operation="acme/paint", params=Params(seed=given), target="/paint")
+    request = impasto.Request(operation="acme/paint", params=Params(seed=value), target="/paint")
     requests, _ = requests_with_seeds(3, request, fields_of(Params)["seed"])
     assert [each.params for each in requests] == [Params(seed=seed) for seed in sent]
-    assert request.params == Params(seed=given)
+    assert request.params == Params(seed=value)
 
 
 async def test_a_seed_that_would_pass_its_bound(client: impasto.Client, recorder: Recorder) -> None:
@@ -144,20 +144,20 @@ async def test_one_open_file_serves_all_calls(client: impasto.Client, recorder: 
 
 
 async def test_some_failing_gives_what_came_and_what_was_lost(client: impasto.Client, recorder: Recorder) -> None:
-    def answer(seen: Seen) -> Answer:
-        return in_json(REFUSAL, status=400) if seen.fields["seed"] in ("6", "8") else picture()
+    def answer(request: Seen) -> Answer:
+        return in_json(REFUSAL, status=400) if request.fields["seed"] in ("6", "8") else picture()
 
     recorder.answer = answer
     result = await client.run("stability/sd3", n=4, prompt="x", seed=5)
     assert len(result.artifacts) == 2
-    assert [lost.index for lost in result.errors] == [1, 3]
-    assert all(isinstance(lost.error, BadRequest) for lost in result.errors)
+    assert [failure.index for failure in result.errors] == [1, 3]
+    assert all(isinstance(failure.error, BadRequest) for failure in result.errors)
     assert result.cost is not None
     assert result.cost.usd == pytest.approx(0.13), "two were charged"
 
 
 async def test_all_failing_raises_the_first_with_the_others(client: impasto.Client, recorder: Recorder) -> None:
-    recorder.answer = lambda seen: in_json(REFUSAL, status=400)
+    recorder.answer = lambda request: in_json(REFUSAL, status=400)
     with pytest.raises(BadRequest) as caught:
         await client.run("stability/sd3", n=3, prompt="x")
     assert len(caught.value.errors) == 2
@@ -172,8 +172,8 @@ async def test_a_fan_out_with_one_unknown_charge_can_not_be_retried(
     busy = in_json({"id": "e", "name": "internal_error", "errors": ["busy"]}, status=500)
     page = Answer(status=502, headers={"content-type": "text/html"})
 
-    def answer(seen: Seen) -> Answer:
-        return page if (seen.fields["seed"] == "5") is charged_first else busy
+    def answer(request: Seen) -> Answer:
+        return page if (request.fields["seed"] == "5") is charged_first else busy
 
     recorder.answer = answer
     once = client.with_options(retry=impasto.Retry(refused=0))
@@ -241,9 +241,9 @@ def result_of(number: int = 1, **fields: Any) -> impasto.Result:
 
 
 async def test_an_image_that_is_lost_has_its_place_among_all_that_should_have_come() -> None:
-    lost = impasto.FailedArtifact(index=1, error=impasto.NotSent("lost in an answer"))
+    failure = impasto.FailedArtifact(index=1, error=impasto.NotSent("lost in an answer"))
     result = await fanned(
-        result_of(2), impasto.NotSent("first"), result_of(1, errors=(lost,)), impasto.NotSent("last"), result_of()
+        result_of(2), impasto.NotSent("first"), result_of(1, errors=(failure,)), impasto.NotSent("last"), result_of()
     )
     assert len(result.artifacts) == 4
     assert [(each.index, each.error.message) for each in result.errors] == [
@@ -281,7 +281,7 @@ async def test_a_failure_of_all_is_charged_if_any_may_have_been() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "seed", "told"),
+    ("n", "seed", "messages"),
     [
         (1, 4_294_967_294, []),
         (10, 4_294_967_285, []),
@@ -291,8 +291,8 @@ async def test_a_failure_of_all_is_charged_if_any_may_have_been() -> None:
         (0, 5, ["n"]),
     ],
 )
-def test_the_last_image_takes_the_last_seed_of_the_bound(n: int, seed: int, told: list[str]) -> None:
-    assert [problem.field for problem in check_n_and_seed(n, seed, STABILITY_SD3.fields["seed"])] == told
+def test_the_last_image_takes_the_last_seed_of_the_bound(n: int, seed: int, messages: list[str]) -> None:
+    assert [problem.field for problem in check_n_and_seed(n, seed, STABILITY_SD3.fields["seed"])] == messages
 
 
 async def test_a_cancelled_call_carries_the_images_that_had_come() -> None:
@@ -346,18 +346,18 @@ async def test_the_images_of_a_cancelled_call_have_their_places(client: impasto.
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     slow = client.with_options(api_base=f"http://127.0.0.1:{port}")
-    ended: asyncio.Queue[None] = asyncio.Queue()
+    end: asyncio.Queue[None] = asyncio.Queue()
     calls: list[impasto.Call] = []
 
     def call(*arguments: Any, **settings: Any) -> impasto.Call:
         calls.append(impasto.Call(*arguments, **settings))
-        calls[-1].on_end += (lambda _: ended.put_nowait(None),)
+        calls[-1].on_end += (lambda _: end.put_nowait(None),)
         return calls[-1]
 
     task = asyncio.create_task(slow.invoke("stability/sd3", {"prompt": "x", "seed": 7}, n=3, call=call))
     async with asyncio.timeout(60):
         for _ in range(2):
-            await ended.get()
+            await end.get()
         await answered.get()
         await asyncio.sleep(0)
         task.cancel()

@@ -12,7 +12,7 @@ from impasto.fields import Field, choice, fields_of, file, format_bound, format_
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (10**20 - 1, str(10**20 - 1)),
         (10**20, "a far larger number"),
@@ -25,21 +25,21 @@ from impasto.fields import Field, choice, fields_of, file, format_bound, format_
         (["secret"], "a list"),
     ],
 )
-def test_a_value_is_shown_short_and_a_files_content_never(value: object, said: str) -> None:
-    assert format_value(value) == said
+def test_a_value_is_shown_short_and_a_files_content_never(value: object, message: str) -> None:
+    assert format_value(value) == message
     assert len(format_value(value)) <= 60
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [(None, "any"), (0.35, "0.35"), (4_294_967_294, "4294967294"), (1.0, "1"), (0, "0"), (-2.5, "-2.5")],
 )
-def test_a_bound_in_words(number: float | None, said: str) -> None:
-    assert format_bound(number) == said
+def test_a_bound_in_words(number: float | None, message: str) -> None:
+    assert format_bound(number) == message
 
 
 @pytest.mark.parametrize(
-    ("field", "said"),
+    ("field", "message"),
     [
         (Field(kind="text"), "text"),
         (Field(kind="text", minimum=1), "text of at least 1 characters"),
@@ -56,8 +56,8 @@ def test_a_bound_in_words(number: float | None, said: str) -> None:
         (Field(kind="choice", choices=("a", "b")), "one of a, b"),
     ],
 )
-def test_what_a_field_takes_in_words(field: Field, said: str) -> None:
-    assert field.describe_constraint() == said
+def test_what_a_field_takes_in_words(field: Field, message: str) -> None:
+    assert field.describe_constraint() == message
 
 
 def test_blank_text_is_text_where_no_least_length_is_asked_for() -> None:
@@ -77,9 +77,9 @@ def test_a_files_owner_gets_it_back_if_it_is_refused() -> None:
         return ["too wide", "too high"]
 
     file = File(label="f", size=1, media_type="image/png", opener=lambda: None, closer=lambda: closed.append(True))  # type: ignore[arg-type, return-value]  # never opened
-    kept = attrs.evolve(file)
+    copy = attrs.evolve(file)
     with pytest.raises(ValueError, match="too wide; too high"):
-        Field(kind="file", inspect=inspect).check(kept)
+        Field(kind="file", inspect=inspect).check(copy)
     assert closed == [], "whoever made it closes it"
 
 

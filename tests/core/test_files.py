@@ -114,8 +114,8 @@ def test_a_file_that_was_just_written(tmp_path: Path) -> None:
 
 
 def test_temporary_files() -> None:
-    with tempfile.NamedTemporaryFile() as named, tempfile.SpooledTemporaryFile() as spooled:
-        for source in (named, spooled):
+    with tempfile.NamedTemporaryFile() as temporary, tempfile.SpooledTemporaryFile() as spooled:
+        for source in (temporary, spooled):
             source.write(PNG)
             source.seek(0)
             file = File.of(source)
@@ -231,18 +231,18 @@ def test_a_name_of_bytes() -> None:
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes])
 def test_base64_without_its_prefix_is_not_repeated(data: bytes, encode: Any) -> None:
     text = encode(data).decode()
-    said = f"text of {len(text):,} characters is not the path of a file; give base64 as a data: URI"
-    assert refused(text) == said
+    message = f"text of {len(text):,} characters is not the path of a file; give base64 as a data: URI"
+    assert refused(text) == message
 
 
 def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
-    said: list[str] = []
-    looking = threading.Thread(target=lambda: said.append(refused(pipe)), daemon=True)
+    messages: list[str] = []
+    looking = threading.Thread(target=lambda: messages.append(refused(pipe)), daemon=True)
     looking.start()
     looking.join(5)
-    assert said == [f"{str(pipe)!r} is not a regular file"]
+    assert messages == [f"{str(pipe)!r} is not a regular file"]
 
 
 def test_devices_are_refused() -> None:
@@ -338,7 +338,7 @@ def test_the_content_decides_the_type(head: bytes, media_type: str | None) -> No
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
         (EOFError("the end came early"), "the end came early"),
@@ -346,14 +346,14 @@ def test_the_content_decides_the_type(head: bytes, media_type: str | None) -> No
         (RuntimeError("whatever"), "whatever"),
     ],
 )
-def test_a_reader_that_fails_is_named_whatever_it_raises(error: Exception, said: str) -> None:
+def test_a_reader_that_fails_is_named_whatever_it_raises(error: Exception, message: str) -> None:
     class Failing:
         name = "socket"
 
         def read(self) -> bytes:
             raise error
 
-    assert refused(Failing()) == f"can't read 'socket': {said}"
+    assert refused(Failing()) == f"can't read 'socket': {message}"
 
 
 def test_a_name_is_shown_as_far_as_a_file_can_have_it() -> None:

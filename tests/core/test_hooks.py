@@ -75,8 +75,8 @@ class Painted(Operation):
 
 
 def painted() -> Painted:
-    kept = {a.name: getattr(ERASE, a.name) for a in attrs.fields(Operation) if a.init}
-    return Painted(**kept)
+    defaults = {a.name: getattr(ERASE, a.name) for a in attrs.fields(Operation) if a.init}
+    return Painted(**defaults)
 
 
 async def run(operation: object, transport: object, **settings: Any) -> Result:
@@ -130,14 +130,14 @@ async def test_middleware_stands_where_it_says_whatever_the_order_of_naming() ->
 
 
 async def test_a_bare_function_is_a_middleware_too() -> None:
-    seen: list[str] = []
+    names: list[str] = []
 
     def note(wire: WireRequest, next: Handler) -> Awaitable[WireResponse]:
-        seen.append(wire.target)
+        names.append(wire.target)
         return next(wire)
 
     await run(painted(), Loopback(), middleware=[note])
-    assert seen == ["/mine"]
+    assert names == ["/mine"]
 
 
 async def test_a_refusal_reaches_the_middleware_as_an_error() -> None:
@@ -217,10 +217,10 @@ async def test_plugins_are_told_apart_by_which_they_are_as_some_can_not_be_hashe
     @attrs.define
     class Mark:
         name: str
-        seen: list[str]
+        names: list[str]
 
         async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
-            self.seen.append(self.name)
+            self.names.append(self.name)
             return await next(wire)
 
     @attrs.define
@@ -228,15 +228,15 @@ async def test_plugins_are_told_apart_by_which_they_are_as_some_can_not_be_hashe
         status: int = 200
         sent: list[WireRequest] = attrs.field(factory=list[WireRequest])
 
-    seen: list[str] = []
+    names: list[str] = []
     registry, transport = Registry(), Unhashable()
     registry.add(OPERATIONS, "mine/painted", painted())
     async with impasto.Client(registry=registry, api_key=KEY, transport=transport) as client:
         for name in ("one", "two"):
-            sibling = client.with_options(middleware=[Mark(name, seen)])
+            sibling = client.with_options(middleware=[Mark(name, names)])
             await sibling.run("mine/painted", image=IMAGE)
             await sibling.run("mine/painted", image=IMAGE)
-    assert seen == ["one", "one", "two", "two"]
+    assert names == ["one", "one", "two", "two"]
 
 
 async def test_a_transport_without_the_hook_is_named() -> None:
@@ -277,7 +277,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_told() -> None:
 
 
 class NoRule:
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+    def problems(self, params: Mapping[str, object]) -> Iterator[Problem]:
         raise ZeroDivisionError("rule")
 
 
@@ -288,7 +288,7 @@ class NoPrice:
         raise LookupError("price")
 
 
-def no_default(given: Mapping[str, object]) -> Mapping[str, object]:
+def no_default(params: Mapping[str, object]) -> Mapping[str, object]:
     raise KeyError("default")
 
 

@@ -45,10 +45,10 @@ class Provider:
 
 @asynccontextmanager
 async def provider(status: Answer | None = None, **settings: Any) -> AsyncIterator[Provider]:
-    asked, may_answer, ends = asyncio.Event(), asyncio.Event(), list[str]()
+    arrival, may_answer, ends = asyncio.Event(), asyncio.Event(), list[str]()
 
     async def cancel(request: Asked, wire: Wire) -> None:
-        asked.set()
+        arrival.set()
         left = asyncio.create_task(wire.reader.read(1))
         answers = asyncio.create_task(may_answer.wait())
         await asyncio.wait((left, answers), return_when=asyncio.FIRST_COMPLETED)
@@ -58,10 +58,13 @@ async def provider(status: Answer | None = None, **settings: Any) -> AsyncIterat
         await asyncio.wait((left, answers))
         await in_json({})(request, wire)
 
-    accepted = job(cancel="/cancel")
-    async with attacked(accepted, by_path(status=status or accepted, cancel=cancel), **settings) as (client, server):
+    job_answer = job(cancel="/cancel")
+    async with attacked(job_answer, by_path(status=status or job_answer, cancel=cancel), **settings) as (
+        client,
+        server,
+    ):
         tasks = asyncio.all_tasks()
-        yield Provider(client, server, asked, may_answer, ends)
+        yield Provider(client, server, arrival, may_answer, ends)
         may_answer.set()
         await asyncio.sleep(0)
         left = [each for each in asyncio.all_tasks() - tasks if "impasto" in repr(each.get_coro())]

@@ -32,13 +32,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def folder(site: Path, name: str, metadata: str | None, points: str | None = None) -> Path:
-    made = site / name
-    made.mkdir()
+    directory = site / name
+    directory.mkdir()
     if metadata is not None:
-        (made / "METADATA").write_text(metadata)
+        (directory / "METADATA").write_text(metadata)
     if points is not None:
-        (made / "entry_points.txt").write_text(points)
-    return made
+        (directory / "entry_points.txt").write_text(points)
+    return directory
 
 
 def damaged(path: Path) -> str:
@@ -70,11 +70,11 @@ def own_entry_points() -> str:
 def test_a_damaged_folder_is_skipped_and_named(
     site: Path, name: str, metadata: str | None, points: str | None, reason: str
 ) -> None:
-    made = folder(site, name, metadata, own_entry_points() if points == "OWN" else points)
+    directory = folder(site, name, metadata, own_entry_points() if points == "OWN" else points)
     registry = Registry()
     assert registry.operation("stability/sd3").id == "stability/sd3"
     assert {group: registry.names(group) for group in GROUPS} == OURS
-    assert reason in damaged(made)
+    assert reason in damaged(directory)
 
 
 @pytest.mark.parametrize("file", ["METADATA", "entry_points.txt"])
@@ -82,8 +82,8 @@ def test_a_damaged_folder_is_skipped_and_named(
 def test_a_file_that_is_none_does_not_hold_anything_up(site: Path, file: str, kind: str) -> None:
     import os
 
-    made = folder(site, "other-1.0.dist-info", "Name: other\n", "[impasto.operations]\na/b = c:d\n")
-    (path := made / file).unlink()
+    directory = folder(site, "other-1.0.dist-info", "Name: other\n", "[impasto.operations]\na/b = c:d\n")
+    (path := directory / file).unlink()
     match kind:
         case "fifo":
             os.mkfifo(path)
@@ -94,7 +94,7 @@ def test_a_file_that_is_none_does_not_hold_anything_up(site: Path, file: str, ki
         case _:
             path.write_bytes(b"Name: \xff\n[impasto.operations]\n\xff = x:y\n")
     assert Registry().names(OPERATIONS) == OURS[OPERATIONS]
-    assert file in damaged(made) or "can't be read" in damaged(made)
+    assert file in damaged(directory) or "can't be read" in damaged(directory)
 
 
 @pytest.mark.parametrize("first_seed", range(0, 300, 50))
@@ -152,16 +152,16 @@ IMPOSTOR = "[impasto.operations]\nevil/paint = evil:paint\n[impasto.commands]\ne
 def test_a_distribution_that_calls_itself_impasto_is_not_ours(
     site: Path, name: str, record: str | None, allow: str | None
 ) -> None:
-    made = folder(site, name, "Name: Impasto\nVersion: 0.1.0\n", IMPOSTOR)
+    directory = folder(site, name, "Name: Impasto\nVersion: 0.1.0\n", IMPOSTOR)
     (site / "evil.py").write_text("raise AssertionError('imported')")
     (site / "evil.pth").write_text("/nowhere\n")
     if record is not None:
-        (made / "RECORD").write_text(record)
+        (directory / "RECORD").write_text(record)
     registry = Registry(allow=allow)
     assert {group: registry.names(group) for group in GROUPS} == OURS
     with pytest.raises(UnknownOperation, match="see `impasto doctor`"):
         registry.operation("evil/paint")
-    assert "is named impasto" in damaged(made)
+    assert "is named impasto" in damaged(directory)
 
 
 def test_two_folders_of_one_distribution_that_declare_the_same_are_one(site: Path) -> None:
@@ -204,15 +204,15 @@ def test_a_copy_that_runs_knows_its_own_metadata(tmp_path: Path, record: str | N
 
     source = Path(impasto.__file__).parent
     shutil.copytree(source, tmp_path / "impasto", ignore=shutil.ignore_patterns("__pycache__"))
-    made = folder(tmp_path, "impasto-0.1.0.dist-info", "Name: impasto\nVersion: 0.1.0\n", own_entry_points())
+    directory = folder(tmp_path, "impasto-0.1.0.dist-info", "Name: impasto\nVersion: 0.1.0\n", own_entry_points())
     if record is not None:
-        (made / "RECORD").write_text(record)
+        (directory / "RECORD").write_text(record)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import impasto\n"
         "print([owner.path for owner in impasto.Registry().scan.owners if owner.is_own])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == f"[{str(made)!r}]\n"
+    assert ran.stdout == f"[{str(directory)!r}]\n"
 
 
 def test_the_first_use_of_somebody_elses_plugin_is_logged_once(site: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -62,11 +62,11 @@ async def test_a_class_is_made_once_with_the_clients_options_and_closed_with_it(
     async with impasto.Client(registry=registered(), providers={"kept": {"size": 5}}, **settings) as client:
         for model in ("mine/painted", "stability/remove-background"):
             await client.warm(model)
-        [kept] = Kept.made
-        assert kept.settings == {"size": 5}
-        assert kept.operations == [ERASE.title, CUT_OUT.title]
-        assert not kept.is_closed
-    assert kept.is_closed
+        [stored] = Kept.made
+        assert stored.settings == {"size": 5}
+        assert stored.operations == [ERASE.title, CUT_OUT.title]
+        assert not stored.is_closed
+    assert stored.is_closed
 
 
 async def test_what_was_answered_for_nothing_costs_nothing_and_spends_nothing() -> None:
@@ -82,13 +82,13 @@ async def test_what_was_answered_for_nothing_costs_nothing_and_spends_nothing() 
 async def test_it_is_told_how_a_call_ended_and_what_it_raises_then_takes_nothing_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told: list[Result | None] = []
+    results: list[Result | None] = []
 
     def fails(result: Result | None) -> None:
         raise SystemExit(3)
 
     async def layer(wire: WireRequest, next: Handler) -> WireResponse:
-        wire.call.on_end += (fails, told.append)
+        wire.call.on_end += (fails, results.append)
         assert wire.call.is_proven_free
         response = await next(wire)
         assert not wire.call.is_proven_free
@@ -97,7 +97,7 @@ async def test_it_is_told_how_a_call_ended_and_what_it_raises_then_takes_nothing
     result = await run(painted(), Loopback(), middleware=[layer])
     with pytest.raises(impasto.ChargeUnknown):
         await run(painted(), Loopback(500), middleware=[layer])
-    assert [told[0] and told[0].artifacts, told[1]] == [result.artifacts, None]
+    assert [results[0] and results[0].artifacts, results[1]] == [result.artifacts, None]
     assert [each.name for each in caplog.records] == ["impasto"] * 2
     assert "a plugin failed at the end of the call" in caplog.text
 
@@ -173,12 +173,12 @@ class Odd(Provider):
 
 
 @pytest.mark.parametrize(
-    ("gives", "said"), [(None, "finding its account raised LookupError"), (5, "its account is int, not an Account")]
+    ("gives", "message"), [(None, "finding its account raised LookupError"), (5, "its account is int, not an Account")]
 )
-async def test_a_provider_that_finds_no_account_is_named_without_the_key(gives: object, said: str) -> None:
+async def test_a_provider_that_finds_no_account_is_named_without_the_key(gives: object, message: str) -> None:
     odd = Odd(name="odd", base_url="https://odd.example", gives=gives)
     transport = Loopback()
-    with pytest.raises(BrokenPlugin, match=f"provider odd: {said}") as caught:
+    with pytest.raises(BrokenPlugin, match=f"provider odd: {message}") as caught:
         await run(attrs.evolve(ERASE, provider=odd), transport, providers={"odd": {"api_key": KEY}})
     assert KEY not in f"{caught.value!r} {caught.value.__cause__!r}"
     assert transport.sent == []

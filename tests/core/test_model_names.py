@@ -29,7 +29,7 @@ def test_a_name_or_an_address(model: str, base: str | None, name: str, address: 
 
 
 @pytest.mark.parametrize(
-    ("model", "base", "said"),
+    ("model", "base", "message"),
     [
         ("stability/sd3", "stability.x", "base_model is allowed with a bedrock/arn:... model only"),
         ("bedrock/arn:a:b:c:d", "stability.x", "invalid ARN"),
@@ -39,6 +39,6 @@ def test_a_name_or_an_address(model: str, base: str | None, name: str, address: 
         (f"bedrock/{PROFILE}", 5, "base_model must be a model of bedrock, "),
     ],
 )
-def test_what_names_no_model(model: str, base: str | None, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_names_no_model(model: str, base: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         resolve_model(model, base)

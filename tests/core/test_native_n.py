@@ -84,9 +84,9 @@ def bodies(recorder: Recorder) -> list[dict[str, Any]]:
 
 def makes(request: RecordedRequest, *, lacks: int = 0, filtered: int = 0, more: int = 0, **body: object) -> Answer:
     """As many images as are asked for; none asked for is the vendor's own default of four."""
-    asked = json.loads(request.body).get("samples", 4)
+    count = json.loads(request.body).get("samples", 4)
     images: list[str | None] = [
-        base64.b64encode(png(8, 8 + i)).decode() for i in range(asked - lacks - filtered + more)
+        base64.b64encode(png(8, 8 + i)).decode() for i in range(count - lacks - filtered + more)
     ]
     images[1:1] = [None] * filtered
     return Answer(headers={"content-type": "application/json"}, body=json.dumps({"images": images, **body}).encode())
@@ -116,13 +116,13 @@ async def acme(
 
 
 @pytest.mark.parametrize(
-    ("n", "asked"), [(1, [1]), (2, [2]), (4, [4]), (5, [4, 1]), (8, [4, 4]), (9, [4, 4, 1]), (10, [4, 4, 2])]
+    ("n", "requests"), [(1, [1]), (2, [2]), (4, [4]), (5, [4, 1]), (8, [4, 4]), (9, [4, 4, 1]), (10, [4, 4, 2])]
 )
-async def test_n_images_take_as_few_requests_as_the_provider_allows(n: int, asked: list[int]) -> None:
+async def test_n_images_take_as_few_requests_as_the_provider_allows(n: int, requests: list[int]) -> None:
     async with acme() as (client, recorder):
         result = await client.run("acme/four", prompt="a kite", n=n)
     assert len(result.artifacts) == n
-    assert sorted((each["samples"] for each in bodies(recorder)), reverse=True) == asked
+    assert sorted((each["samples"] for each in bodies(recorder)), reverse=True) == requests
     assert result.cost is not None
     assert result.cost.usd == pytest.approx(0.04 * n)
     assert result.warnings == ()

@@ -319,8 +319,8 @@ async def test_a_key_in_the_query_reaches_declared_hosts_and_no_log_or_message(
         account = await client.account("acme/x")
     assert [each.target for each in api.requests[:2]] == [f"/submit?key={KEY}", f"/poll?id=1&key={KEY}"]
     assert not any(each.header("authorization") or each.header("x-key") for each in api.requests)
-    shown = [str(caught.value), repr(caught.value), repr(client), repr(account), caplog.text]
-    assert not any(KEY in each for each in shown)
+    texts = [str(caught.value), repr(caught.value), repr(client), repr(account), caplog.text]
+    assert not any(KEY in each for each in texts)
 
 
 async def test_settings_of_a_provider_reach_its_plugin_and_others_are_refused() -> None:

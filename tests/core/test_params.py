@@ -32,18 +32,18 @@ class Params:
     image: File | None = file()
 
 
-def refused(params: type, given: dict[str, Any], rules: tuple[Any, ...] = ()) -> dict[str, str]:
+def refused(params: type, fields: dict[str, Any], rules: tuple[Any, ...] = ()) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as caught:
-        structure(params, given, rules)
+        structure(params, fields, rules)
     assert str(caught.value).endswith(" (nothing was sent)")
     problems = {problem.field: problem.message for problem in caught.value.problems}
     assert len(problems) == len(caught.value.problems), "one problem a field"
     return problems
 
 
-def taken(**given: Any) -> dict[str, Any]:
-    made = structure(Params, {"prompt": "x", **given})
-    return {a.name: value for a in attrs.fields(Params) if (value := getattr(made, a.name)) is not None}
+def taken(**fields: Any) -> dict[str, Any]:
+    params = structure(Params, {"prompt": "x", **fields})
+    return {a.name: value for a in attrs.fields(Params) if (value := getattr(params, a.name)) is not None}
 
 
 HUGE = 10**5000
@@ -89,8 +89,8 @@ def test_a_wrong_value_is_refused_in_words(name: str, value: object, message: st
 
 
 def test_all_problems_come_at_once_each_named() -> None:
-    given = {"style": "none", "seed": True, "strength": 2, "image": b"", "promt": "x", "zzz": 1}
-    assert refused(Params, given) == {
+    params = {"style": "none", "seed": True, "strength": 2, "image": b"", "promt": "x", "zzz": 1}
+    assert refused(Params, params) == {
         "prompt": "required",
         "style": "must be one of anime, cinematic, not 'none'",
         "seed": "must be a whole number from 0 to 100, not true",
@@ -128,10 +128,10 @@ def test_members_of_enums_and_other_subclasses_become_plain() -> None:
         def __repr__(self) -> str:
             return "Percent(0.5)"
 
-    made = taken(prompt=Style.ANIME, style=Style.ANIME, seed=Level.LOW, strength=Percent(0.5))
-    assert made == {"prompt": "anime", "style": "anime", "seed": 3, "strength": 0.5}
-    assert [type(value) for value in made.values()] == [str, str, int, float]
-    assert [str(value) for value in made.values()] == ["anime", "anime", "3", "0.5"]
+    params = taken(prompt=Style.ANIME, style=Style.ANIME, seed=Level.LOW, strength=Percent(0.5))
+    assert params == {"prompt": "anime", "style": "anime", "seed": 3, "strength": 0.5}
+    assert [type(value) for value in params.values()] == [str, str, int, float]
+    assert [str(value) for value in params.values()] == ["anime", "anime", "3", "0.5"]
 
 
 def test_a_zero_has_no_sign() -> None:
@@ -171,7 +171,7 @@ RULES = (
 def test_whatever_is_given_is_taken_unchanged_or_refused_by_name(values: dict[str, Any]) -> None:
     values = {name: value for name, value in values.items() if name != "image" or not isinstance(value, str)}
     try:
-        made = structure(Params, values, RULES)
+        params = structure(Params, values, RULES)
     except InvalidRequest as error:
         refused_for = {problem.field for problem in error.problems}
         str(error).encode()
@@ -179,8 +179,8 @@ def test_whatever_is_given_is_taken_unchanged_or_refused_by_name(values: dict[st
         refused_for = set()
         for name, value in values.items():
             if value is not None and name != "image":
-                assert getattr(made, name) == value
-                assert type(getattr(made, name)) is type(value)
+                assert getattr(params, name) == value
+                assert type(getattr(params, name)) is type(value)
     assert refused_for <= {a.name for a in attrs.fields(Params)} | {printable(name[:60]) for name in values}
 
 
@@ -215,8 +215,8 @@ class Plain:
 
 
 def test_a_plain_class_is_as_strict() -> None:
-    made = structure(Plain, {"prompt": "x", "steps": 3, "scale": 2, "tile": True, "size": {"width": 1, "height": 2}})
-    assert made == Plain(prompt="x", steps=3, scale=2, tile=True, size=Size(width=1, height=2))
+    params = structure(Plain, {"prompt": "x", "steps": 3, "scale": 2, "tile": True, "size": {"width": 1, "height": 2}})
+    assert params == Plain(prompt="x", steps=3, scale=2, tile=True, size=Size(width=1, height=2))
     assert refused(Plain, {"prompt": 5, "steps": "3", "scale": True, "tile": 1, "image": 5, "stpes": 1, "sise": 1}) == {
         "prompt": "must be text, not a whole number",
         "steps": "must be a whole number, not '3'",
@@ -233,8 +233,8 @@ def test_a_plain_classs_own_validators_name_the_field() -> None:
 
 
 def test_what_is_wrong_deep_down_is_said() -> None:
-    said = refused(Plain, {"prompt": "x", "size": {"width": "1", "height": True}})
-    assert said == {"size": "must be a whole number, not '1'; must be a whole number, not true"}
+    problems = refused(Plain, {"prompt": "x", "size": {"width": "1", "height": True}})
+    assert problems == {"size": "must be a whole number, not '1'; must be a whole number, not true"}
 
 
 def test_a_plain_class_describes_itself() -> None:
@@ -272,10 +272,10 @@ def test_a_file_is_let_go_when_its_inspection_fails(tmp_path: Path) -> None:
 
     path = tmp_path / "a.png"
     path.write_bytes(png(8, 8))
-    made = attrs.make_class("Inspected", {"image": file(inspect, required=True)}, frozen=True, kw_only=True)
+    params_class = attrs.make_class("Inspected", {"image": file(inspect, required=True)}, frozen=True, kw_only=True)
     with path.open("rb") as source:
-        said = refused(made, {"image": source})
-    assert said == {"image": repr("a plugin's own mistake")}, "not that it is missing"
+        problems = refused(params_class, {"image": source})
+    assert problems == {"image": repr("a plugin's own mistake")}, "not that it is missing"
     assert open_descriptors(path) == 0
 
 

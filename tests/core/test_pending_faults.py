@@ -44,8 +44,8 @@ class Accepting(Dialect):
 def accepting(*polls: Answer, poll_interval: float | None = None, timeout: float = 2.0, **pending: Any) -> Any:
     left = [*polls]
 
-    async def status(asked: Any, wire: Any) -> None:
-        await (left.pop(0) if len(left) > 1 else left[0])(asked, wire)
+    async def status(request: Any, wire: Any) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(request, wire)
 
     images = [http(200, each, content_type="image/png") for each in IMAGES]
     answers = by_path(status=status, a=images[0], b=images[1], c=images[2])

@@ -51,14 +51,14 @@ def with_hook(name: str, does: Callable[[], object]) -> tuple[object, Loopback]:
 
         return operation, Sends()
     broken = type("Broken", (type(operation),), {name: hookimpl(lambda self: does())})
-    kept = {a.name: getattr(ERASE, a.name) for a in attrs.fields(impasto.Operation) if a.init}
-    return broken(**kept), transport
+    defaults = {a.name: getattr(ERASE, a.name) for a in attrs.fields(impasto.Operation) if a.init}
+    return broken(**defaults), transport
 
 
 @pytest.mark.parametrize("hook", FAULTS)
 async def test_a_hook_that_returns_the_wrong_type_is_named(hook: str) -> None:
-    kind, said = FAULTS[hook]
-    with pytest.raises(kind, match=said):
+    kind, message = FAULTS[hook]
+    with pytest.raises(kind, match=message):
         await run(*with_hook(hook, lambda: "text"))
 
 
@@ -220,7 +220,7 @@ def test_ctrl_c_is_nobodys_fault_in_a_loop_without_a_handler_of_its_own(hook: st
 def test_an_interrupt_ahead_of_a_call_sends_nothing(part: str) -> None:
     class Interrupts:
         cost = None
-        quote = problems = staticmethod(lambda given: raises(KeyboardInterrupt)())
+        quote = problems = staticmethod(lambda value: raises(KeyboardInterrupt)())
 
     transport = Loopback()
     parts: dict[str, Any] = {part: Interrupts() if part == "price" else (Interrupts(),)}
@@ -237,7 +237,7 @@ class Exits:
     def quote(self, params: object) -> Any:
         exits()
 
-    def problems(self, given: object) -> Iterator[Any]:
+    def problems(self, value: object) -> Iterator[Any]:
         exits()
         yield
 
@@ -263,23 +263,23 @@ async def test_a_price_that_is_none_is_refused_before_anything_is_spent() -> Non
     assert transport.sent == []
 
 
-@pytest.mark.parametrize("given", ["text", 5])
-async def test_a_middleware_that_gives_something_else_is_named(given: object) -> None:
+@pytest.mark.parametrize("value", ["text", 5])
+async def test_a_middleware_that_gives_something_else_is_named(value: object) -> None:
     class Layer:
         @hookimpl
         def middleware(self) -> Any:
             async def around(wire: WireRequest, next: impasto.Handler) -> object:
                 await next(wire)
-                return given
+                return value
 
-            return around if given == "text" else given
+            return around if value == "text" else value
 
-    said = (
+    message = (
         "a middleware returned str, not a WireResponse"
-        if given == "text"
+        if value == "text"
         else "a middleware hook returned int, not a func"
     )
-    with pytest.raises(ChargeUnknown if given == "text" else BrokenPlugin, match=said):
+    with pytest.raises(ChargeUnknown if value == "text" else BrokenPlugin, match=message):
         await run(painted(), Loopback(), middleware=[Layer()])
 
 

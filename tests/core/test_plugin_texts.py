@@ -44,7 +44,7 @@ def raising(make: Any) -> Any:
 async def failure(recorder: Recorder, does: Any, answer: Answer | None = None) -> UnusableResult:
     registry = Registry()
     registry.add(OPERATIONS, "acme/fails", attrs.evolve(CORE, id="acme/fails", dialect=Reads(does)))
-    recorder.answer = lambda seen: answer
+    recorder.answer = lambda request: answer
     async with impasto.Client(api_key=KEY, api_base=recorder.url, registry=registry) as client:
         with pytest.raises(UnusableResult) as caught:
             await client.run("acme/fails", prompt="a barn")

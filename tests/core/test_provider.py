@@ -42,7 +42,7 @@ def test_an_address_of_this_machine(host: str, is_own: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("https://api.example:0", "has an invalid host"),
         ("https://api..example", "has an invalid host"),
@@ -58,8 +58,8 @@ def test_an_address_of_this_machine(host: str, is_own: bool) -> None:
         ("https://u@api.example", "must not contain a user or password"),
     ],
 )
-def test_what_is_no_base_url(url: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=f"^api_base {said}"):
+def test_what_is_no_base_url(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^api_base {message}"):
         check_base_url(url)
 
 
@@ -95,8 +95,8 @@ def test_a_key_is_one_word_of_ascii_and_no_message_holds_it() -> None:
 def test_an_account_of_what_is_given_first_then_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_BASE", "https://other.example")
     monkeypatch.setenv("ACME_KEY", "of-variable")
-    given = PROVIDER.account({"api_key": "given", "api_base": "http://127.0.0.1:1"}, emulator_url="http://127.0.0.1:2")
-    assert (given.base_url, given.headers, given.secrets) == (
+    params = PROVIDER.account({"api_key": "given", "api_base": "http://127.0.0.1:1"}, emulator_url="http://127.0.0.1:2")
+    assert (params.base_url, params.headers, params.secrets) == (
         "http://127.0.0.1:1",
         {"authorization": "Bearer given"},
         ("given",),
@@ -137,8 +137,8 @@ def test_a_provider_without_keys_sends_none() -> None:
 
 def test_each_part_of_an_account_tells_it_from_others() -> None:
     def account(**parts: object) -> Account:
-        given = {"provider": PROVIDER, "base_url": "https://a.example", "headers": {}, "secrets": ("k",), **parts}
-        return Account(**given)  # type: ignore[arg-type]  # each of its own type
+        params = {"provider": PROVIDER, "base_url": "https://a.example", "headers": {}, "secrets": ("k",), **parts}
+        return Account(**params)  # type: ignore[arg-type]  # each of its own type
 
     one = account(settings={"a": "1", "b": "2"})
     assert one.fingerprint == account(settings={"b": "2", "a": "1"}).fingerprint

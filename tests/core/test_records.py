@@ -63,10 +63,10 @@ def test_only_the_vendors_own_host_has_the_vendors_limits(base_url: str, own: bo
 
 def test_a_file_that_can_not_be_written_whole_is_not_left_behind(tmp_path, monkeypatch):
     """A full disk; the data are still there to be saved elsewhere. What stood there before is not taken away."""
-    opened = Path.open
+    open_file = Path.open
 
     def full(path, mode):
-        opened(path, mode).close()
+        open_file(path, mode).close()
         return open("/dev/full", "wb", 0)
 
     artifact, path = Artifact(data=b"paid for", media_type="image/png"), tmp_path / "x.png"
@@ -91,9 +91,9 @@ def test_costs_of_several_are_rounded_as_money_is_written():
 
 def test_one_answer_with_several_artifacts_costs_each_of_them():
     two = attrs.evolve(RESULT, artifacts=RESULT.artifacts * 2)
-    made = two.completed(Cost(usd=0.1, as_of="2026-01-01"), attrs.evolve(ASKED, warnings=("of the request",)))
-    assert made.cost == Cost(usd=0.2, as_of="2026-01-01")
-    assert made.warnings == (
+    result = two.completed(Cost(usd=0.1, as_of="2026-01-01"), attrs.evolve(ASKED, warnings=("of the request",)))
+    assert result.cost == Cost(usd=0.2, as_of="2026-01-01")
+    assert result.warnings == (
         "of the request",
         "w",
         "the provider answered one request with 2 artifacts: all are counted",

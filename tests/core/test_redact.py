@@ -28,10 +28,10 @@ def test_redacted_takes_every_form_out() -> None:
         base64.urlsafe_b64encode(secret.encode()).decode(),
         urllib.parse.quote(secret, safe=""),
     ):
-        said = redact(f"before {form} after, {form}", (secret,))
-        assert form[:8] not in said
-        assert said.startswith("before ***")
-        assert " after, ***" in said
+        text = redact(f"before {form} after, {form}", (secret,))
+        assert form[:8] not in text
+        assert text.startswith("before ***")
+        assert " after, ***" in text
     assert redact("sk-abc is too short to be it", (secret,)) == "sk-abc is too short to be it"
     assert redact("key abcd here", ("abcd",)) == "key *** here"
     assert redact("nothing", ()) == "nothing"
@@ -65,8 +65,8 @@ FORMS: dict[str, Callable[[str], str]] = {
 def test_nothing_of_a_secret_is_left_whatever_its_characters(secret: str, form: str) -> None:
     """Keys of letters alone look alike in most forms; AWS's have slashes and pluses anywhere."""
     written = FORMS[form](secret)
-    said = redact(f"before {written} after, {written}", (secret,))
-    assert re.fullmatch(r"before \*\*\*=* after, \*\*\*=*", said), said
+    text = redact(f"before {written} after, {written}", (secret,))
+    assert re.fullmatch(r"before \*\*\*=* after, \*\*\*=*", text), text
 
 
 def test_a_beginning_is_taken_out_from_eight_characters_on() -> None:
@@ -90,8 +90,8 @@ def test_every_form_in_one_text_in_any_order() -> None:
     secret = "sk-abcdefghijklmnop/qrs+tuv"
     forms = [write(secret) for write in FORMS.values()]
     for written in (forms, forms[::-1]):
-        said = redact(" and ".join(written), (secret, "sk-another-one/of+2"))
-        assert re.fullmatch(r"\*\*\*=*( and \*\*\*=*)*", said), said
+        text = redact(" and ".join(written), (secret, "sk-another-one/of+2"))
+        assert re.fullmatch(r"\*\*\*=*( and \*\*\*=*)*", text), text
 
 
 def test_printable_escapes_and_cuts() -> None:

@@ -59,8 +59,8 @@ async def test_anyone_can_add_a_provider(acme: Path, recorder: Recorder) -> None
         ("step", "unknown parameter 'step'; did you mean 'steps'?"),
         ("tile", "must be true or false, not text"),
     }
-    assert [seen.fields for seen in recorder.seen] == [{"prompt": "a barn", "steps": "30", "tile": "true"}] * 2
-    assert [seen.header("x-key") for seen in recorder.seen] == ["acme-key"] * 2
+    assert [request.fields for request in recorder.seen] == [{"prompt": "a barn", "steps": "30", "tile": "true"}] * 2
+    assert [request.header("x-key") for request in recorder.seen] == ["acme-key"] * 2
     assert recorder.seen[0].header("authorization") is None
     assert (len(result.artifacts), result.warnings) == (
         2,
@@ -106,7 +106,7 @@ def test_one_distribution_that_claims_a_name_twice(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("module", "kind", "said"),
+    ("module", "kind", "message"),
     [
         ("broken_a_raises", BrokenPlugin, "RuntimeError: boom\\nforged line"),
         ("broken_b_exits", BrokenPlugin, "SystemExit: 3"),
@@ -123,7 +123,7 @@ def test_one_distribution_that_claims_a_name_twice(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_a_broken_plugin_breaks_only_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, kind: type[Exception], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, kind: type[Exception], message: str
 ) -> None:
     points = {f"bad/{name}": f"{name}:operation" for name in (*MODULES, "no_such_plugin")}
     install(tmp_path, "bad-plugins", {OPERATIONS: points}, MODULES)
@@ -131,7 +131,7 @@ def test_a_broken_plugin_breaks_only_itself(
     registry = Registry()
     with pytest.raises(kind) as caught:
         registry.operation(f"bad/{module}")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     if "failed to load" in str(caught.value):
         assert f"'bad/{module}' of bad-plugins 1.0 failed to load ({module}:operation)" in str(caught.value)
     assert registry.operation("stability/sd3").id == "stability/sd3"
@@ -166,7 +166,7 @@ def test_a_plugin_added_by_hand_takes_the_place_of_an_installed_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "first"),
+    ("text", "first"),
     [
         ("stability/sd3.5-larg", "stability/sd3.5-large"),
         ("stable-image-core", "stability/stable-image-core"),
@@ -174,30 +174,30 @@ def test_a_plugin_added_by_hand_takes_the_place_of_an_installed_one() -> None:
         ("stability/Upscale-Fast", "stability/upscale-fast"),
     ],
 )
-def test_the_closest_names_come_first(asked: str, first: str) -> None:
+def test_the_closest_names_come_first(text: str, first: str) -> None:
     with pytest.raises(UnknownOperation) as caught:
-        Registry().operation(asked)
-    assert str(caught.value).startswith(f"unknown model {asked!r}; closest: ")
+        Registry().operation(text)
+    assert str(caught.value).startswith(f"unknown model {text!r}; closest: ")
     assert first in str(caught.value).partition("closest: ")[2].split(", ")
 
 
 @pytest.mark.parametrize(
-    ("group", "said"),
+    ("group", "message"),
     [(TRANSPORTS, "unknown transport 'htps'; closest: https"), (PROVIDERS, "unknown provider 'htps'")],
 )
-def test_other_groups_are_named_by_what_they_are(group: str, said: str) -> None:
+def test_other_groups_are_named_by_what_they_are(group: str, message: str) -> None:
     with pytest.raises(UnknownOperation) as caught:
         Registry().load(group, "htps", object)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_where_no_name_is_near_it_is_told_what_there_is() -> None:
     registry = Registry()
     models = f"none of the {len(registry.names(OPERATIONS))} installed models is similar; `impasto models` lists them"
-    for group, said in ((OPERATIONS, models), (TRANSPORTS, f"installed: {', '.join(registry.names(TRANSPORTS))}")):
+    for group, message in ((OPERATIONS, models), (TRANSPORTS, f"installed: {', '.join(registry.names(TRANSPORTS))}")):
         with pytest.raises(UnknownOperation) as caught:
             registry.load(group, "zz/qq-7", object)
-        assert str(caught.value).endswith(said)
+        assert str(caught.value).endswith(message)
 
 
 def test_it_is_imported_once() -> None:

@@ -96,13 +96,15 @@ async def test_a_result_without_a_usable_artifact_is_unusable_and_has_the_answer
 
 
 async def test_no_text_of_a_result_shows_the_key() -> None:
-    said = f"you sent {KEY}"
-    failed = FailedArtifact(index=1, error=ContentFiltered(said, name=said, messages=(said,), request_id=said))
+    message = f"you sent {KEY}"
+    failed = FailedArtifact(
+        index=1, error=ContentFiltered(message, name=message, messages=(message,), request_id=message)
+    )
     result = await run(
         False,
-        artifacts=(attrs.evolve(ARTIFACT, finish_reason=said),),
-        warnings=(said,),
-        request_id=said,
+        artifacts=(attrs.evolve(ARTIFACT, finish_reason=message),),
+        warnings=(message,),
+        request_id=message,
         errors=(failed,),
     )
     assert KEY[:12] not in f"{result!r} {result.errors[0].error} {vars(result.errors[0].error)}"

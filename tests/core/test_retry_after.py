@@ -62,7 +62,7 @@ def test_a_date_of_a_server_whose_own_date_is_damaged_is_compared_with_this_cloc
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    ("value", "seconds"),
     [
         (7, 7.0),
         (math.inf, LONGEST_WAIT),
@@ -74,7 +74,7 @@ def test_a_date_of_a_server_whose_own_date_is_damaged_is_compared_with_this_cloc
         (10**400, LONGEST_WAIT),
     ],
 )
-def test_what_a_plugin_sets_is_bounded_too(given: float | None, seconds: float | None) -> None:
+def test_what_a_plugin_sets_is_bounded_too(value: float | None, seconds: float | None) -> None:
     error = impasto.RateLimited("slow down", status=429)
-    error.retry_after = given
+    error.retry_after = value
     assert error.retry_after == seconds

@@ -63,13 +63,13 @@ CASES: list[tuple[Rule, str, list[dict[str, Any]], dict[str, dict[str, Any]]]] =
 ]
 
 
-@pytest.mark.parametrize(("rule", "words", "kept", "broken"), CASES, ids=lambda v: type(v).__name__)
-def test_a_rule(rule: Rule, words: str, kept: list[dict[str, Any]], broken: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize(("rule", "words", "valid", "broken"), CASES, ids=lambda v: type(v).__name__)
+def test_a_rule(rule: Rule, words: str, valid: list[dict[str, Any]], broken: dict[str, dict[str, Any]]) -> None:
     assert str(rule) == words
-    for given in kept:
-        assert list(rule.problems(given)) == []
-    for field, given in broken.items():
-        assert [problem.field for problem in rule.problems(given)] == [field]
+    for value in valid:
+        assert list(rule.problems(value)) == []
+    for field, value in broken.items():
+        assert [problem.field for problem in rule.problems(value)] == [field]
 
 
 def test_what_has_no_effect_is_said_and_not_refused() -> None:
@@ -80,8 +80,8 @@ def test_what_has_no_effect_is_said_and_not_refused() -> None:
 
 def test_every_rule_is_tested() -> None:
     names = {**vars(rules), **vars(stability_rules)}
-    made = {name for name, value in names.items() if hasattr(value, "problems") and name != "Rule"}
-    assert made == {type(rule).__name__ for rule, *_ in CASES}
+    result = {name for name, value in names.items() if hasattr(value, "problems") and name != "Rule"}
+    assert result == {type(rule).__name__ for rule, *_ in CASES}
 
 
 def test_a_field_may_exclude_others_whatever_its_value() -> None:

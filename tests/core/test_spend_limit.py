@@ -59,8 +59,8 @@ def spent(spend: Spend, call: Call, ending: Result | BaseException, limit: float
     return round((spend.usd - before) / DIME.usd, 6)
 
 
-def result(number: int = 1, *lost: Any) -> Result:
-    return Result(artifacts=(PICTURE,) * number, errors=tuple(FailedArtifact(index=9, error=each) for each in lost))
+def result(number: int = 1, *failures: Any) -> Result:
+    return Result(artifacts=(PICTURE,) * number, errors=tuple(FailedArtifact(index=9, error=each) for each in failures))
 
 
 def test_every_artifact_and_every_lost_one_that_was_charged_counts() -> None:

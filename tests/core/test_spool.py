@@ -111,7 +111,7 @@ async def test_what_is_no_picture_is_not_spooled(
 
 async def test_a_jobs_result_is_spooled(client: impasto.Client, recorder: Recorder, spools: list[Disk]) -> None:
     recorder.jobs = {"/v2beta/stable-image/upscale/creative"}
-    recorder.answer = lambda seen: picture(LARGE) if seen.path.endswith(JOB) else None
+    recorder.answer = lambda request: picture(LARGE) if request.path.endswith(JOB) else None
     (artifact,) = (await run(client, CREATIVE, image=padded(1000))).artifacts
     assert artifact.content.read() == LARGE
     assert len(spools) == 1
@@ -129,10 +129,10 @@ async def test_what_came_of_one_that_broke_off_is_kept(client: impasto.Client) -
     promised = head(200, {"content-type": "image/png", "content-length": str(len(LARGE))})
     async with serving() as server:
         server.posts = [raw(promised, LARGE[:-20], end="close")]
-        with pytest.raises(ChargeUnknown, match="broke off") as told:
+        with pytest.raises(ChargeUnknown, match="broke off") as caught:
             await run(client.with_options(api_base=server.url))
-    assert told.value.file is not None
-    assert (told.value.raw, told.value.file.read()) == (b"", LARGE[:-20])
+    assert caught.value.file is not None
+    assert (caught.value.raw, caught.value.file.read()) == (b"", LARGE[:-20])
 
 
 async def test_a_spool_that_fails_leaves_no_connection_open(
@@ -144,20 +144,20 @@ async def test_a_spool_that_fails_leaves_no_connection_open(
         raise OSError(28, "no space left")
 
     monkeypatch.setattr(Disk, "write", full)
-    ended = asyncio.Event()
+    end = asyncio.Event()
 
-    async def slow(asked: Asked, wire: Wire) -> None:
+    async def slow(request: Asked, wire: Wire) -> None:
         await wire.send(head(200, {"content-type": "image/png", "content-length": str(len(LARGE))}) + LARGE[:-20])
         with suppress(ConnectionError):
             await wire.reader.read()
-        ended.set()
+        end.set()
 
     async with serving() as server:
         server.posts = [slow]
-        with pytest.raises(ChargeUnknown) as told:
+        with pytest.raises(ChargeUnknown) as caught:
             await run(client.with_options(api_base=server.url))
-        await asyncio.wait_for(ended.wait(), 60)
-    assert told.value.billed == "unknown"
+        await asyncio.wait_for(end.wait(), 60)
+    assert caught.value.billed == "unknown"
 
 
 async def test_a_plugins_own_word_counts(client: impasto.Client, recorder: Recorder, spools: list[Disk]) -> None:
@@ -182,8 +182,8 @@ async def test_a_body_is_collected_in_memory_or_passed_on_to_a_spool() -> None:
         for _ in range(3):
             yield b"x" * 50_000
 
-    held, disk = Body(chunks()), Disk()
-    assert await held.collect() == held.received == b"x" * 150_000
+    holder, disk = Body(chunks()), Disk()
+    assert await holder.collect() == holder.received == b"x" * 150_000
     spool: Spool = disk
     passed = Body(chunks())
     assert await passed.collect(spool) is None

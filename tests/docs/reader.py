@@ -70,15 +70,15 @@ class Reader:
         for server in self._servers:
             server.send_signal(signal.SIGTERM)
         for server in self._servers:
-            told = server.communicate(timeout=30)
-            assert server.returncode == 0, told
+            output = server.communicate(timeout=30)
+            assert server.returncode == 0, output
 
     def _python(self, text: str) -> None:
         path = self.folder / "block.py"
         path.write_text(self._here(text))
         with redirect_stdout(StringIO()) as output:
-            made = runpy.run_path(str(path), run_name="__main__")
-            for name, test in made.items():
+            result = runpy.run_path(str(path), run_name="__main__")
+            for name, test in result.items():
                 if name.startswith("test_"):
                     test(*map(self.fixture, inspect.signature(test).parameters))
         self.said += output.getvalue()
@@ -100,9 +100,9 @@ class Reader:
     def _console(self, text: str) -> None:
         for part in _PROMPT.split(text)[1:]:
             command, expected = _split(part)
-            said = self._started(command, expected) if _is_server(command) else self._shell(command)
+            message = self._started(command, expected) if _is_server(command) else self._shell(command)
             if expected:
-                assert said == self._here(expected), command
+                assert message == self._here(expected), command
 
     def _started(self, command: str, expected: str) -> str:
         """Starts a server where there is room, and reads as much as it is said to say."""
@@ -111,10 +111,10 @@ class Reader:
         )
         self._servers.append(server)
         assert server.stdout is not None
-        said = "".join(server.stdout.readline() for _ in expected.splitlines())
-        (address,) = {*re.findall(r"http://[\d.]+:\d+", said)}
+        output = "".join(server.stdout.readline() for _ in expected.splitlines())
+        (address,) = {*re.findall(r"http://[\d.]+:\d+", output)}
         self.addresses[GATEWAY if "serve" in command else EMULATOR] = address
-        return said
+        return output
 
     def _ran(self, words: list[str]) -> str:
         done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)

@@ -107,7 +107,7 @@ def at_home(variables: dict[str, str], emulator: Emulator, tmp_path: Path, monke
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "impasto_plugins.emulator.transport.EmulatorSettings.from_mapping", lambda given: attrs.evolve(QUICK, **given)
+        "impasto_plugins.emulator.transport.EmulatorSettings.from_mapping", lambda fields: attrs.evolve(QUICK, **fields)
     )
     emulator.reset()
 
@@ -118,8 +118,8 @@ def read(at_home: None, gateway: str, tmp_path: Path, request: pytest.FixtureReq
     reader = Reader(tmp_path, {GATEWAY: gateway}, request.getfixturevalue)
 
     def read(page: str) -> Reader:
-        held = TRIED if page in MODELS else OWN if page == "docs/reference/cli.md" else {}
-        for name, data in held.items():
+        holder = TRIED if page in MODELS else OWN if page == "docs/reference/cli.md" else {}
+        for name, data in holder.items():
             (tmp_path / name).write_bytes(data)
         for block in blocks(page):
             if not _elsewhere(page, block):
@@ -153,11 +153,11 @@ def test_a_models_page_calls_it_in_each_form(page: str, read: Read, emulator: Em
 
 
 def test_the_readme_does_what_it_shows(read: Read, emulator: Emulator, tmp_path: Path) -> None:
-    said = read("README.md").said
+    message = read("README.md").said
     assert (tmp_path / "lighthouse.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "wide.webp").read_bytes().startswith(b"RIFF")
-    assert "grow_mask must be a number from 0 to 100, not 500" in said
-    assert "unknown parameter 'sede'; did you mean 'seed'?" in said
+    assert "grow_mask must be a number from 0 to 100, not 500" in message
+    assert "unknown parameter 'sede'; did you mean 'seed'?" in message
     assert len(emulator.charges) == 5 + 5 + 2, "Python: 2, 3, 0; commands; a batch"
 
 
@@ -168,8 +168,8 @@ def test_what_is_not_run_is_there_and_is_little() -> None:
 
 
 def test_the_files_are_those_of_impasto_try() -> None:
-    made = {str(step.file) for step in STEPS} | {"mask.png", "sketch.png", "thumbnail.png", "tune.wav"}
-    assert set(TRIED) <= made
+    names = {str(step.file) for step in STEPS} | {"mask.png", "sketch.png", "thumbnail.png", "tune.wav"}
+    assert set(TRIED) <= names
 
 
 def test_there_are_two_set_up_commands_and_each_can_be_found() -> None:
@@ -185,11 +185,11 @@ def test_there_are_two_set_up_commands_and_each_can_be_found() -> None:
 
 async def test_the_readmes_plugin_works(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     (source,) = [block.text for block in blocks("README.md", "python") if block.begins == ACME]
-    made: dict[str, object] = {}
-    exec(source, made)
+    results: dict[str, object] = {}
+    exec(source, results)
     registry = impasto.Registry()
-    registry.add(OPERATIONS, "acme/watercolour", made["watercolour"])
-    registry.add(PROVIDERS, "acme", made["acme"])
+    registry.add(OPERATIONS, "acme/watercolour", results["watercolour"])
+    registry.add(PROVIDERS, "acme", results["acme"])
     (declared,) = blocks("README.md", "toml")
     assert '"acme/watercolour" = "impasto_acme:watercolour"' in declared.text
     monkeypatch.setenv("ACME_API_KEY", KEY)

@@ -26,9 +26,9 @@ def test_what_a_page_points_at_is_there(page: str) -> None:
 
 def test_the_promise_says_what_to_do_with_each_error() -> None:
     table = PAGES["docs/promise.md"].partition("\n## Errors\n")[2].partition("\n## ")[0]
-    told = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)))
+    names = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)))
     raised = {kind.__name__ for kind in errors() if not kind.__subclasses__() or kind.__name__ == "ConfigError"}
-    assert told == raised
+    assert names == raised
 
 
 def test_the_picture_is_small() -> None:

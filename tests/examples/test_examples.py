@@ -64,10 +64,10 @@ class Site:
 
     def made(self, out: str, *words: str, **variables: str) -> float:
         """What one picture cost, by the command line."""
-        told = json.loads(
+        payload = json.loads(
             self.run("generate", MODEL, "a lighthouse", "-p", "seed=7", "-o", out, "--json", *words, **variables)
         )
-        usd = told["cost"]["usd"]
+        usd = payload["cost"]["usd"]
         assert isinstance(usd, float)
         return usd
 
@@ -106,8 +106,8 @@ def charges(easel: subprocess.Popen[str]) -> int:
 def test_their_own_tests_pass(site: Site) -> None:
     ini = EXAMPLES / "impasto-easel" / "pyproject.toml"
     folders = [str(EXAMPLES / name / "tests") for name in NAMES]
-    told = site.run("-q", "-p", "no:cacheprovider", "-c", str(ini), *folders, module="pytest")
-    passed = re.search(r"^(\d+) passed", told, re.MULTILINE)
+    result = site.run("-q", "-p", "no:cacheprovider", "-c", str(ini), *folders, module="pytest")
+    passed = re.search(r"^(\d+) passed", result, re.MULTILINE)
     assert passed
     assert int(passed[1]) > 75
 
@@ -162,20 +162,20 @@ def test_the_gateway_serves_them(served: tuple[Site, subprocess.Popen[str]]) -> 
     site, easel = served
     (site.folder / "config.yaml").write_text(CONFIG)
     words = ["-m", "impasto_plugins.cli", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
-    told = []
+    messages = []
     with subprocess.Popen(
         [sys.executable, *words], cwd=site.folder, env=site.environment, stdout=subprocess.PIPE, text=True
     ) as gateway:
         assert gateway.stdout is not None
         url = gateway.stdout.readline().split()[-1]
         for _ in range(2):
-            asked = json.dumps({"model": "gouache", "prompt": "a lighthouse", "seed": 7}).encode()
+            payload = json.dumps({"model": "gouache", "prompt": "a lighthouse", "seed": 7}).encode()
             headers = {"content-type": "application/json"}
-            request = urllib.request.Request(f"{url}/v1/images/generations", asked, headers)
+            request = urllib.request.Request(f"{url}/v1/images/generations", payload, headers)
             with urllib.request.urlopen(request, timeout=60) as answer:
-                told.append((json.load(answer)["data"][0]["b64_json"], float(answer.headers["x-impasto-cost-usd"])))
+                messages.append((json.load(answer)["data"][0]["b64_json"], float(answer.headers["x-impasto-cost-usd"])))
         gateway.terminate()
-    assert base64.b64decode(told[0][0]).startswith(b"\x89PNG")
-    assert [usd for _, usd in told] == [0.04, 0]
-    assert told[0][0] == told[1][0]
+    assert base64.b64decode(messages[0][0]).startswith(b"\x89PNG")
+    assert [usd for _, usd in messages] == [0.04, 0]
+    assert messages[0][0] == messages[1][0]
     assert charges(easel) == 1

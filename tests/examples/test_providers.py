@@ -181,8 +181,8 @@ def test_its_own_tests_pass(site: Site, name: str) -> None:
 
 
 def test_the_client_runs_them_against_their_stand_ins(site: Site) -> None:
-    said = json.loads(site.python("-c", PYTHON))
-    assert said == {"run": [3, 2, 1, 1, 7, 1, 6, 6], "usd": [round(2 * 5e-6 + 3 * 272 * 40e-6, 6), 0.06]}
+    payload = json.loads(site.python("-c", PYTHON))
+    assert payload == {"run": [3, 2, 1, 1, 7, 1, 6, 6], "usd": [round(2 * 5e-6 + 3 * 272 * 40e-6, 6), 0.06]}
 
 
 def test_the_command_line_has_their_emulators(site: Site) -> None:
@@ -221,10 +221,10 @@ def test_every_entrance_carries_their_images_usage_and_prices(site: Site) -> Non
         user = {"client_id": "c", "client_secret": "s", "refresh_token": "refresh-1", "token_uri": f"{google}/token"}
         (site.folder / "credentials.json").write_text(json.dumps(user))
         site = attrs.evolve(site, environment={**site.environment, **keys})
-        said = json.loads(site.python("-c", DROP_IN))
-        assert said["images"] == [2, 1, 1, 1, 2, 1, 2, 1]
-        assert said["usage"] == [2, 544, 546]
-        assert said["warnings"] == [[]] * 8
+        payload = json.loads(site.python("-c", DROP_IN))
+        assert payload["images"] == [2, 1, 1, 1, 2, 1, 2, 1]
+        assert payload["usage"] == [2, 544, 546]
+        assert payload["warnings"] == [[]] * 8
         assert _gateway(site) == {
             "images": [2, 1, 1, 1, 2, 1, 2, 1],
             "usage": [2, 544, 546],

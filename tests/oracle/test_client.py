@@ -155,10 +155,10 @@ async def test_the_account_is_asked_for(client: impasto.Client, provider: Provid
     organization = {} if path.endswith("account") else {"organization": "org-1"}
     call = {"balance": stability.balance, "account": stability.account, "list": stability.engines}
     await call[path.rpartition("/")[2]](**organization)  # type: ignore[operator]
-    [asked] = provider.requests
-    assert (asked.method, asked.path, asked.body) == ("GET", path, b"")
-    assert asked.header("authorization") == f"Bearer {KEY}"
-    assert asked.header("organization") == organization.get("organization")
+    [requests] = provider.requests
+    assert (requests.method, requests.path, requests.body) == ("GET", path, b"")
+    assert requests.header("authorization") == f"Bearer {KEY}"
+    assert requests.header("organization") == organization.get("organization")
 
 
 async def test_a_user_has_at_most_256_characters(client: impasto.Client, provider: Provider) -> None:

@@ -84,7 +84,7 @@ COSTS = {
     "own_apart": (0.07, 0.07),  # the request that failed has no cost of its own: its price counts
 }
 """The cost of a call for three images as far as it is known, and the most that it may have been."""
-EVERY = pytest.mark.parametrize(("model", "known", "possible"), [(name, *costs) for name, costs in COSTS.items()])
+EVERY = pytest.mark.parametrize(("model", "cost", "possible"), [(name, *costs) for name, costs in COSTS.items()])
 
 
 @pytest.fixture(autouse=True)
@@ -100,36 +100,36 @@ def installed(
 
 
 @EVERY
-async def test_the_client(model: str, known: float, possible: float) -> None:
+async def test_the_client(model: str, cost: float, possible: float) -> None:
     async with impasto.Client(spend_limit_usd=possible + 0.0899) as client:
         result = await client.run(f"acme/{model}", prompt="x", seed=1, n=3)
         assert (len(result.artifacts), [each.index for each in result.errors]) == (2, [1])
         assert result.cost is not None
         assert result.possible_cost is not None
-        assert (result.cost.usd, result.possible_cost.usd) == (known, possible)
-        assert result.cost.credits == (known / 0.01 if "own" not in model else None)
+        assert (result.cost.usd, result.possible_cost.usd) == (cost, possible)
+        assert result.cost.credits == (cost / 0.01 if "own" not in model else None)
         with pytest.raises(SpendLimitExceeded):  # the limit has counted what may have been charged
             await client.run("acme/charged", prompt="x", n=3)
 
 
 @EVERY
-async def test_the_drop_in_function(model: str, known: float, possible: float) -> None:
+async def test_the_drop_in_function(model: str, cost: float, possible: float) -> None:
     response = await impasto.aimage_generation("x", f"acme/{model}", n=3, seed=1)
     assert response.cost is not None
-    assert (response.cost.usd, response.hidden_params["response_cost"]) == (known, known)
+    assert (response.cost.usd, response.hidden_params["response_cost"]) == (cost, cost)
 
 
 @EVERY
 def test_the_command_line(
-    environment: dict[str, str], tmp_path: Path, model: str, known: float, possible: float
+    environment: dict[str, str], tmp_path: Path, model: str, cost: float, possible: float
 ) -> None:
     words = ["generate", f"acme/{model}", "x", "-n", "3", "-p", "seed=1", "--json"]
     done = CliRunner().invoke(main, words, env=environment)
-    assert json.loads(done.stdout)["cost"]["usd"] == known
+    assert json.loads(done.stdout)["cost"]["usd"] == cost
 
 
 @EVERY
-async def test_a_batch(tmp_path: Path, model: str, known: float, possible: float) -> None:
+async def test_a_batch(tmp_path: Path, model: str, cost: float, possible: float) -> None:
     row = {"id": "a", "model": f"acme/{model}", "prompt": "x", "seed": 1, "n": 3}
     async with impasto.Client() as client:
         found = [each async for each in client.batch([row])]
@@ -155,14 +155,14 @@ async def gateway(
 
 
 @EVERY
-async def test_the_gateway(gateway: Running, model: str, known: float, possible: float) -> None:
+async def test_the_gateway(gateway: Running, model: str, cost: float, possible: float) -> None:
     headers = {"authorization": f"Bearer sk-{model}"}
     body = {"model": model, "prompt": "x", "n": 3, "seed": 1}
     answer = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
-    assert answer.headers["x-impasto-cost-usd"] == f"{known:g}"
+    assert answer.headers["x-impasto-cost-usd"] == f"{cost:g}"
     metrics = (await gateway.ask("GET", "/metrics")).body.decode()
     [usd] = [line for line in metrics.splitlines() if "usd" in line and f'model="{model}"' in line and line[0] != "#"]
-    assert float(usd.split()[-1]) == pytest.approx(known)
+    assert float(usd.split()[-1]) == pytest.approx(cost)
     again = await gateway.ask(
         "POST", "/v1/images/generations", json={"model": "charged", "prompt": "x", "n": 3}, headers=headers
     )
@@ -172,6 +172,6 @@ async def test_the_gateway(gateway: Running, model: str, known: float, possible:
 async def test_a_batch_of_the_gateway(gateway: Running) -> None:
     lines = [line(name, model=name, n=3, seed=1) for name in COSTS]
     batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
-    made = await results(gateway.sdk, batch.output_file_id)
-    bills = {name: each["response"]["body"]["cost_usd"] for name, each in made.items()}
-    assert bills == {name: known for name, (known, _) in COSTS.items()}
+    outputs = await results(gateway.sdk, batch.output_file_id)
+    bills = {name: each["response"]["body"]["cost_usd"] for name, each in outputs.items()}
+    assert bills == {name: cost for name, (cost, _) in COSTS.items()}

@@ -109,7 +109,7 @@ async def test_the_place_of_a_lost_image_is_behind_those_that_came(
     impasto_emulator.fault("status", status=400, name="bad_request", times=1)
     result = await emulated.run("acme/four", prompt="x", n=3)
     assert len(result.artifacts) == 8
-    assert [lost.index for lost in result.errors] in ([0], [4], [8])
+    assert [failure.index for failure in result.errors] in ([0], [4], [8])
 
 
 async def test_the_drop_in_function_returns_all(impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,24 +125,24 @@ async def test_the_drop_in_function_returns_all(impasto_emulator: Emulator, monk
 
 @pytest.mark.parametrize("words", [[], ["-o", "x.png"], ["-o", "x.png", "-n", "2"], ["-n", "2", "--json"]])
 def test_the_command_line_saves_all(environment: dict[str, str], tmp_path: Path, words: list[str]) -> None:
-    ended = CliRunner().invoke(main, ["generate", "acme/four", "x", "-p", "seed=7", *words], env=environment)
-    assert ended.exit_code == 0, ended.output
+    result = CliRunner().invoke(main, ["generate", "acme/four", "x", "-p", "seed=7", *words], env=environment)
+    assert result.exit_code == 0, result.output
     count = 8 if "2" in words else 4
     assert len(list(tmp_path.glob("*.png"))) == count
     if "--json" in words:
-        told = json.loads(ended.stdout)
-        assert len({each["path"] for each in told["files"]}) == count
-        assert told["cost"]["usd"] == pytest.approx(PRICE * count)
+        payload = json.loads(result.stdout)
+        assert len({each["path"] for each in payload["files"]}) == count
+        assert payload["cost"]["usd"] == pytest.approx(PRICE * count)
     else:
-        assert len(set(ended.stdout.split())) == count
+        assert len(set(result.stdout.split())) == count
     if "-o" in words:
         assert (tmp_path / ("x-1.png" if count == 8 else "x.png")).is_file()
 
 
 def test_the_command_line_keeps_the_bytes_of_an_unusable_answer(environment: dict[str, str], tmp_path: Path) -> None:
     for model in UNUSABLE:
-        ended = CliRunner().invoke(main, ["generate", f"acme/{model}", "x", "-o", f"{model}.png"], env=environment)
-        assert ended.exit_code == 1
+        result = CliRunner().invoke(main, ["generate", f"acme/{model}", "x", "-o", f"{model}.png"], env=environment)
+        assert result.exit_code == 1
         assert (tmp_path / f"{model}-unusable.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -195,7 +195,7 @@ async def test_a_batch_of_the_gateway_delivers_all(gateway: Running, impasto_emu
         gateway.sdk, await begun(gateway.sdk, [line("cat", model="four", n=2), line("dog", model="four")])
     )
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)
-    made = await results(gateway.sdk, batch.output_file_id)
-    assert {id: len(each["response"]["body"]["data"]) for id, each in made.items()} == {"cat": 8, "dog": 4}
-    assert made["cat"]["response"]["body"]["cost_usd"] == pytest.approx(PRICE * 8)
+    lines = await results(gateway.sdk, batch.output_file_id)
+    assert {id: len(each["response"]["body"]["data"]) for id, each in lines.items()} == {"cat": 8, "dog": 4}
+    assert lines["cat"]["response"]["body"]["cost_usd"] == pytest.approx(PRICE * 8)
     assert len(impasto_emulator.charges) == 3

@@ -174,8 +174,8 @@ async def test_a_filtered_picture_is_never_a_normal_one(emulator: Emulator) -> N
 
 async def test_seed_and_finish_reason_come_with_the_picture(emulator: Emulator) -> None:
     """Seen: both were thrown away."""
-    given = await aimage_generation("a lighthouse", "stability/sd3", seed=1234)
-    assert (given.data[0].seed, given.data[0].finish_reason) == (1234, "SUCCESS")
+    response = await aimage_generation("a lighthouse", "stability/sd3", seed=1234)
+    assert (response.data[0].seed, response.data[0].finish_reason) == (1234, "SUCCESS")
     drawn = await aimage_generation("a lighthouse", "stability/sd3")
     assert drawn.data[0].seed == emulator.charges[-1].seed
     assert drawn["data"][0]["seed"] == drawn.model_dump()["data"][0]["seed"]  # type: ignore[index]

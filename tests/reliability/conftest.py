@@ -30,8 +30,8 @@ async def make_client() -> AsyncIterator[MakeClient]:
     async with AsyncExitStack() as stack:
 
         def make(base: str, **settings: object) -> impasto.Client:
-            given = {"api_key": KEY, "poll_interval": 0.02, "timeout": 5.0, "retry": FAST, **settings}
-            client = impasto.Client(api_base=base, **given)  # type: ignore[arg-type]  # the settings of a test
+            params = {"api_key": KEY, "poll_interval": 0.02, "timeout": 5.0, "retry": FAST, **settings}
+            client = impasto.Client(api_base=base, **params)  # type: ignore[arg-type]  # the settings of a test
             stack.push_async_callback(client.aclose)
             return client
 

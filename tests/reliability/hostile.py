@@ -129,8 +129,8 @@ PICTURE = http(200, IMAGE, content_type="image/png")
 def by_path(**answers: Answer) -> Answer:
     """Return an answer for each path, whose name is its first part."""
 
-    async def answer(asked: Asked, wire: Wire) -> None:
-        await answers[asked.path.split("/")[1].partition("?")[0]](asked, wire)
+    async def answer(request: Asked, wire: Wire) -> None:
+        await answers[request.path.split("/")[1].partition("?")[0]](request, wire)
 
     return answer
 

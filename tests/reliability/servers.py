@@ -74,7 +74,7 @@ def head(status: int, headers: Mapping[str, str], reason: str = "Said") -> bytes
 def raw(*pieces: bytes | float, end: str = "") -> Answer:
     """Sends pieces, waits where a number stands; ``end``: "close" or "reset"."""
 
-    async def answer(asked: Asked, wire: Wire) -> None:
+    async def answer(request: Asked, wire: Wire) -> None:
         for piece in pieces:
             if isinstance(piece, bytes):
                 await wire.send(piece)
@@ -90,8 +90,8 @@ def raw(*pieces: bytes | float, end: str = "") -> Answer:
 
 def http(status: int, body: bytes = b"", **headers: str) -> Answer:
     """A well-formed answer. Underscores in header names stand for dashes."""
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return raw(head(status, {**given, "content-length": str(len(body))}) + body)
+    params = {name.replace("_", "-"): value for name, value in headers.items()}
+    return raw(head(status, {**params, "content-length": str(len(body))}) + body)
 
 
 def picture(**headers: str) -> Answer:
@@ -103,9 +103,9 @@ def in_json(body: object, status: int = 200, **headers: str) -> Answer:
     return http(status, json.dumps(body).encode(), **{"content-type": "application/json", **headers})
 
 
-def refused(status: int, name: str = "refused", *, said: str = "no", **headers: str) -> Answer:
+def refused(status: int, name: str = "refused", *, message: str = "no", **headers: str) -> Answer:
     """A refusal in the vendor's own form."""
-    return in_json({"id": "e1", "name": name, "errors": [said]}, status, **headers)
+    return in_json({"id": "e1", "name": name, "errors": [message]}, status, **headers)
 
 
 def page(status: int, text: str = "<html>secret page</html>") -> Answer:
@@ -121,7 +121,7 @@ def pending() -> Answer:
     return in_json({"id": JOB, "status": "in-progress"}, 202)
 
 
-async def silence(asked: Asked, wire: Wire) -> None:
+async def silence(request: Asked, wire: Wire) -> None:
     """Never answers; ends when the other side does."""
     await wire.reader.read()
     wire.close()
@@ -146,11 +146,11 @@ class Server:
 
     @property
     def paid(self) -> list[Asked]:
-        return [asked for asked in self.asked if asked.method == "POST"]
+        return [request for request in self.asked if request.method == "POST"]
 
     @property
     def polled(self) -> list[Asked]:
-        return [asked for asked in self.asked if asked.method == "GET"]
+        return [request for request in self.asked if request.method == "GET"]
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, wire = self.connections, Wire(reader, writer)
@@ -159,15 +159,15 @@ class Server:
             if self.on_connect is not None:
                 await self.on_connect(wire)
             while wire.is_open:
-                asked = await self._read(reader, number)
-                self.asked.append(asked)
+                request = await self._read(reader, number)
+                self.asked.append(request)
                 answers, index = (
-                    (self.posts, len(self.paid)) if asked.method == "POST" else (self.polls, len(self.polled))
+                    (self.posts, len(self.paid)) if request.method == "POST" else (self.polls, len(self.polled))
                 )
                 self.now += 1
                 self.most = max(self.most, self.now)
                 try:
-                    await answers[min(index, len(answers)) - 1](asked, wire)
+                    await answers[min(index, len(answers)) - 1](request, wire)
                 finally:
                     self.now -= 1
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -179,17 +179,17 @@ class Server:
         top = await reader.readuntil(b"\r\n\r\n")
         self.received += top
         method, path, _ = top.split(b" ", 2)
-        asked = Asked(
+        request = Asked(
             method=method.decode(),
             path=path.decode(),
             head=top,
             connection=number,
             at=asyncio.get_running_loop().time(),
         )
-        length = int(asked.header("content-length") or 0)
+        length = int(request.header("content-length") or 0)
         body = await reader.readexactly(length) if self.reads_bodies else b""
         self.received += body
-        return attrs.evolve(asked, body=body)
+        return attrs.evolve(request, body=body)
 
 
 @asynccontextmanager

@@ -160,7 +160,7 @@ async def test_a_call_that_is_being_uploaded_is_cancelled(server: Server, client
     """The server reads nothing: the upload stands still, half sent."""
     from tests.images import padded
 
-    async def reads_nothing(asked: Asked, wire: Wire) -> None:
+    async def reads_nothing(request: Asked, wire: Wire) -> None:
         await asyncio.sleep(30)
 
     server.reads_bodies = False

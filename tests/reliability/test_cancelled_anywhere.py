@@ -58,13 +58,13 @@ class Case:
     valid: int = 0
     """The number of the first token that is taken; the one in the cache is always too old."""
 
-    async def __call__(self, asked: Asked, wire: Wire) -> None:
-        token = (asked.header("authorization") or "").rpartition("-")[2]
+    async def __call__(self, request: Asked, wire: Wire) -> None:
+        token = (request.header("authorization") or "").rpartition("-")[2]
         if self.valid and int(token) < self.valid:
-            return await in_json({"error": {"message": "token expired"}}, 401)(asked, wire)
-        if asked.method == "POST":
-            self.paid.append(asked)
-        return await self.answers[asked.path](asked, wire)
+            return await in_json({"error": {"message": "token expired"}}, 401)(request, wire)
+        if request.method == "POST":
+            self.paid.append(request)
+        return await self.answers[request.path](request, wire)
 
 
 async def run(client: impasto.Client, **options: Any) -> object:
@@ -94,12 +94,12 @@ def authorized() -> Case:
 def polled() -> Case:
     polls = [NOTHING, PICTURE]
 
-    async def status(asked: Asked, wire: Wire) -> None:
+    async def status(request: Asked, wire: Wire) -> None:
         polls.append(polls.pop(0))
-        await polls[-1](asked, wire)
+        await polls[-1](request, wire)
 
-    accepted = in_pieces(200, b'{"poll": "/status", "cancel": "/cancel"}')
-    answers = {"/submit": accepted, "/status": status, "/cancel": NOTHING}
+    job = in_pieces(200, b'{"poll": "/status", "cancel": "/cancel"}')
+    answers = {"/submit": job, "/status": status, "/cancel": NOTHING}
     return Case(answers, run, cancels=True)
 
 
@@ -171,8 +171,8 @@ async def test_cancelled_at_every_step(name: str, again: tuple[int, ...], turns:
                 left = [each for each in asyncio.all_tasks() - mine if "impasto" in repr(each.get_coro())]
                 assert not left, f"step {step} of {steps.count}"
                 assert len(case.paid) <= case.most, f"step {step}: paid twice"
-                asked = [each.path for each in server.asked]
-                assert asked.count("/cancel") <= 1
+                request = [each.path for each in server.asked]
+                assert request.count("/cancel") <= 1
                 if not steps.task.cancelled():
                     assert steps.task.exception() is None
                     through += 1
@@ -187,7 +187,7 @@ async def test_cancelled_at_every_step(name: str, again: tuple[int, ...], turns:
                     unsent += 1
                     assert not case.paid, f"step {step} of {steps.count}: a paid request that nobody reports"
                 if "job j1" in notes:
-                    assert asked.count("/cancel") == case.cancels
+                    assert request.count("/cancel") == case.cancels
         assert through
         assert sent > 2
         assert unsent > 0

@@ -107,17 +107,17 @@ async def test_f3_a_black_hole_ends_at_the_connect_timeout(make_client: MakeClie
 
 async def test_f3_the_deadline_ends_a_connect_too(make_client: MakeClient) -> None:
     """The whole call's time runs while it connects; that nothing left is still said."""
-    held = asyncio.Event()
+    release = asyncio.Event()
 
     async def hold(wire: Wire) -> None:
-        await held.wait()
+        await release.wait()
 
     server = Server(on_connect=hold)
     async with serving(server):
         client = make_client(server.url.replace("http:", "https:"), timeout=0.2, connect_timeout=5)
         error = await not_sent(client)
         assert error.retryable
-        held.set()
+        release.set()
 
 
 async def test_f4_tls_to_a_plain_port(server: Server, make_client: MakeClient) -> None:
@@ -177,9 +177,9 @@ async def test_a_ca_file_is_read_once_and_again_when_it_has_changed(
     reads: list[object] = []
     read = ssl.create_default_context
 
-    def count(**given: str | None) -> ssl.SSLContext:
-        reads.append(given)
-        return read(cafile=given["cafile"])
+    def count(**fields: str | None) -> ssl.SSLContext:
+        reads.append(fields)
+        return read(cafile=fields["cafile"])
 
     monkeypatch.setattr("ssl.create_default_context", count)
     path = tmp_path / "ca.pem"

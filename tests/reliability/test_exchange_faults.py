@@ -234,18 +234,18 @@ async def test_a_compressed_answer_is_delivered_though_none_was_asked_for(
 @pytest.mark.parametrize("attributes", ["", "; Path=/", "; Domain=localhost; Path=/", "; Max-Age=9999; HttpOnly"])
 async def test_cookies_are_neither_kept_nor_sent(server: Server, make_client: MakeClient, attributes: str) -> None:
     """At a host with a name, as no client keeps cookies of a bare address."""
-    named = server.url.replace("127.0.0.1", "localhost")
+    url = server.url.replace("127.0.0.1", "localhost")
     server.posts = [picture(**{"set-cookie": f"track=1{attributes}"}), accepted(), picture()]
     server.polls = [picture(**{"set-cookie": "poll=1"})]
-    client = make_client(named)
+    client = make_client(url)
     await client.run(CORE, prompt="p")
     await client.run(JOB_MODEL, prompt="p", image=PICTURE)
     await client.run(CORE, prompt="p")
-    assert [asked.header("cookie") for asked in server.asked] == [None] * 4
+    assert [request.header("cookie") for request in server.asked] == [None] * 4
     async with aiohttp.ClientSession() as session:  # the server does set them
         server.posts = [picture(**{"set-cookie": f"track=1{attributes}"})]
         for _ in range(2):
-            async with session.post(f"{named}/v2beta/stable-image/generate/core", data=b"x"):
+            async with session.post(f"{url}/v2beta/stable-image/generate/core", data=b"x"):
                 pass
     assert server.asked[-1].header("cookie") == "track=1"
 
@@ -272,7 +272,7 @@ async def test_an_early_refusal_of_a_large_upload_is_read(server: Server, client
     """413 before the body was read: the refusal arrives, not a broken pipe."""
     from tests.images import padded
 
-    async def early(asked: Asked, wire: Wire) -> None:
+    async def early(request: Asked, wire: Wire) -> None:
         body = json.dumps({"id": "e", "name": "payload_too_large", "errors": ["too large"]}).encode()
         await wire.send(head(413, {"content-type": "application/json", "content-length": str(len(body))}) + body)
         await asyncio.sleep(0.05)
@@ -311,4 +311,4 @@ async def test_b61_an_id_that_is_none_is_kept_and_not_asked_for(
 async def test_the_key_goes_out_once_and_as_given(server: Server, client: impasto.Client) -> None:
     server.posts = [accepted()]
     await client.run(JOB_MODEL, prompt="p", image=PICTURE)
-    assert [asked.header("authorization") for asked in server.asked] == [f"Bearer {KEY}"] * 2
+    assert [request.header("authorization") for request in server.asked] == [f"Bearer {KEY}"] * 2

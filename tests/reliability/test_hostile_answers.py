@@ -40,7 +40,7 @@ LENGTH = str(len(IMAGE))
 def without_end(first: bytes, piece: bytes, pause: float = 0.0) -> Answer:
     """Send a beginning, and then the same piece until the other side has had enough."""
 
-    async def answer(asked: Asked, wire: Wire) -> None:
+    async def answer(request: Asked, wire: Wire) -> None:
         await wire.send(first)
         while not wire.writer.is_closing():
             await wire.send(piece)
@@ -100,7 +100,7 @@ async def test_an_answer_that_proves_nothing_is_one_error_and_one_paid_request(n
         with pytest.raises(ChargeUnknown) as caught:
             await client.run(MODEL, prompt="a kite")
         assert (caught.value.billed, caught.value.retryable) == ("unknown", False)
-        assert [asked.path for asked in server.asked] == ["/submit"]
+        assert [request.path for request in server.asked] == ["/submit"]
     assert len(str(caught.value)) < 400
 
 
@@ -276,8 +276,8 @@ async def test_a_redirect_of_a_poll_or_of_a_cancel_is_not_followed() -> None:
     async with attacked(job(cancel="/cancel"), answers, timeout=0.5) as (client, server):
         with pytest.raises(ChargeUnknown, match=r"job j1 could not be cancelled \(ChargeUnknown\)"):
             await client.run(MODEL, prompt="a kite")
-        assert {asked.path for asked in server.asked} == {"/submit", "/status", "/cancel"}
-        assert [asked.path for asked in server.asked].count("/cancel") == 1
+        assert {request.path for request in server.asked} == {"/submit", "/status", "/cancel"}
+        assert [request.path for request in server.asked].count("/cancel") == 1
 
 
 async def test_a_refresh_header_leads_nowhere() -> None:

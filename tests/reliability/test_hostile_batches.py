@@ -52,8 +52,8 @@ async def test_a_batch_takes_up_a_job_whose_polls_misbehave(tmp_path: Path) -> N
     """The first run gives up; the second fetches the paid images with free polls."""
     polls: list[Answer] = [http(302, b"", location="/elsewhere")]
 
-    async def status(asked: Asked, wire: Wire) -> None:
-        await polls[0](asked, wire)
+    async def status(request: Asked, wire: Wire) -> None:
+        await polls[0](request, wire)
 
     async with attacked(job(), status, timeout=0.3) as (client, server):
         assert set(await outcomes(client, tmp_path / "out")) == {"pending"}

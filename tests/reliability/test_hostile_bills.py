@@ -37,8 +37,8 @@ CLOUD = operation(provider=Cloud(name="villain", base_url="https://api.villain.e
 def in_turn(*answers: Answer) -> Answer:
     left = [*answers]
 
-    async def answer(asked: Asked, wire: Wire) -> None:
-        await (left.pop(0) if len(left) > 1 else left[0])(asked, wire)
+    async def answer(request: Asked, wire: Wire) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(request, wire)
 
     return answer
 

@@ -42,18 +42,18 @@ async def villain(post: Answer, other: Answer, **settings: Any) -> AsyncIterator
         own = {"villain": {"api_key": KEY}}
         async with impasto.Client(registry=registry, providers=own, **options) as client:
             yield client, web
-        hosts = {*web.hosts, *(asked.header("host") for asked in web.server.asked)}
+        hosts = {*web.hosts, *(request.header("host") for request in web.server.asked)}
         assert not {each for each in hosts if "evil" in str(each)}
-        assert not [asked for asked in web.server.asked if asked.header("cookie")], "nobody asked for a cookie"
+        assert not [request for request in web.server.asked if request.header("cookie")], "nobody asked for a cookie"
 
 
 def keys_sent(web: Internet) -> set[str | None]:
     """The hosts that got the key in any form."""
-    return {asked.header("host") for asked in web.server.asked if has_key(asked)}
+    return {request.header("host") for request in web.server.asked if has_key(request)}
 
 
-def has_key(asked: Asked) -> bool:
-    sent = asked.head.decode("latin-1") + asked.path + asked.body.decode("latin-1")
+def has_key(request: Asked) -> bool:
+    sent = request.head.decode("latin-1") + request.path + request.body.decode("latin-1")
     return any(form in sent for form in FORMS)
 
 
@@ -62,7 +62,7 @@ async def test_headers_of_a_paid_answer_lead_nowhere(status: int) -> None:
     async with villain(leading(status), PICTURE) as (client, web):
         with pytest.raises(ImpastoError) as caught:
             await client.run(MODEL, prompt="a kite")
-        assert [asked.path for asked in web.server.asked] == ["/submit"]
+        assert [request.path for request in web.server.asked] == ["/submit"]
     assert caught.value.billed != "no"
     assert "evil" not in str(caught.value)
 
@@ -74,19 +74,19 @@ async def test_headers_of_a_free_answer_lead_nowhere(status: int, place: str) ->
     answers: dict[str, Answer] = dict.fromkeys(("status", "download", "signed", "cancel"), PICTURE)
     match place:
         case "download" | "signed":
-            accepted = in_json({"url": url, "anonymous": place == "signed", "is_ready": True})
+            jobs = in_json({"url": url, "anonymous": place == "signed", "is_ready": True})
         case "status":
-            accepted = job()
+            jobs = job()
         case _:
-            accepted, answers["status"] = job(cancel="/cancel"), job(cancel="/cancel")
+            jobs, answers["status"] = job(cancel="/cancel"), job(cancel="/cancel")
     answers[place] = leading(status)
-    async with villain(accepted, by_path(**answers)) as (client, web):
+    async with villain(jobs, by_path(**answers)) as (client, web):
         with pytest.raises(ChargeUnknown) as caught:
             await client.run(MODEL, prompt="a kite")
-        asked = [each.path for each in web.server.asked]
-        assert asked.count("/submit") == 1
-        assert {*asked} == {"/submit", f"/{place}", *(["/status"] if place == "cancel" else [])}
-        assert asked.count("/cancel") == (place == "cancel")
+        requests = [each.path for each in web.server.asked]
+        assert requests.count("/submit") == 1
+        assert {*requests} == {"/submit", f"/{place}", *(["/status"] if place == "cancel" else [])}
+        assert requests.count("/cancel") == (place == "cancel")
         cdn = {"cdn.villain.example"} if place == "download" else set()
         assert keys_sent(web) == {"api.villain.example", *cdn}
     assert "evil" not in str(caught.value)
@@ -113,7 +113,7 @@ async def test_a_job_that_moves_out_ends_there() -> None:
     async with villain(job(), out, timeout=5.0) as (client, web):
         with pytest.raises(UnusableResult, match=r"evil\.example is not a host of the provider") as caught:
             await client.run(MODEL, prompt="a kite")
-        assert [asked.path for asked in web.server.asked] == ["/submit", "/status", "/status", "/status"]
+        assert [request.path for request in web.server.asked] == ["/submit", "/status", "/status", "/status"]
     assert (caught.value.id, caught.value.billed) == ("j1", "yes")
 
 
@@ -124,4 +124,4 @@ async def test_a_resumed_job_takes_the_key_nowhere_else() -> None:
         with pytest.raises(ImpastoError):
             await client.resume(MODEL, "../../../evil.example/\r\nhost: evil.example")
         assert keys_sent(web) == {"api.villain.example"}
-        assert not [asked for asked in web.server.asked if b"evil" in asked.head]
+        assert not [request for request in web.server.asked if b"evil" in request.head]

@@ -44,8 +44,8 @@ async def test_a_job_is_polled_to_its_end(server: Server, make_client: MakeClien
     server.posts, server.polls = [accepted()], [pending(), pending(), picture()]
     result = await run(make_client(server.url, poll_interval=0.05))
     assert result.artifacts[0].data == PICTURE
-    assert [asked.path for asked in server.polled] == [f"/v2beta/results/{JOB}"] * 3
-    times = [asked.at for asked in server.asked]
+    assert [request.path for request in server.polled] == [f"/v2beta/results/{JOB}"] * 3
+    times = [request.at for request in server.asked]
     assert all(later - sooner >= 0.049 for sooner, later in itertools.pairwise(times))
 
 
@@ -153,13 +153,13 @@ async def test_f60_polls_keep_the_key_that_started_the_job(
 ) -> None:
     monkeypatch.setenv("STABILITY_API_KEY", "sk-old-0123456789")
 
-    async def rotate(asked: Asked, wire: Wire) -> None:
+    async def rotate(request: Asked, wire: Wire) -> None:
         monkeypatch.setenv("STABILITY_API_KEY", "sk-new-0123456789")
-        await accepted()(asked, wire)
+        await accepted()(request, wire)
 
     server.posts, server.polls = [rotate], [pending(), picture()]
     await run(make_client(server.url, api_key=None))
-    assert {asked.header("authorization") for asked in server.asked} == {"Bearer sk-old-0123456789"}
+    assert {request.header("authorization") for request in server.asked} == {"Bearer sk-old-0123456789"}
 
 
 async def test_resume_fetches_without_paying(server: Server, client: impasto.Client) -> None:

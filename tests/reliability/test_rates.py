@@ -39,7 +39,7 @@ async def test_the_window_holds_across_clients_and_counts_polls(server: Server, 
     await asyncio.gather(*(clients[i % 2].run(JOB_MODEL, prompt="p", image=PICTURE) for i in range(8)))
     assert len(server.paid) == 8
     assert len(server.asked) >= 16
-    assert most_in([asked.at for asked in server.asked], 0.3) <= 6
+    assert most_in([request.at for request in server.asked], 0.3) <= 6
 
 
 async def test_the_window_holds_across_threads_with_loops_of_their_own(server: Server) -> None:
@@ -54,7 +54,7 @@ async def test_the_window_holds_across_threads_with_loops_of_their_own(server: S
         thread.start()
     for thread in threads:
         await asyncio.to_thread(thread.join)
-    times = [asked.at for asked in server.paid]
+    times = [request.at for request in server.paid]
     assert len(times) == 12
     assert most_in(times, 0.3) <= 5
     assert max(times) - min(times) < 15
@@ -71,7 +71,7 @@ async def test_a_send_counts_from_when_it_left_not_from_when_it_might(server: Se
 
     client = make_client(server.url, rate_limit=limit, middleware=[slow])
     await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(8)))
-    assert most_in([asked.at for asked in server.paid], 0.3) <= 3
+    assert most_in([request.at for request in server.paid], 0.3) <= 3
 
 
 async def test_what_never_left_takes_no_place_in_the_window(make_client: MakeClient) -> None:
@@ -91,7 +91,7 @@ async def test_two_limits_on_one_key_are_both_kept(server: Server, make_client: 
     wide = make_client(server.url, rate_limit=impasto.RateLimit(6, 0.5))
     await asyncio.gather(*(narrow.run(CORE, prompt="p") for _ in range(4)))
     await asyncio.gather(*(wide.run(CORE, prompt="p") for _ in range(4)))
-    assert most_in([asked.at for asked in server.paid], 0.5) <= 6
+    assert most_in([request.at for request in server.paid], 0.5) <= 6
 
 
 async def test_cancelled_calls_leave_no_hole_in_the_window(server: Server, make_client: MakeClient) -> None:
@@ -137,23 +137,23 @@ async def test_the_first_wait_for_the_window_is_not_in_the_time_of_a_call(
 async def test_waiting_is_first_come_first_served(server: Server, make_client: MakeClient) -> None:
     client = make_client(server.url, rate_limit=impasto.RateLimit(3, 0.06))
     await asyncio.gather(*(client.run(CORE, prompt=f"number {i:02}") for i in range(15)))
-    order = [int(asked.body.partition(b"number ")[2][:2]) for asked in server.paid]
+    order = [int(request.body.partition(b"number ")[2][:2]) for request in server.paid]
     assert all(abs(place - number) < 3 for place, number in enumerate(order))
 
 
 async def test_f64_turns_are_first_come_first_served(server: Server, make_client: MakeClient) -> None:
     client = make_client(server.url, max_concurrency=2)
 
-    async def slow(asked: Asked, wire: Wire) -> None:
+    async def slow(request: Asked, wire: Wire) -> None:
         await asyncio.sleep(0.005)
-        await picture()(asked, wire)
+        await picture()(request, wire)
 
     server.posts = [slow]
     heavy = [asyncio.ensure_future(client.run(CORE, prompt=f"number {i:02}")) for i in range(30)]
     await asyncio.sleep(0)
     light = asyncio.ensure_future(client.run(CORE, prompt="number 30"))
     await asyncio.gather(*heavy, light)
-    order = [int(asked.body.partition(b"number ")[2][:2]) for asked in server.paid]
+    order = [int(request.body.partition(b"number ")[2][:2]) for request in server.paid]
     assert all(abs(place - number) <= 2 for place, number in enumerate(order))
     assert server.most <= 2
 
@@ -174,7 +174,7 @@ async def test_by_default_only_the_vendors_own_host_has_a_limit() -> None:
 
 async def test_no_limit_lets_a_burst_through(server: Server, client: impasto.Client) -> None:
     await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(160)))
-    assert most_in([asked.at for asked in server.paid], 5.0) == 160
+    assert most_in([request.at for request in server.paid], 5.0) == 160
 
 
 async def test_f20_after_a_429_all_wait_and_then_keep_to_the_documented_limit(
@@ -191,23 +191,23 @@ async def test_f20_after_a_429_all_wait_and_then_keep_to_the_documented_limit(
     lockouts: list[float] = []
     taken: list[float] = []
 
-    async def locks_out(asked: Asked, wire: Wire) -> None:
-        is_locked = bool(lockouts) and asked.at < lockouts[-1] + 0.55
-        is_burst = sum(each > asked.at - documented.seconds for each in taken) >= documented.requests
+    async def locks_out(request: Asked, wire: Wire) -> None:
+        is_locked = bool(lockouts) and request.at < lockouts[-1] + 0.55
+        is_burst = sum(each > request.at - documented.seconds for each in taken) >= documented.requests
         if not is_locked and (is_burst or len(server.paid) == 10):
-            lockouts.append(asked.at)
+            lockouts.append(request.at)
             is_locked = True
         if not is_locked:
-            taken.append(asked.at)
-        await (refused(429, "rate_limit_exceeded") if is_locked else picture())(asked, wire)
+            taken.append(request.at)
+        await (refused(429, "rate_limit_exceeded") if is_locked else picture())(request, wire)
 
     server.posts = [locks_out]
     retry = impasto.Retry(base=0.02, max_wait=60)
     client = make_client(server.url, retry=retry, timeout=30.0, registry=registry)
     results = await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(40)))
     assert (len(results), len(taken), len(lockouts)) == (40, 40, 1)
-    at_once = [asked.at for asked in server.paid[:40]]  # the burst was on its way when the key was locked out
-    assert all(asked.at > lockouts[0] + 0.55 for asked in server.paid if asked.at not in at_once)
+    at_once = [request.at for request in server.paid[:40]]  # the burst was on its way when the key was locked out
+    assert all(request.at > lockouts[0] + 0.55 for request in server.paid if request.at not in at_once)
 
 
 async def test_a_limit_that_is_given_is_never_met(make_client: MakeClient) -> None:

@@ -50,7 +50,7 @@ async def test_each_attempt_sends_the_whole_request(server: Server, client: impa
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"),
+    ("text", "least", "most"),
     [
         ("0", 0.0, 0.28),
         ("0.2", 0.19, 1.2),
@@ -64,9 +64,9 @@ async def test_each_attempt_sends_the_whole_request(server: Server, client: impa
     ],
 )
 async def test_f19_the_key_waits_as_asked_and_no_longer_than_the_cap(
-    server: Server, client: impasto.Client, asked: str, least: float, most: float
+    server: Server, client: impasto.Client, text: str, least: float, most: float
 ) -> None:
-    server.posts = [limited(retry_after=asked), picture()]
+    server.posts = [limited(retry_after=text), picture()]
     await client.run(CORE, prompt="p")
     first, second = server.paid
     assert least <= second.at - first.at < most
@@ -87,14 +87,14 @@ async def test_f19_f54_a_date_is_read_by_the_servers_clock(server: Server, clien
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "text",
     ["1000000000", "999999999999.999999", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359",
      "Mon, 01 Jan 0001 00:00:00 +2359"],
 )  # fmt: skip
 async def test_f19_a_wait_that_makes_no_sense_is_passed_on_to_nobody(
-    server: Server, client: impasto.Client, asked: str
+    server: Server, client: impasto.Client, text: str
 ) -> None:
-    server.posts = [limited(retry_after=asked)]
+    server.posts = [limited(retry_after=text)]
     error = await failure(client, retry=impasto.Retry(attempts=1, max_wait=0.0))
     assert isinstance(error, impasto.RateLimited)
     assert error.retry_after is None or 0 <= error.retry_after <= 3600
@@ -114,9 +114,9 @@ async def test_f19_the_whole_key_waits_and_no_other(server: Server, make_client:
     await other.run(CORE, prompt="p")
     assert time.monotonic() - began < 1.4
     await asyncio.gather(first, *(two.run(CORE, prompt="p") for _ in range(5)), one.run(CORE, prompt="p"))
-    ours = [asked for asked in server.paid if asked.header("authorization") == f"Bearer {KEY}"]
+    ours = [request for request in server.paid if request.header("authorization") == f"Bearer {KEY}"]
     assert len(ours) == 8
-    assert min(asked.at for asked in ours[1:]) - ours[0].at >= 1.49
+    assert min(request.at for request in ours[1:]) - ours[0].at >= 1.49
 
 
 async def test_a_429_counts_as_an_attempt(server: Server, client: impasto.Client) -> None:
@@ -151,8 +151,8 @@ async def test_f30_retries_stay_within_their_budget(server: Server, make_client:
     """Half of the answers are faults; retries are at most a tenth of the calls, and the floor."""
     dice = random.Random(7)
 
-    async def perhaps(asked: Asked, wire: Wire) -> None:
-        await (refused(500) if dice.random() < 0.5 else picture())(asked, wire)
+    async def perhaps(request: Asked, wire: Wire) -> None:
+        await (refused(500) if dice.random() < 0.5 else picture())(request, wire)
 
     server.posts = [perhaps]
     policy = impasto.Retry(base=0.001, cap=0.002, budget=0.1, floor=5)
@@ -290,9 +290,9 @@ async def test_the_time_before_the_turn_does_not_count(server: Server, make_clie
         raw(0.15),
     ]
 
-    async def slow(asked: Asked, wire: Wire) -> None:
+    async def slow(request: Asked, wire: Wire) -> None:
         await asyncio.sleep(0.15)
-        await picture()(asked, wire)
+        await picture()(request, wire)
 
     server.posts = [slow]
     client = make_client(server.url, timeout=0.3, max_concurrency=1)

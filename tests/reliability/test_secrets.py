@@ -92,13 +92,13 @@ def logged() -> Iterator[list[str]]:
 def everything_of(error: BaseException) -> Iterator[str]:
     """All that a log, a debugger or an error tracker shows of an error, and of those behind it."""
     yield from traceback.format_exception(error)
-    seen: set[int] = set()
+    numbers: set[int] = set()
     behind: list[BaseException | None] = [error]
     while behind:
         each = behind.pop()
-        if each is None or id(each) in seen:
+        if each is None or id(each) in numbers:
             continue
-        seen.add(id(each))
+        numbers.add(id(each))
         yield f"{each} {each!r} {each.args!r} {getattr(each, '__notes__', '')}"
         yield repr({name: value for name, value in vars(each).items() if name != "artifacts"})
         behind += [each.__cause__, each.__context__, *getattr(each, "errors", ())]
@@ -113,7 +113,7 @@ def hits(texts: list[str]) -> list[str]:
 async def test_s9_nothing_secret_shows(
     server: Server, make_client: MakeClient, logged: list[str], fault: str, job: bool
 ) -> None:
-    shown: list[str] = []
+    texts: list[str] = []
     model = JOB_MODEL if job else "stability/inpaint"
     server.posts, server.polls = ([accepted()], [FAULTS[fault]]) if job else ([FAULTS[fault]], [])
     with warnings.catch_warnings(record=True) as warned:
@@ -122,19 +122,19 @@ async def test_s9_nothing_secret_shows(
             client = make_client(server.url, timeout=timeout)
             try:
                 result = await client.run(model, image=IMAGE, prompt=PROMPT)
-                shown.append(repr(result))
+                texts.append(repr(result))
             except impasto.ImpastoError as error:
-                shown += everything_of(error)
+                texts += everything_of(error)
             await client.aclose()
             if server.paid:
                 break
-    shown += [repr(client), repr(client._options), repr(list(client._accounts.values()))]
+    texts += [repr(client), repr(client._options), repr(list(client._accounts.values()))]
     assert server.paid, "the fault was met"
-    assert not hits([*shown, *logged, *(str(each.message) for each in warned)])
+    assert not hits([*texts, *logged, *(str(each.message) for each in warned)])
 
 
 async def test_s9_nothing_secret_shows_where_nothing_is_sent(make_client: MakeClient, logged: list[str]) -> None:
-    shown: list[str] = []
+    texts: list[str] = []
     for base, wrong in (
         ("http://127.0.0.1:9", {}),
         ("https://nowhere.invalid", {}),
@@ -144,8 +144,8 @@ async def test_s9_nothing_secret_shows_where_nothing_is_sent(make_client: MakeCl
     ):
         with pytest.raises(impasto.ImpastoError) as caught:
             await make_client(base).run("stability/inpaint", **{"image": IMAGE, "prompt": PROMPT, **wrong})  # type: ignore[arg-type]
-        shown += everything_of(caught.value)
-    found = [hit for hit in hits([*shown, *logged]) if not hit.startswith("prompt")]  # a wrong name is named
+        texts += everything_of(caught.value)
+    found = [hit for hit in hits([*texts, *logged]) if not hit.startswith("prompt")]  # a wrong name is named
     assert not found
 
 
@@ -200,8 +200,8 @@ async def test_s22_a_picture_is_delivered_whatever_stands_beside_it(
 
 
 async def test_s29_what_the_provider_says_is_one_line(server: Server, make_client: MakeClient) -> None:
-    said = 'no\r\n{"level": "critical"}\x1b[31m \u202e \x00'
-    server.posts = [refused(400, said=said, name="bad\nname")]
+    message = 'no\r\n{"level": "critical"}\x1b[31m \u202e \x00'
+    server.posts = [refused(400, said=message, name="bad\nname")]
     with pytest.raises(impasto.BadRequest) as caught:
         await make_client(server.url).run("stability/inpaint", image=PICTURE, prompt="p")
     error = caught.value

@@ -27,28 +27,28 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-async def drained(asked: Asked, wire: Wire) -> None:
+async def drained(request: Asked, wire: Wire) -> None:
     """Reads the body away without keeping it: memory is the client's alone."""
-    left = int(asked.header("content-length") or 0)
+    left = int(request.header("content-length") or 0)
     while left and (piece := await wire.reader.read(min(left, 65536))):
         left -= len(piece)
     if left:
         wire.close()
     else:
-        await picture()(asked, wire)
+        await picture()(request, wire)
 
 
 async def test_a_file_is_not_loaded_whole(server: Server, client: impasto.Client, large: Path) -> None:
     await client.run(ERASE, image=PICTURE)
     server.reads_bodies, server.posts = False, [drained]
-    for given in (large, large.open("rb")):
+    for value in (large, large.open("rb")):
         tracemalloc.start()
-        await client.run(ERASE, image=given)
+        await client.run(ERASE, image=value)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < LARGE / 2, f"{peak:,} bytes at most were in memory for a file of {LARGE:,}"
-        if isinstance(given, io.BufferedReader):
-            given.close()
+        if isinstance(value, io.BufferedReader):
+            value.close()
 
 
 async def test_bytes_are_not_copied_whole(server: Server, client: impasto.Client) -> None:
@@ -66,7 +66,7 @@ async def test_one_file_object_serves_a_fan_out(server: Server, client: impasto.
     with large.open("rb") as file:
         await asyncio.wait_for(client.run(ERASE, image=file, n=3, seed=5), 60)
         assert not file.closed
-    assert [padded(LARGE) in asked.body for asked in server.paid] == [True] * 3
+    assert [padded(LARGE) in request.body for request in server.paid] == [True] * 3
 
 
 async def test_calls_that_share_a_file_object_hang_in_no_case_and_send_no_part_of_it(
@@ -79,7 +79,7 @@ async def test_calls_that_share_a_file_object_hang_in_no_case_and_send_no_part_o
         assert not file.closed
     assert {type(outcome) for outcome in outcomes} <= {impasto.Result, impasto.InvalidRequest}
     assert sum(isinstance(outcome, impasto.Result) for outcome in outcomes) == len(server.paid) >= 1
-    assert all(padded(LARGE) in asked.body for asked in server.paid)
+    assert all(padded(LARGE) in request.body for request in server.paid)
 
 
 async def test_a_file_object_is_read_from_where_it_stands(
@@ -95,17 +95,17 @@ async def test_a_file_object_is_read_from_where_it_stands(
     memory.seek(4)
     await client.run(ERASE, image=memory)
     assert not memory.closed
-    for asked in server.paid:
-        assert asked.body.count(PICTURE) == 1
-        assert b"junk" not in asked.body
-        assert b"a header" not in asked.body
+    for request in server.paid:
+        assert request.body.count(PICTURE) == 1
+        assert b"junk" not in request.body
+        assert b"a header" not in request.body
 
 
 async def test_a_retry_sends_the_file_again(server: Server, client: impasto.Client, large: Path) -> None:
     server.posts = [refused(500), picture()]
     with large.open("rb") as file:
         await client.run(ERASE, image=file)
-    assert [padded(LARGE) in asked.body for asked in server.paid] == [True, True]
+    assert [padded(LARGE) in request.body for request in server.paid] == [True, True]
 
 
 @pytest.mark.parametrize("change", ["deleted", "replaced", "shrunk", "touched"])
@@ -114,7 +114,7 @@ async def test_a_file_that_changed_between_check_and_send_is_refused_unsent(
 ) -> None:
     """The first attempt is refused and the file changes before the second: nothing is sent again."""
 
-    async def refuse(asked: Asked, wire: Wire) -> None:
+    async def refuse(request: Asked, wire: Wire) -> None:
         match change:
             case "deleted":
                 large.unlink()
@@ -124,7 +124,7 @@ async def test_a_file_that_changed_between_check_and_send_is_refused_unsent(
                 os.truncate(large, 1000)
             case _:
                 os.utime(large, ns=(1, 1))
-        await refused(500)(asked, wire)
+        await refused(500)(request, wire)
 
     server.posts = [refuse]
     with pytest.raises(impasto.InvalidRequest, match="image") as caught:
@@ -136,9 +136,9 @@ async def test_a_file_that_changed_between_check_and_send_is_refused_unsent(
 async def test_a_file_that_shrinks_while_it_is_sent_ends_the_request(
     server: Server, client: impasto.Client, large: Path
 ) -> None:
-    async def shrink(asked: Asked, wire: Wire) -> None:
+    async def shrink(request: Asked, wire: Wire) -> None:
         os.truncate(large, 2000)
-        await drained(asked, wire)
+        await drained(request, wire)
 
     server.reads_bodies, server.posts = False, [shrink]
     with pytest.raises(impasto.ChargeUnknown) as caught:
@@ -169,8 +169,8 @@ async def test_the_whole_request_may_have_ten_mebibytes_to_the_byte(
 async def test_an_answer_before_the_upload_ended_is_taken(server: Server, client: impasto.Client, large: Path) -> None:
     """A picture that comes early is delivered, and the connection, which still owes a body, is not reused."""
 
-    async def early(asked: Asked, wire: Wire) -> None:
-        await picture()(asked, wire)
+    async def early(request: Asked, wire: Wire) -> None:
+        await picture()(request, wire)
         await asyncio.sleep(0.05)
 
     server.reads_bodies, server.posts = False, [early]

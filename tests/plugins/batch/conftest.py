@@ -69,22 +69,22 @@ def start(environment: dict[str, str]) -> Start:
 def manifest(tmp_path: Path) -> Write:
     """Writes a manifest of rows (mappings, or lines as they are)."""
 
-    def write(*given: Mapping[str, object] | str, name: str = "manifest.jsonl") -> Path:
+    def write(*args: Mapping[str, object] | str, name: str = "manifest.jsonl") -> Path:
         path = tmp_path / name
-        path.write_text("".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in given))
+        path.write_text("".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in args))
         return path
 
     return write
 
 
-def row(id: object, /, **given: object) -> dict[str, object]:
+def row(id: object, /, **fields: object) -> dict[str, object]:
     """A row in the short form."""
-    return {"id": id, "model": CORE, "prompt": "a lighthouse", **given}
+    return {"id": id, "model": CORE, "prompt": "a lighthouse", **fields}
 
 
-def many(number: int, **given: object) -> list[dict[str, object]]:
+def many(number: int, **fields: object) -> list[dict[str, object]]:
     """Rows, each with a seed of its own."""
-    return [row(f"picture-{index}", seed=index + 1, **given) for index in range(number)]
+    return [row(f"picture-{index}", seed=index + 1, **fields) for index in range(number)]
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -39,10 +39,10 @@ def test_images_of_the_emulator_do_not_count_as_the_providers(
     manifest(*many(1))
     assert batch(*RUN, "--emulator").exit_code == 0
     manifest(*many(number))
-    said = refused(batch, STABILITY_API_KEY=key)
-    assert "came from stability at emulator" in said
-    assert "--emulator" in said
-    assert "another folder" in said
+    message = refused(batch, STABILITY_API_KEY=key)
+    assert "came from stability at emulator" in message
+    assert "--emulator" in message
+    assert "another folder" in message
     assert impasto_emulator.requests == []
     done = batch(*RUN, "--emulator")
     assert done.exit_code == 0, "the emulator has another port each time"
@@ -84,8 +84,8 @@ def test_another_api_base_is_refused(batch: Run, manifest: Write, impasto_emulat
     assert batch(*RUN, "--api-base", impasto_emulator.url).exit_code == 0
     manifest(*many(number))
     requests = len(impasto_emulator.requests)
-    said = refused(batch, "--api-base", other(impasto_emulator))
-    assert f"came from stability at {impasto_emulator.url}, and this run is for {other(impasto_emulator)}" in said
+    message = refused(batch, "--api-base", other(impasto_emulator))
+    assert f"came from stability at {impasto_emulator.url}, and this run is for {other(impasto_emulator)}" in message
     refused(batch, STABILITY_API_BASE=other(impasto_emulator))
     assert len(impasto_emulator.requests) == requests
     assert batch(*RUN, "--api-base", impasto_emulator.url, STABILITY_API_BASE=None).exit_code == 0

@@ -23,10 +23,10 @@ def test_b43_an_id_that_leads_elsewhere(id: str) -> None:
     "id", ["a\0", "a\nb", "a\tb", "\x1b[31m", "a\u202eb", "a\u2028b", "\ud800", "a\u200bb", "a\x7f"]
 )
 def test_b44_an_id_with_marks_that_nobody_sees(id: str) -> None:
-    said = wrong_id(id) or ""
-    assert "must not contain control characters" in said
-    assert said.isprintable()
-    assert said.isascii()
+    message = wrong_id(id) or ""
+    assert "must not contain control characters" in message
+    assert message.isprintable()
+    assert message.isascii()
 
 
 @pytest.mark.parametrize("id", ["a" * 256, "é" * 128, "漢" * 300, "a" * LONGEST_ID])
@@ -79,8 +79,8 @@ def test_two_ids_never_share_a_name(one: str, other: str) -> None:
         assert safe_name(one) != safe_name(other)
 
 
-def named(text: str, **given: object) -> str:
-    values: dict[str, object] = {"id": "a b", "index": 2, "n": 1, "model": MODEL, "seed": 7, **given}
+def named(text: str, **fields: object) -> str:
+    values: dict[str, object] = {"id": "a b", "index": 2, "n": 1, "model": MODEL, "seed": 7, **fields}
     return Template(text).path(**values)  # type: ignore[arg-type]  # the values of a test
 
 
@@ -93,7 +93,7 @@ def test_templates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{{7*7}}", "not safe"),
         ("{7*7}", "not a field"),
@@ -118,8 +118,8 @@ def test_templates() -> None:
         ("", "not a path inside"),
     ],
 )
-def test_templates_that_are_refused(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_templates_that_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         Template(text)
     assert "allowed are {id}, {index}, {model}, {seed}" in str(caught.value)
 

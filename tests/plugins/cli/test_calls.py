@@ -35,8 +35,8 @@ def test_generate_saves_the_picture_and_prints_its_name(run: Run, impasto_emulat
     assert result.exit_code == 0
     assert result.stdout == "stable-image-core-7.png\n"
     assert result.stderr == ""
-    with Image.open("stable-image-core-7.png") as made:
-        assert made.width > made.height
+    with Image.open("stable-image-core-7.png") as image:
+        assert image.width > image.height
     (sent,) = impasto_emulator.requests
     assert sent.fields == {"prompt": "a lighthouse", "aspect_ratio": "16:9", "seed": "7"}
 
@@ -49,18 +49,22 @@ def test_a_name_of_its_own_never_falls_on_a_file_that_is_there(run: Run) -> None
 
 def test_n_pictures_get_numbered_names_and_counted_seeds(run: Run) -> None:
     result = run(*CORE, "-n", "3", "-o", "x.png", "-p", "seed=5", "--json")
-    told = json.loads(result.stdout)
-    assert [(each["path"], each["seed"]) for each in told["files"]] == [("x-1.png", 5), ("x-2.png", 6), ("x-3.png", 7)]
-    assert told["cost"]["credits"] == 9
+    payload = json.loads(result.stdout)
+    assert [(each["path"], each["seed"]) for each in payload["files"]] == [
+        ("x-1.png", 5),
+        ("x-2.png", 6),
+        ("x-3.png", 7),
+    ]
+    assert payload["cost"]["credits"] == 9
     assert files() == ["x-1.png", "x-2.png", "x-3.png"]
 
 
 def test_json_is_one_object_and_nothing_else(run: Run) -> None:
     result = run(*CORE, "--json", "-o", "x.png")
-    told = json.loads(result.stdout)
+    payload = json.loads(result.stdout)
     assert result.stderr == ""
-    assert set(told) == {"model", "files", "cost", "warnings", "errors", "request_id", "seconds"}
-    (file,) = told["files"]
+    assert set(payload) == {"model", "files", "cost", "warnings", "errors", "request_id", "seconds"}
+    (file,) = payload["files"]
     assert file["bytes"] == Path("x.png").stat().st_size
     assert file["media_type"] == "image/png"
     assert file["finish_reason"] == "SUCCESS"
@@ -81,8 +85,8 @@ def test_the_ending_asks_for_the_format(
 ) -> None:
     assert run(*CORE, "-o", name).exit_code == 0
     assert impasto_emulator.requests[0].fields.get("output_format") == sent
-    with Image.open(name) as made:
-        assert made.format == format
+    with Image.open(name) as image:
+        assert image.format == format
 
 
 def test_a_format_against_the_ending_is_refused(run: Run, impasto_emulator: Emulator) -> None:
@@ -128,10 +132,10 @@ def test_all_problems_are_told_at_once(run: Run, impasto_emulator: Emulator) -> 
         "-p", "sed=1", "-p", "prompt=y", "-p", "strange", "--json",
     )  # fmt: skip
     assert result.exit_code == 2
-    told = json.loads(result.stdout)["error"]
-    assert told["billed"] == "no"
-    assert {each["field"] for each in told["problems"]} == {"n", "seed", "cfg_scale", "sed", "prompt", "'strange'"}
-    for problem in told["problems"]:
+    payload = json.loads(result.stdout)["error"]
+    assert payload["billed"] == "no"
+    assert {each["field"] for each in payload["problems"]} == {"n", "seed", "cfg_scale", "sed", "prompt", "'strange'"}
+    for problem in payload["problems"]:
         assert str(Problem(**problem)) in result.stderr
     assert "Nothing was sent." in result.stderr
     assert not impasto_emulator.requests
@@ -187,16 +191,16 @@ def test_a_blurred_picture_is_kept_and_told(run: Run) -> None:
 def test_where_some_fail_the_others_are_saved(run: Run, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=403, name="content_moderation", times=1)
     result = run(*CORE, "-n", "3", "-o", "x.png", "--json")
-    told = json.loads(result.stdout)
+    payload = json.loads(result.stdout)
     assert result.exit_code == 1
-    (lost,) = told["errors"]
-    assert lost["type"] == "ContentFiltered"
+    (failure,) = payload["errors"]
+    assert failure["type"] == "ContentFiltered"
     assert (
         files()
-        == sorted(each["path"] for each in told["files"])
-        == sorted({"x-1.png", "x-2.png", "x-3.png"} - {f"x-{lost['index'] + 1}.png"})
+        == sorted(each["path"] for each in payload["files"])
+        == sorted({"x-1.png", "x-2.png", "x-3.png"} - {f"x-{failure['index'] + 1}.png"})
     )
-    assert f"Error: {lost['index'] + 1} of 3: " in result.stderr
+    assert f"Error: {failure['index'] + 1} of 3: " in result.stderr
 
 
 def test_where_all_fail_alike_it_is_told_once(run: Run, impasto_emulator: Emulator) -> None:
@@ -219,11 +223,11 @@ def test_a_job_that_takes_too_long_can_be_resumed(run: Run, impasto_emulator: Em
     impasto_emulator.fault("pending", target="/v2beta/results/")
     result = run("edit", "stability/upscale-creative", picture, "--prompt", "a beach", "--timeout", "0.5", "--json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout)["error"]
-    assert told["type"] == "ChargeUnknown"
-    assert f"impasto resume stability/upscale-creative {told['id']}" in result.stderr
+    payload = json.loads(result.stdout)["error"]
+    assert payload["type"] == "ChargeUnknown"
+    assert f"impasto resume stability/upscale-creative {payload['id']}" in result.stderr
     impasto_emulator.clear_faults()
-    resumed = run("resume", "stability/upscale-creative", told["id"], "-o", "big.png", "--json")
+    resumed = run("resume", "stability/upscale-creative", payload["id"], "-o", "big.png", "--json")
     assert resumed.exit_code == 0
     assert json.loads(resumed.stdout)["cost"]["usd"] == impasto_emulator.charges[0].usd
     assert json.loads(resumed.stdout)["files"][0]["path"] == "big.png"
@@ -257,12 +261,12 @@ def test_edit_puts_prompt_pictures_and_mask_into_the_fields_with_their_roles(
 def test_edit_refuses_what_the_model_does_not_take(run: Run, impasto_emulator: Emulator, picture: str) -> None:
     result = run("edit", "stability/upscale-fast", picture, picture, "--prompt", "x", "--mask", picture)
     assert result.exit_code == 2
-    for said in (
+    for message in (
         "prompt: this model has no prompt field; leave it out",
         "image: this model takes at most 1 (image), not 2",
         "mask: this model has no mask field; leave it out",
     ):
-        assert said in result.stderr
+        assert message in result.stderr
     assert not impasto_emulator.requests
 
 
@@ -273,19 +277,19 @@ def test_piped_it_prints_names_and_draws_nothing(start: Callable[..., Process]) 
 
 
 def test_another_transport_carries_the_call(run: Run, impasto_emulator: Emulator) -> None:
-    said = json.loads(
+    output = json.loads(
         run("generate", "stability/stable-image-core", "a fox", "--transport", "emulator", "--json").stdout
     )
-    assert said["cost"]["usd"] == 0.03
+    assert output["cost"]["usd"] == 0.03
     assert impasto_emulator.charges == [], "the one in the process was called"
     for words, why in (
         (("--transport", "emulator", "--emulator"), "give --transport or --emulator, not both"),
         (("--transport", "htps"), "unknown transport 'htps'; closest: https"),
         (("--middleware", "retri"), "unknown middleware 'retri'; closest: retry"),
     ):
-        told = run("generate", "stability/stable-image-core", "a fox", *words)
-        assert told.exit_code == 2
-        assert why in told.stderr
+        result = run("generate", "stability/stable-image-core", "a fox", *words)
+        assert result.exit_code == 2
+        assert why in result.stderr
 
 
 ACME = """
@@ -351,8 +355,8 @@ def test_a_paid_answer_is_kept_if_a_plugin_raises_an_interrupt(run: Run, impasto
     assert result.exit_code == 1
     assert "the plugin acme_models.Interrupts raised KeyboardInterrupt" in result.stderr
     assert len(impasto_emulator.requests) == 1
-    [kept] = files()
-    assert f"the output was saved in {kept}" in result.stderr
+    [path] = files()
+    assert f"the output was saved in {path}" in result.stderr
 
 
 @pytest.mark.usefixtures("acme")

@@ -63,10 +63,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("allow", ["all", "none", "not a name", ""])
 def test_help_and_doctor_work_and_name_the_folder(site: Path, allow: str) -> None:
-    said = run(site, "--help", IMPASTO_PLUGINS=allow)
-    assert said.returncode == 0
-    assert "impasto-0.0.9.dist-info" in "".join(said.stdout.split())
-    assert "List the installed models." in said.stdout
+    done = run(site, "--help", IMPASTO_PLUGINS=allow)
+    assert done.returncode == 0
+    assert "impasto-0.0.9.dist-info" in "".join(done.stdout.split())
+    assert "List the installed models." in done.stdout
     done = run(site, "doctor", "--json", IMPASTO_PLUGINS=allow)
     assert done.returncode == 1
     found = {each["subject"]: each["text"] for each in json.loads(done.stdout)["findings"]}

@@ -26,8 +26,8 @@ def test_models_lists_every_name_once_with_its_price(run: Run) -> None:
     inpaint = next(row for row in rows if row["name"] == "stability/inpaint")
     assert inpaint["aliases"] == ["stability/stable-image-inpaint-v1:0"]
     assert (inpaint["group"], inpaint["credits"], inpaint["usd"]) == ("edit", 5, 0.05)
-    said = run("models").stdout
-    assert all(name in said for name in names)
+    output = run("models").stdout
+    assert all(name in output for name in names)
 
 
 def test_models_are_under_the_command_that_calls_them(run: Run) -> None:
@@ -41,20 +41,22 @@ def test_models_are_under_the_command_that_calls_them(run: Run) -> None:
     "model", ["stability/inpaint", "stability/sd3.5-large", "stability/replace-background-and-relight"]
 )
 def test_describe_tells_fields_bounds_rules_and_price(run: Run, model: str) -> None:
-    told = json.loads(run("describe", model, "--json").stdout)
-    said = " ".join(run("describe", model).stdout.split())
+    payload = json.loads(run("describe", model, "--json").stdout)
+    output = " ".join(run("describe", model).stdout.split())
     operation = impasto.Registry().operation(model)
-    assert {field["name"]: field["description"] for field in told["fields"]} == {
+    assert {field["name"]: field["description"] for field in payload["fields"]} == {
         name: field.description for name, field in operation.fields.items()
     }
     for name, field in operation.fields.items():
-        assert f"{name} * {field.description} [" in said if field.required else f"{name} {field.description} [" in said
+        assert (
+            f"{name} * {field.description} [" in output if field.required else f"{name} {field.description} [" in output
+        )
         if field.default is not None:
-            assert f"default {field.default}" in said
-    for rule in told["rules"]:
-        assert rule in said
-    assert told["price"] in said
-    assert f"served by stability as {told['operation']}" in said
+            assert f"default {field.default}" in output
+    for rule in payload["rules"]:
+        assert rule in output
+    assert payload["price"] in output
+    assert f"served by stability as {payload['operation']}" in output
 
 
 def test_describe_of_an_unknown_model(run: Run) -> None:
@@ -75,9 +77,9 @@ def test_plugins_lists_what_the_metadata_declares(run: Run) -> None:
 
 def findings(run: Run, **variables: str | None) -> tuple[int, dict[str, tuple[str, str]]]:
     result = run("doctor", "--json", **variables)
-    told = json.loads(result.stdout)
-    assert told["broken"] == (result.exit_code == 1)
-    return result.exit_code, {each["subject"]: (each["state"], each["text"]) for each in told["findings"]}
+    payload = json.loads(result.stdout)
+    assert payload["broken"] == (result.exit_code == 1)
+    return result.exit_code, {each["subject"]: (each["state"], each["text"]) for each in payload["findings"]}
 
 
 def test_doctor_finds_all_well(run: Run) -> None:
@@ -120,8 +122,8 @@ def test_doctor_names_a_plugin_that_is_none(run: Run, tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     code, found = findings(run)
     assert code == 1
-    said = "acme-wrong 1.0: 'acme/wrong' is a type, but must be an Operation"
-    assert found[f"{OPERATIONS} acme/wrong"] == ("broken", said)
+    message = "acme-wrong 1.0: 'acme/wrong' is a type, but must be an Operation"
+    assert found[f"{OPERATIONS} acme/wrong"] == ("broken", message)
 
 
 @pytest.mark.parametrize("words", [("models",), ("plugins",), ("describe", "stability/sd3")])

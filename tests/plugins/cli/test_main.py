@@ -34,10 +34,10 @@ NAMES = impasto.Registry().names(COMMANDS)
 
 
 def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
-    said = run("--help").stdout
+    output = run("--help").stdout
     assert {"try", "generate", "edit", "models", "describe", "plugins", "doctor", "emulator"} <= set(NAMES)
     for name in NAMES:
-        (line,) = [line for line in said.splitlines() if line.startswith(f"  {name} ")]
+        (line,) = [line for line in output.splitlines() if line.startswith(f"  {name} ")]
         assert len(line.split()) > 2
         assert "(" not in line, "it does not load"
 
@@ -126,8 +126,8 @@ def test_a_name_that_two_distributions_claim_is_told(
         site = distribution(owner, "[impasto.operations]\nacme/paint = nowhere:paint\n")
     process = start("plugins", "--json", PYTHONPATH=str(site))
     rows = json.loads(process.communicate(timeout=60)[0])
-    told = {row["reason"].partition(";")[0] for row in rows if row["name"] == "acme/paint"}
-    assert told == {"'acme/paint' is declared by acme and other"}
+    reasons = {row["reason"].partition(";")[0] for row in rows if row["name"] == "acme/paint"}
+    assert reasons == {"'acme/paint' is declared by acme and other"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

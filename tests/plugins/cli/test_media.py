@@ -50,7 +50,7 @@ def test_model3d_saves_the_model(run: Run, impasto_emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             (*RAIN, "-o", "rain.png"),
@@ -68,12 +68,14 @@ def test_model3d_saves_the_model(run: Run, impasto_emulator: Emulator) -> None:
         (("edit", "stability/upscale-fast", "a.png", "-o", "a.mp3"), "end it in .png, .jpg, .jpeg or .webp"),
     ],
 )
-def test_what_does_not_fit_is_refused(run: Run, impasto_emulator: Emulator, words: tuple[str, ...], said: str) -> None:
+def test_what_does_not_fit_is_refused(
+    run: Run, impasto_emulator: Emulator, words: tuple[str, ...], message: str
+) -> None:
     Path("a.wav").write_bytes(wav(1))
     Path("a.png").write_bytes(png(96, 96))
     result = run(*words)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert not impasto_emulator.requests
 
 
@@ -82,7 +84,7 @@ ON_BEDROCK = "bedrock/stability.sd3-5-large-v1:0"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("audio", IMAGE, "a fox"), "model: generates images; use `impasto generate`"),
         (("audio", ON_BEDROCK, "a fox"), "model: generates images; use `impasto generate`"),
@@ -101,13 +103,13 @@ ON_BEDROCK = "bedrock/stability.sd3-5-large-v1:0"
     ],
 )
 def test_a_model_of_another_command_is_refused_with_that_commands_name(
-    run: Run, impasto_emulator: Emulator, words: tuple[str, ...], said: str
+    run: Run, impasto_emulator: Emulator, words: tuple[str, ...], message: str
 ) -> None:
     Path("a.wav").write_bytes(wav(8))
     Path("a.png").write_bytes(png(96, 96))
     result = run(*words)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Nothing was sent." in result.stderr
     assert sorted(each.name for each in Path().iterdir()) == ["a.png", "a.wav"]
     assert not impasto_emulator.requests
@@ -137,16 +139,16 @@ def test_an_image_that_is_given_by_name_is_an_image(run: Run, impasto_emulator: 
 
 def test_account_tells_what_is_left_and_whose_it_is(run: Run, impasto_emulator: Emulator) -> None:
     run(*RAIN)
-    said = run("account").stdout
-    assert said.splitlines() == [
+    output = run("account").stdout
+    assert output.splitlines() == [
         "999,980.00 credits, 9,999.80 USD",
         "nobody@example.com",
         "  Emulator (emulator): owner, the default",
     ]
-    told = json.loads(run("account", "--json", "--organization", "org-1").stdout)
-    assert (told["credits"], told["usd"], told["email"]) == (999_980, 9_999.8, "nobody@example.com")
-    asked = [each for each in impasto_emulator.requests if each.target == "/v1/user/balance"]
-    assert [each.headers.get("organization") for each in asked] == [None, "org-1"]
+    payload = json.loads(run("account", "--json", "--organization", "org-1").stdout)
+    assert (payload["credits"], payload["usd"], payload["email"]) == (999_980, 9_999.8, "nobody@example.com")
+    requests = [each for each in impasto_emulator.requests if each.target == "/v1/user/balance"]
+    assert [each.headers.get("organization") for each in requests] == [None, "org-1"]
     assert len(impasto_emulator.charges) == 1
 
 
@@ -164,6 +166,6 @@ def test_models_lists_them_under_their_commands(run: Run) -> None:
     assert (two["group"], two["usd"]) == ("audio", None)
     assert two["price"].startswith("17 + 0.06 x steps credits")
     assert rows["stability/stable-fast-3d"]["group"] == "model3d"
-    said = run("models").stdout
-    assert "stability, impasto audio\n" in said
-    assert "     varies  Stable Audio 2: text to audio" in said
+    output = run("models").stdout
+    assert "stability, impasto audio\n" in output
+    assert "     varies  Stable Audio 2: text to audio" in output

@@ -41,12 +41,12 @@ def test_a_job_that_outlives_its_call_is_resumed_with_its_number_of_images(
 ) -> None:
     vendor.is_job_done = False
     words = ["generate", "acme/job", "a cat", "-n", "3", "--timeout", "0.3", "-o", "cat.png"]
-    lost = CliRunner().invoke(main, words, env=environment)
-    assert lost.exit_code == 1
+    result = CliRunner().invoke(main, words, env=environment)
+    assert result.exit_code == 1
     advice = "Fetch the job's result with: impasto "
-    assert f"{advice}resume acme/job job-1 -n 3\n" in lost.stderr
+    assert f"{advice}resume acme/job job-1 -n 3\n" in result.stderr
     vendor.is_job_done = True
-    advised = lost.stderr.partition(advice)[2].split()
+    advised = result.stderr.partition(advice)[2].split()
     done = CliRunner().invoke(main, [*advised, "-o", "cat.png"], env=environment)
     assert (done.exit_code, done.stdout.split()) == (0, ["cat-1.png", "cat-2.png", "cat-3.png"])
     assert "Warning" not in done.stderr

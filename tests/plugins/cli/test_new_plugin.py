@@ -104,8 +104,8 @@ def served(made: Made) -> Iterator[Made]:
 
 
 def test_its_own_tests_pass_at_once(made: Made) -> None:
-    told = made.run("-q", "-p", "no:cacheprovider", module="pytest")
-    assert re.search(r"^(5\d) passed", told, re.MULTILINE)
+    result = made.run("-q", "-p", "no:cacheprovider", module="pytest")
+    assert re.search(r"^(5\d) passed", result, re.MULTILINE)
 
 
 def test_its_tests_run_without_pytest_asyncio(made: Made) -> None:
@@ -123,8 +123,8 @@ def test_its_tests_install_what_the_suite_needs(made: Made) -> None:
 
 
 def test_its_stand_in_is_its_emulator(made: Made) -> None:
-    told = json.loads(made.run("generate", "acme-studio/paint", "a fox", "-o", "free.png", "--json", "--emulator"))
-    assert [Path(each["path"]).name for each in told["files"]] == ["free.png"]
+    payload = json.loads(made.run("generate", "acme-studio/paint", "a fox", "-o", "free.png", "--json", "--emulator"))
+    assert [Path(each["path"]).name for each in payload["files"]] == ["free.png"]
 
 
 def test_it_holds_no_word_of_the_template(made: Made) -> None:
@@ -139,8 +139,8 @@ def test_it_holds_no_word_of_the_template(made: Made) -> None:
 
 def test_it_is_called_from_the_command_line(served: Made) -> None:
     assert "acme-studio/paint" in served.run("models")
-    told = json.loads(served.run("generate", "acme-studio/paint", "a lighthouse", "-o", "made.png", "--json"))
-    assert told["cost"]["usd"] == 0.02
+    payload = json.loads(served.run("generate", "acme-studio/paint", "a lighthouse", "-o", "made.png", "--json"))
+    assert payload["cost"]["usd"] == 0.02
     assert (served.folder / "made.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -158,9 +158,9 @@ def test_the_gateway_serves_it(served: Made) -> None:
     ) as gateway:
         assert gateway.stdout is not None
         url = gateway.stdout.readline().split()[-1]
-        asked = json.dumps({"model": "paint", "prompt": "a lighthouse", "style": "ink"}).encode()
+        payload = json.dumps({"model": "paint", "prompt": "a lighthouse", "style": "ink"}).encode()
         headers = {"content-type": "application/json"}
-        request = urllib.request.Request(f"{url}/v1/images/generations", asked, headers)
+        request = urllib.request.Request(f"{url}/v1/images/generations", payload, headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             picture = json.load(answer)["data"][0]
         gateway.terminate()
@@ -169,18 +169,18 @@ def test_the_gateway_serves_it(served: Made) -> None:
 
 @pytest.mark.parametrize("name", ["Acme", "acme_studio", "-acme", "acme--x", "", "../acme", "a" * 41])
 def test_a_name_that_can_be_no_package_is_refused(run: Run, tmp_path: Path, name: str) -> None:
-    told = run("new-plugin", "--", name)
-    assert told.exit_code == 2
-    assert "lower-case letters, digits and single dashes" in told.output
+    result = run("new-plugin", "--", name)
+    assert result.exit_code == 2
+    assert "lower-case letters, digits and single dashes" in result.output
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_something_in_it_is_left_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "impasto-acme").mkdir()
     (tmp_path / "impasto-acme" / "mine.txt").write_text("mine")
-    told = run("new-plugin", "acme")
-    assert told.exit_code == 2
-    assert "'impasto-acme' is not empty" in told.output
+    result = run("new-plugin", "acme")
+    assert result.exit_code == 2
+    assert "'impasto-acme' is not empty" in result.output
     assert [path.name for path in (tmp_path / "impasto-acme").iterdir()] == ["mine.txt"]
 
 

@@ -89,8 +89,8 @@ class Site:
         return ran.stdout if code == 0 else ran.stdout + ran.stderr
 
     def findings(self, *words: str, code: int = 0, **variables: str) -> dict[str, tuple[str, str]]:
-        told = json.loads(self.run(*words, "doctor", "--json", code=code, **variables))["findings"]
-        return {each["subject"]: (each["state"], each["text"]) for each in told}
+        payload = json.loads(self.run(*words, "doctor", "--json", code=code, **variables))["findings"]
+        return {each["subject"]: (each["state"], each["text"]) for each in payload}
 
 
 def installed(folder: Path, distributions: Mapping[str, tuple[Points, Mapping[str, str]]]) -> Site:
@@ -170,8 +170,8 @@ def test_a_slow_one_is_said_to_be_slow(found: dict[str, tuple[str, str]]) -> Non
 
 @pytest.mark.parametrize(("name", "hook"), [("packs", "transform_request"), ("reads", "normalize_response")])
 def test_a_hook_that_blocks_the_loop_is_said_to(found: dict[str, tuple[str, str]], name: str, hook: str) -> None:
-    said = f"sleeps 1.0: {hook} takes 0.3 s and blocks the event loop meanwhile"
-    assert found[f"{OPERATIONS} sleeps/{name}"] == ("note", said)
+    message = f"sleeps 1.0: {hook} takes 0.3 s and blocks the event loop meanwhile"
+    assert found[f"{OPERATIONS} sleeps/{name}"] == ("note", message)
 
 
 def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", code, "doctor", "--json"], env=site.environment, capture_output=True, check=False
     )
-    told = {each["subject"]: each["text"] for each in json.loads(ran.stdout)["findings"]}
-    assert told[f"{OPERATIONS} hangs/paint"] == "hangs 1.0: takes more than 0.5 s to import"
+    payload = {each["subject"]: each["text"] for each in json.loads(ran.stdout)["findings"]}
+    assert payload[f"{OPERATIONS} hangs/paint"] == "hangs 1.0: takes more than 0.5 s to import"
 
 
 def test_what_every_model_needs_stays_impastos_own(site: Site, found: dict[str, tuple[str, str]]) -> None:
@@ -194,8 +194,8 @@ def test_what_every_model_needs_stays_impastos_own(site: Site, found: dict[str, 
         (PROVIDERS, "stability"),
         (COMMANDS, "doctor"),
     ):
-        said = f"Claims_All 1.0: '{name}' of Claims_All 1.0 is reserved for impasto's own plugin"
-        assert found[f"{group} {name}"] == ("broken", said)
+        message = f"Claims_All 1.0: '{name}' of Claims_All 1.0 is reserved for impasto's own plugin"
+        assert found[f"{group} {name}"] == ("broken", message)
     assert found["impasto.operation"] == (
         "note",
         f"unknown group; the groups are {', '.join(GROUPS)}",
@@ -204,17 +204,17 @@ def test_what_every_model_needs_stays_impastos_own(site: Site, found: dict[str, 
 
 def test_of_a_model_that_two_claim_neither_is_paid_until_one_is_chosen(site: Site) -> None:
     words = ("generate", "stability/sd3-large", "a fox", "--emulator", "-o", str(site.folder / "large.png"))
-    told = site.run(*words, code=2)
-    assert "'stability/sd3-large' is declared by Claims_All and impasto; uninstall one of them, or remove" in told
+    result = site.run(*words, code=2)
+    assert "'stability/sd3-large' is declared by Claims_All and impasto; uninstall one of them, or remove" in result
     site.run("--plugins", "acme-sound, old", *words)
 
 
 def test_a_plugin_for_a_newer_impasto_fails_alone(site: Site, found: dict[str, tuple[str, str]]) -> None:
-    said = (
+    message = (
         "'newer/paint' of newer 1.0 failed to load (newer:paint): ImportError: cannot import name 'SomethingOfTomorrow'"
     )
-    assert said in found[f"{OPERATIONS} newer/paint"][1]
-    assert said in site.run("describe", "newer/paint", code=2)
+    assert message in found[f"{OPERATIONS} newer/paint"][1]
+    assert message in site.run("describe", "newer/paint", code=2)
     assert f"{MIDDLEWARE} old" not in found
     code = """
 import asyncio, impasto
@@ -259,11 +259,13 @@ def test_what_is_not_allowed_is_never_imported_and_told_how_to_allow(site: Site)
 
 def test_one_switch_turns_all_of_them_off(site: Site) -> None:
     assert "acme/paint" in site.run("--plugins", "acme-sound", "models")
-    told = site.run("--plugins", "none", "models")
-    assert "acme/paint" not in told
-    assert "stability/sd3-large" in told
-    said = "'acme/paint' belongs to acme.sound 1.0, which is not allowed: IMPASTO_PLUGINS allows none; add acme-sound"
-    assert said in site.run("--plugins", "none", "describe", "acme/paint", code=2)
+    result = site.run("--plugins", "none", "models")
+    assert "acme/paint" not in result
+    assert "stability/sd3-large" in result
+    message = (
+        "'acme/paint' belongs to acme.sound 1.0, which is not allowed: IMPASTO_PLUGINS allows none; add acme-sound"
+    )
+    assert message in site.run("--plugins", "none", "describe", "acme/paint", code=2)
     rows = json.loads(site.run("plugins", "--json", IMPASTO_PLUGINS=""))
     states = {row["distribution"]: row["state"] for row in rows}
     assert states.pop("impasto") == "declared"

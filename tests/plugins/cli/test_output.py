@@ -104,16 +104,16 @@ def test_a_dash_writes_the_image_to_standard_output(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("-n", "2"), "- takes one output, not 2; give a file"),
         (("--json",), "- can't be combined with --json, which also prints to standard output; give a file"),
     ],
 )
-def test_a_dash_is_refused_for_what_can_not_be_one_stream(run: Run, words: tuple[str, ...], said: str) -> None:
+def test_a_dash_is_refused_for_what_can_not_be_one_stream(run: Run, words: tuple[str, ...], message: str) -> None:
     result = run("generate", "stability/stable-image-core", "x", "-o", "-", *words)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_a_dash_is_refused_on_a_terminal() -> None:
@@ -171,9 +171,9 @@ def test_help_cuts_no_summary(run: Run) -> None:
 
 
 def test_doctor_names_no_extra_for_development(run: Run) -> None:
-    said = run("doctor").stdout
+    output = run("doctor").stdout
     for name in ("dev", "docs", "benchmarks"):
-        assert f" {name}: " not in said
+        assert f" {name}: " not in output
 
 
 def test_no_file_for_readers_names_a_package_indexs_host() -> None:

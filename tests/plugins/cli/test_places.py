@@ -70,7 +70,7 @@ def vendor(
     site = tmp_path_factory.mktemp("site")
     install(site, "acme-three", {"impasto.operations": {"acme/three": "acme_three:three"}}, {"acme_three": PLUGIN})
     monkeypatch.syspath_prepend(str(site))
-    gone = Event()
+    leave = Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -80,7 +80,7 @@ def vendor(
 
         def do_GET(self) -> None:
             if self.path == "/1.png":
-                gone.wait()
+                leave.wait()
             else:
                 self.answer(png(8, 8 + int(self.path[1])), "image/png")
 
@@ -99,7 +99,7 @@ def vendor(
     thread.start()
     environment |= {"ACME_API_KEY": "any-key-of-tests", "ACME_API_BASE": f"http://127.0.0.1:{server.server_port}"}
     yield
-    gone.set()
+    leave.set()
     server.shutdown()
     thread.join()
     server.server_close()

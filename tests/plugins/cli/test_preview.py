@@ -70,8 +70,8 @@ def test_kitty_gets_a_png_in_pieces(kind: str) -> None:
     assert all(len(text) <= 4096 for _, text in pieces)
     assert [head[-3:] for head, _ in pieces] == ["m=1"] * (len(pieces) - 1) + ["m=0"]
     png = b64decode("".join(text for _, text in pieces))
-    with Image.open(io.BytesIO(png)) as shown:
-        assert (shown.format, shown.size) == ("PNG", (200, 200))
+    with Image.open(io.BytesIO(png)) as image:
+        assert (image.format, image.size) == ("PNG", (200, 200))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "CMYK", "I;16", "1"])

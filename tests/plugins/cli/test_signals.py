@@ -107,15 +107,15 @@ def test_images_that_had_come_before_an_interrupt_are_saved(
     out = tmp_path / "out.png"
     hangup = signal.getsignal(signal.SIGHUP)
     try:
-        ended = run("generate", "stability/sd3", "x", "-n", "3", "-o", str(out), "--json")
+        outcome = run("generate", "stability/sd3", "x", "-n", "3", "-o", str(out), "--json")
     finally:
         signal.signal(signal.SIGHUP, hangup)  # the end of a command ignores it
-    assert ended.exit_code == INTERRUPTED
+    assert outcome.exit_code == INTERRUPTED
     (image,) = tmp_path.glob("out-*.png")
     assert image.read_bytes().startswith(b"\x89PNG")
-    assert "1 of 3 images had arrived\n" in ended.stderr
-    assert f"saved: {image}" in ended.stderr
-    assert f"saved: {image}" in json.loads(ended.stdout)["error"]["notes"]
+    assert "1 of 3 images had arrived\n" in outcome.stderr
+    assert f"saved: {image}" in outcome.stderr
+    assert f"saved: {image}" in json.loads(outcome.stdout)["error"]["notes"]
 
 
 def test_several_hangups_do_not_cut_the_report(start_job: Start) -> None:

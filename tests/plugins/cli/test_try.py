@@ -63,16 +63,16 @@ def tried(run: Run) -> tuple[str, Page]:
 
 
 def test_try_generates_and_edits_images_and_writes_a_page(tried: tuple[str, Page]) -> None:
-    said, page = tried
+    message, page = tried
     folder = Path("impasto-try")
-    assert "impasto-try/index.html" in said
+    assert "impasto-try/index.html" in message
     assert page.open == []
     assert not {"script", "link", "iframe"} & set(page.tags), "it loads or runs something"
     for link in page.links:
         assert link.startswith("#") or (folder / link).is_file(), link
         assert "/" not in link
     for step in STEPS:
-        assert step.title in said
+        assert step.title in message
         assert str(step.file) in page.links
         for name, value in step.params.items():
             assert name in page.text
@@ -82,15 +82,15 @@ def test_try_generates_and_edits_images_and_writes_a_page(tried: tuple[str, Page
     with Image.open(folder / "cut-out.png") as cut:
         assert cut.mode == "RGBA"
     for refused in ("grow_mask", "seed", "unknown parameter 'negativ_prompt'"):
-        assert f"  {refused}" in said
+        assert f"  {refused}" in message
         assert refused in page.text
-    assert f"{len(STEPS)} images, {len(STEPS)} charges" in said
+    assert f"{len(STEPS)} images, {len(STEPS)} charges" in message
     assert "own sum is the same" in page.text
 
 
 def test_all_shows_sounds_and_3d_models_too(run: Run) -> None:
-    said = run("try", "--no-open", "--all").stdout
-    assert "18 images, 3 sounds, 2 3D models, 23 charges" in said
+    output = run("try", "--no-open", "--all").stdout
+    assert "18 images, 3 sounds, 2 3D models, 23 charges" in output
     text = Path("impasto-try/index.html").read_text("utf-8")
     page = Page(text)
     assert page.open == []
@@ -101,8 +101,8 @@ def test_all_shows_sounds_and_3d_models_too(run: Run) -> None:
     for step in MORE_STEPS:
         assert step.model in page.text
         assert (Path("impasto-try") / step.file).is_file()
-    for held, file in zip(re.findall(r'data-glb="([^"]+)"', text), ("fox-3d.glb", "lighthouse-3d.glb"), strict=True):
-        assert b64decode(held) == (Path("impasto-try") / file).read_bytes()
+    for holder, file in zip(re.findall(r'data-glb="([^"]+)"', text), ("fox-3d.glb", "lighthouse-3d.glb"), strict=True):
+        assert b64decode(holder) == (Path("impasto-try") / file).read_bytes()
     assert "own sum is the same" in page.text
 
 

@@ -26,13 +26,13 @@ Answer = tuple[int, Mapping[str, str], bytes]
 
 def form(fields: Iterable[tuple[str, object]]) -> aiohttp.FormData:
     """A multipart form: bytes are files, all else is text. Names may be repeated."""
-    made = aiohttp.FormData(default_to_multipart=True)
+    result = aiohttp.FormData(default_to_multipart=True)
     for name, value in fields:
         if isinstance(value, bytes):
-            made.add_field(name, io.BytesIO(value), filename=f"{name}.png", content_type="image/png")
+            result.add_field(name, io.BytesIO(value), filename=f"{name}.png", content_type="image/png")
         else:
-            made.add_field(name, str(value))
-    return made
+            result.add_field(name, str(value))
+    return result
 
 
 @attrs.frozen(eq=False)

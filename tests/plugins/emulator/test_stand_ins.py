@@ -153,8 +153,8 @@ async def test_a_stand_in_that_is_added_by_hand() -> None:
 
 def test_the_command_line_uses_it(tmp_path: Path) -> None:
     run = CliRunner().invoke
-    made = run(main, ["generate", "acme/paint", "a barn", "--emulator", "-o", str(tmp_path / "barn.png"), "--json"])
-    assert made.exit_code == 0, made.output
+    result = run(main, ["generate", "acme/paint", "a barn", "--emulator", "-o", str(tmp_path / "barn.png"), "--json"])
+    assert result.exit_code == 0, result.output
     assert (tmp_path / "barn.png").read_bytes().startswith(b"\x89PNG")
     without = run(main, ["generate", "bare/paint", "a barn", "--emulator"])
     assert without.exit_code == 2
@@ -164,8 +164,8 @@ def test_the_command_line_uses_it(tmp_path: Path) -> None:
 def test_try_calls_a_model_at_it(tmp_path: Path) -> None:
     out = tmp_path / "tried"
     for _ in range(2):
-        made = CliRunner().invoke(main, ["try", "acme/paint", "stability/erase", "--out", str(out)])
-        assert made.exit_code == 0, made.output
+        result = CliRunner().invoke(main, ["try", "acme/paint", "stability/erase", "--out", str(out)])
+        assert result.exit_code == 0, result.output
     assert (out / "acme-paint.png").read_bytes().startswith(b"\x89PNG")
     assert {each.name for each in out.iterdir()} == {
         *("acme-paint.png", "stability-erase.png", "sketch.png", "index.html"),

@@ -149,7 +149,7 @@ class Vendor:
 
     def answer(self, path: str, fields: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """Return status and body; None breaks the connection."""
-        prompt, asked = fields["prompt"], fields.get("samples", 1)
+        prompt, request = fields["prompt"], fields.get("samples", 1)
         with self._lock:
             self.posts.append({"path": path, **fields})
             number = len(self.posts)
@@ -158,13 +158,13 @@ class Vendor:
             if self.busy:
                 self.busy -= 1
                 return 429, {}
-            count = asked - ("fewer" in prompt) + ("more" in prompt) - ("filtered" in prompt)
-            if "none of" in prompt and (asked < 4 or "last" not in prompt):
-                return 200, {"images": [None] * asked}
+            count = request - ("fewer" in prompt) + ("more" in prompt) - ("filtered" in prompt)
+            if "none of" in prompt and (request < 4 or "last" not in prompt):
+                return 200, {"images": [None] * request}
             self.made += count
-        if "held" in prompt or asked == self.held_samples:
+        if "held" in prompt or request == self.held_samples:
             self.release.wait(60)
-        if "breaks" in prompt or asked == self.broken_samples:
+        if "breaks" in prompt or request == self.broken_samples:
             return None
         first = fields.get("seed", 0)
         make = (lambda seed: padded(3 << 20, 64, 64 + seed)) if "large" in prompt else image

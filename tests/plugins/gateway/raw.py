@@ -47,10 +47,10 @@ class Raw:
         assert self.data.startswith(b"HTTP/1.1 "), self.data[:80]
         assert b"\r\ncontent-type: application/json" in self.head
         assert b"\r\nx-request-id: req_" in self.head
-        told = json.loads(self.data.partition(b"\r\n\r\n")[2])
-        assert set(told) == {"error"}
-        assert set(told["error"]) == {"message", "type", "param", "code"}
-        error: dict[str, str | None] = told["error"]
+        payload = json.loads(self.data.partition(b"\r\n\r\n")[2])
+        assert set(payload) == {"error"}
+        assert set(payload["error"]) == {"message", "type", "param", "code"}
+        error: dict[str, str | None] = payload["error"]
         return error
 
 

@@ -27,7 +27,7 @@ def keys() -> Authenticator:
     return Authenticator(parse(f"{text}keys:\n{named('studio', OTHER)}".encode()), no_auth=False)
 
 
-def steps(keys: Authenticator, given: Mapping[str, str]) -> list[tuple[str, int]]:
+def steps(keys: Authenticator, params: Mapping[str, str]) -> list[tuple[str, int]]:
     """Every line that runs to judge a key, of any module, in order."""
     ran: list[tuple[str, int]] = []
 
@@ -38,7 +38,7 @@ def steps(keys: Authenticator, given: Mapping[str, str]) -> list[tuple[str, int]
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        keys.authenticate(CIMultiDict(given))
+        keys.authenticate(CIMultiDict(params))
     except APIError:
         return ran
     finally:
@@ -60,10 +60,10 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_key_takes_the_same_steps_wherever_it_is_wrong(name: str, header: str) -> None:
     """And none of them looks at a key itself: what is compared is the hash, which nobody can aim."""
-    known, scheme = keys(), "Bearer " if header == "authorization" else ""
-    expected = steps(known, {header: scheme + WRONG["the first letter"]})
+    key, scheme = keys(), "Bearer " if header == "authorization" else ""
+    expected = steps(key, {header: scheme + WRONG["the first letter"]})
     assert expected[0][0] == "Authenticator.authenticate"
-    assert steps(known, {header: scheme + WRONG[name]}) == expected
+    assert steps(key, {header: scheme + WRONG[name]}) == expected
 
 
 @pytest.mark.parametrize(("key", "name"), [(KEY, "master"), (OTHER, "studio")])
@@ -97,7 +97,7 @@ def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("headers", "said"),
+    ("headers", "message"),
     [
         ({"authorization": f"Bearer {KEY}", "api-key": OTHER}, "two different API keys"),
         ({"api-key": KEY, "x-api-key": "sk-wrong"}, "two different API keys"),
@@ -109,11 +109,11 @@ def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None
         ({}, "no API key"),
     ],
 )
-def test_what_is_not_one_key_is_refused(headers: Mapping[str, str], said: str) -> None:
+def test_what_is_not_one_key_is_refused(headers: Mapping[str, str], message: str) -> None:
     with pytest.raises(APIError) as failure:
         keys().authenticate(CIMultiDict(headers))
     assert (failure.value.status, failure.value.code) == (401, "invalid_api_key")
-    assert said in failure.value.message
+    assert message in failure.value.message
     assert KEY not in failure.value.message
 
 
@@ -123,6 +123,6 @@ def test_a_header_that_comes_twice_holds_no_key() -> None:
 
 
 def test_the_keys_themselves_are_not_held() -> None:
-    known = keys()
-    assert KEY not in repr(vars(known))
-    assert not any(KEY in str(value) or OTHER in str(value) for value in (known._callers or {}).values())
+    key = keys()
+    assert KEY not in repr(vars(key))
+    assert not any(KEY in str(value) or OTHER in str(value) for value in (key._callers or {}).values())

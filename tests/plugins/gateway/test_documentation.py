@@ -27,5 +27,5 @@ PAGE = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text("utf-8")
     [DeploymentParams, ModelInfo, LiteLLMSettings, GeneralSettings, KeyConfig, FilesConfig, S3Config, BatchesConfig],
 )
 def test_every_setting_is_told(record: type[attrs.AttrsInstance]) -> None:
-    told = set(re.findall(r"`(?:[a-z_0-9]+\.)?([a-z_0-9]+)`", PAGE))
-    assert set(attrs.fields_dict(record)) - told == set()
+    names = set(re.findall(r"`(?:[a-z_0-9]+\.)?([a-z_0-9]+)`", PAGE))
+    assert set(attrs.fields_dict(record)) - names == set()

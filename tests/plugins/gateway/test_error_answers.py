@@ -88,8 +88,8 @@ def test_each_error_is_answered_with_its_status_and_code(
     failure = to_api_error(error)
     answer = failure.to_response()
     assert isinstance(answer.body, bytes)
-    told = json.loads(answer.body)["error"]
-    assert (answer.status, told["type"], told["code"], told["param"]) == (status, kind, code, None)
+    payload = json.loads(answer.body)["error"]
+    assert (answer.status, payload["type"], payload["code"], payload["param"]) == (status, kind, code, None)
     assert answer.headers["x-should-retry"] == again
     assert (failure.not_charged, failure.close) == (error.billed == "no", False)
     assert answer.content_type == "application/json"
@@ -150,8 +150,8 @@ def test_what_is_left_to_the_sdk_has_no_header(again: bool | None, header: str |
 
 
 def test_the_providers_request_is_named_once() -> None:
-    for said in ("no", "no, see req-7"):
-        error = ProviderFault(said, status=500, request_id="req-7")
+    for message in ("no", "no, see req-7"):
+        error = ProviderFault(message, status=500, request_id="req-7")
         assert to_api_error(error).message.count("req-7") == 1
     assert to_api_error(ProviderFault("no", status=500)).message == "no"
 

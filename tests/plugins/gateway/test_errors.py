@@ -18,10 +18,10 @@ PROVIDER = {"target": "/v2beta/"}
 
 async def test_moderation(gateway: Running, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=403, name="content_moderation")
-    with pytest.raises(openai.BadRequestError) as told:
+    with pytest.raises(openai.BadRequestError) as caught:
         await gateway.sdk.images.generate(model="sd3", prompt="p")
-    assert (told.value.type, told.value.code) == ("image_generation_user_error", "moderation_blocked")
-    assert told.value.response.headers["x-should-retry"] == "false"
+    assert (caught.value.type, caught.value.code) == ("image_generation_user_error", "moderation_blocked")
+    assert caught.value.response.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ async def test_of_several_pictures_some_come(gateway: Running, impasto_emulator:
     answer = await gateway.generate(n=3)
     assert answer.status == 200
     assert len(answer.json["data"]) == 2
-    (lost,) = answer.json["errors"]
-    assert (lost["code"], lost["billed"]) == ("charge_unknown", "unknown")
+    (failure,) = answer.json["errors"]
+    assert (failure["code"], failure["billed"]) == ("charge_unknown", "unknown")
     assert len(impasto_emulator.requests) == 3
 
 
@@ -86,8 +86,8 @@ async def test_the_cost_counts_an_image_that_was_charged_and_can_not_be_used(
 ) -> None:
     impasto_emulator.fault("status", status=200, body="empty", times=1)
     answer = await gateway.generate(n=3)
-    (lost,) = answer.json["errors"]
-    assert (answer.status, len(answer.json["data"]), lost["billed"]) == (200, 2, "yes")
+    (failure,) = answer.json["errors"]
+    assert (answer.status, len(answer.json["data"]), failure["billed"]) == (200, 2, "yes")
     assert answer.headers["x-impasto-cost-usd"] == "0.195"
 
 

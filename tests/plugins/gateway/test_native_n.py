@@ -120,8 +120,8 @@ async def test_a_repeated_call_gets_all_images_with_their_cost_and_usage(
     gateway = await start(text(vendor))
     body = {"model": "fine", "prompt": prompt, "n": 6, "seed": 1}
     headers = {"idempotency-key": "k"}
-    asked = [gateway.ask("POST", "/v1/images/generations", json=body, headers=headers) for _ in range(3)]
-    answers = [*await asyncio.gather(*asked)]
+    requests = [gateway.ask("POST", "/v1/images/generations", json=body, headers=headers) for _ in range(3)]
+    answers = [*await asyncio.gather(*requests)]
     answers.append(await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers))
     assert sum("idempotent-replayed" in each.headers for each in answers) == 3
     for each in answers:
@@ -173,10 +173,10 @@ async def events(gateway: Running, **body: object) -> list[dict[str, Any]]:
 
 async def test_a_stream_has_an_event_for_each_image(start: Start, vendor: Vendor) -> None:
     gateway = await start(text(vendor))
-    made = await events(gateway, n=6)
-    assert [each["type"] for each in made] == ["image_generation.completed"] * 6
-    assert [base64.b64decode(each["b64_json"]) for each in made] == [image(1 + i) for i in range(6)]
-    assert [each["usage"]["total_tokens"] for each in made] == [0] * 5 + [20 + 6 * 25]
+    pieces = await events(gateway, n=6)
+    assert [each["type"] for each in pieces] == ["image_generation.completed"] * 6
+    assert [base64.b64decode(each["b64_json"]) for each in pieces] == [image(1 + i) for i in range(6)]
+    assert [each["usage"]["total_tokens"] for each in pieces] == [0] * 5 + [20 + 6 * 25]
     stream = await gateway.sdk.images.generate(model="fine", prompt="p", n=2, stream=True)
     assert [each.type async for each in stream] == ["image_generation.completed"] * 2  # held to the SDK's types
     assert sorted(post["samples"] for post in vendor.posts) == [2, 2, 4]
@@ -184,10 +184,10 @@ async def test_a_stream_has_an_event_for_each_image(start: Start, vendor: Vendor
 
 async def test_a_stream_tells_in_its_last_event_what_did_not_come(start: Start, vendor: Vendor) -> None:
     gateway = await start(text(vendor))
-    made = await events(gateway, prompt="fewer", n=3)
-    assert [base64.b64decode(each["b64_json"]) for each in made] == [image(1), image(2)]
-    assert "errors" not in made[0]
-    assert [(each["index"], each["code"], each["billed"]) for each in made[1]["errors"]] == [
+    pieces = await events(gateway, prompt="fewer", n=3)
+    assert [base64.b64decode(each["b64_json"]) for each in pieces] == [image(1), image(2)]
+    assert "errors" not in pieces[0]
+    assert [(each["index"], each["code"], each["billed"]) for each in pieces[1]["errors"]] == [
         (2, "unusable_result", "unknown")
     ]
     more = await events(gateway, prompt="more", n=1)
@@ -243,12 +243,12 @@ async def test_a_killed_call_is_neither_made_again_nor_said_to_be_free(
         async with openai.AsyncOpenAI(api_key=OTHER, base_url=f"{url}/v1", max_retries=0) as sdk:
             return await sdk.images.generate(model="fine", **body, extra_headers=headers)
 
-    asked = asyncio.create_task(ask(url, prompt="held", n=4))
+    task = asyncio.create_task(ask(url, prompt="held", n=4))
     await asyncio.to_thread(vendor.wait_for, 1)
     process.kill()
     await asyncio.to_thread(process.wait, 60)
     with pytest.raises(openai.APIConnectionError):
-        await asked
+        await task
     vendor.release.set()
     _, url = await asyncio.to_thread(serve, configured, **native_environment)
     for _ in range(2):

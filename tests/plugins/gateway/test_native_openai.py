@@ -58,10 +58,10 @@ async def test_three_images_are_one_request_with_its_usage_and_its_true_cost(
     response = await gpt.sdk.images.with_raw_response.generate(
         model="gpt", prompt="a red fox", n=3, quality="low", size="1024x1024"
     )
-    made = response.parse()
-    assert len(made.data or []) == openai_stand_in.charges == 3
-    assert made.usage is not None
-    assert (made.usage.input_tokens, made.usage.output_tokens) == (3, 3 * LOW_TOKENS)
+    images = response.parse()
+    assert len(images.data or []) == openai_stand_in.charges == 3
+    assert images.usage is not None
+    assert (images.usage.input_tokens, images.usage.output_tokens) == (3, 3 * LOW_TOKENS)
     assert float(response.headers["x-impasto-cost-usd"]) == pytest.approx(paid(3, words=3))
     assert "x-impasto-warnings" not in response.headers
     assert [fields["n"] for _, fields in openai_stand_in.requests] == [3]
@@ -73,8 +73,8 @@ async def test_three_images_are_one_request_with_its_usage_and_its_true_cost(
 
 async def test_an_edit_of_two_images_makes_two_in_one_form(gpt: Running, openai_stand_in: Any) -> None:
     files = [(f"{i}.png", io.BytesIO(drawn("PNG", size=(64, 64)))) for i in range(2)]
-    made = await gpt.sdk.images.edit(model="gpt", prompt="combine them", image=list(files), n=2, quality="low")
-    assert len(made.data or []) == 2
+    response = await gpt.sdk.images.edit(model="gpt", prompt="combine them", image=list(files), n=2, quality="low")
+    assert len(response.data or []) == 2
     ((path, fields),) = openai_stand_in.requests
     assert (path, fields["n"]) == ("/v1/images/edits", 2)
     now = await scrape(gpt)
@@ -116,9 +116,9 @@ async def test_several_images_are_streamed_as_they_are_and_one_with_partial_imag
     gpt: Running, openai_stand_in: Any
 ) -> None:
     two = await gpt.sdk.images.generate(model="gpt", prompt="a fox", n=2, quality="low", stream=True)
-    seen = [each async for each in two]
-    assert [each.type for each in seen] == ["image_generation.completed"] * 2
-    assert seen[-1].usage.output_tokens == 2 * LOW_TOKENS  # type: ignore[union-attr]  # it is a completed one
+    events = [each async for each in two]
+    assert [each.type for each in events] == ["image_generation.completed"] * 2
+    assert events[-1].usage.output_tokens == 2 * LOW_TOKENS  # type: ignore[union-attr]  # it is a completed one
     assert "stream" not in openai_stand_in.requests[0][1]
     one = await gpt.sdk.images.generate(model="gpt", prompt="a fox", quality="low", stream=True, partial_images=2)
     assert [each.type.partition(".")[2] async for each in one] == ["partial_image", "partial_image", "completed"]

@@ -97,10 +97,10 @@ async def test_an_sdk_whose_patience_ends_pays_once_and_has_its_picture(
     _, url = await asyncio.to_thread(serve, text(impasto_emulator), "--workers", workers)
     impasto_emulator.fault("delay", seconds=delay)
     async with sdk(url, timeout=patience, retries=20) as client:
-        made = await client.images.with_raw_response.generate(model="sd3", prompt="p")
-    assert made.http_request.headers["x-stainless-retry-count"] != "0"
-    assert made.headers["idempotent-replayed"] == "true"
-    assert made.parse().data
+        response = await client.images.with_raw_response.generate(model="sd3", prompt="p")
+    assert response.http_request.headers["x-stainless-retry-count"] != "0"
+    assert response.headers["idempotent-replayed"] == "true"
+    assert response.parse().data
     assert len(impasto_emulator.requests) == len(impasto_emulator.charges) == 1
 
 
@@ -170,9 +170,9 @@ async def test_the_sdk_is_told_when_its_worker_was_killed(serve: Serve, impasto_
         await started(impasto_emulator)
         for worker in children(process):
             os.kill(worker, signal.SIGKILL)
-        with pytest.raises(openai.InternalServerError) as told:
+        with pytest.raises(openai.InternalServerError) as caught:
             await call
-    assert told.value.code == "charge_unknown"
+    assert caught.value.code == "charge_unknown"
     assert len(impasto_emulator.requests) == 1
 
 

@@ -32,16 +32,16 @@ def decoded(text: str | None) -> Image.Image:
 
 async def test_a_picture_is_generated(gateway: Running, impasto_emulator: Emulator) -> None:
     answer = await gateway.sdk.images.with_raw_response.generate(model="sd3", prompt="a lighthouse", size="1792x1024")
-    made = answer.parse()
-    assert made.data is not None
-    assert made.created > 0
-    picture = decoded(made.data[0].b64_json)
-    assert made.size == f"{picture.width}x{picture.height}"
-    assert made.output_format == "png"
-    assert made.usage is not None
-    assert made.usage.total_tokens == 0
-    assert made.data[0].model_extra is not None
-    assert made.data[0].model_extra["finish_reason"] == "SUCCESS"
+    response = answer.parse()
+    assert response.data is not None
+    assert response.created > 0
+    picture = decoded(response.data[0].b64_json)
+    assert response.size == f"{picture.width}x{picture.height}"
+    assert response.output_format == "png"
+    assert response.usage is not None
+    assert response.usage.total_tokens == 0
+    assert response.data[0].model_extra is not None
+    assert response.data[0].model_extra["finish_reason"] == "SUCCESS"
     assert answer.headers["x-impasto-cost-usd"] == "0.065"
     assert answer.headers["x-request-id"].startswith("req_")
     (sent,) = impasto_emulator.requests
@@ -50,9 +50,9 @@ async def test_a_picture_is_generated(gateway: Running, impasto_emulator: Emulat
 
 
 async def test_the_picture_is_the_providers_own_bytes(gateway: Running) -> None:
-    made = await gateway.sdk.images.generate(model="sd3", prompt="a lighthouse", n=1)
-    assert made.data is not None
-    data = base64.b64decode(made.data[0].b64_json or "", validate=True)
+    response = await gateway.sdk.images.generate(model="sd3", prompt="a lighthouse", n=1)
+    assert response.data is not None
+    data = base64.b64decode(response.data[0].b64_json or "", validate=True)
     assert data.startswith(b"\x89PNG")
     assert data.endswith(b"IEND\xaeB`\x82")
 
@@ -64,8 +64,8 @@ def test_the_synchronous_client(impasto_emulator: Emulator) -> None:
 
     def blocking(url: str) -> None:
         with openai.OpenAI(api_key=MASTER, base_url=f"{url}/v1") as client:
-            made = client.images.generate(model="core", prompt="a boat")
-            assert decoded((made.data or [])[0].b64_json).format == "PNG"
+            response = client.images.generate(model="core", prompt="a boat")
+            assert decoded((response.data or [])[0].b64_json).format == "PNG"
             edited = client.images.edit(model="upscale", image=io.BytesIO(PICTURE), prompt="sharper")
             assert decoded((edited.data or [])[0].b64_json).format == "PNG"
             with pytest.raises(openai.AuthenticationError):
@@ -76,11 +76,11 @@ def test_the_synchronous_client(impasto_emulator: Emulator) -> None:
 
 async def test_own_fields_reach_the_wire(gateway: Running, impasto_emulator: Emulator) -> None:
     extra = {"negative_prompt": "blurry", "seed": 12345, "cfg_scale": 4.5, "style_preset": "anime"}
-    made = await gateway.sdk.images.generate(model="sd3", prompt="p", output_format="webp", extra_body=extra)
-    assert made.data is not None
-    assert made.data[0].model_extra is not None
-    assert made.data[0].model_extra["seed"] == 12345
-    assert made.output_format == "webp"
+    response = await gateway.sdk.images.generate(model="sd3", prompt="p", output_format="webp", extra_body=extra)
+    assert response.data is not None
+    assert response.data[0].model_extra is not None
+    assert response.data[0].model_extra["seed"] == 12345
+    assert response.output_format == "webp"
     sent = impasto_emulator.requests[0].fields
     assert {name: sent[name] for name in extra} == {
         "negative_prompt": "blurry",
@@ -96,9 +96,9 @@ async def test_extra_body_as_an_object(gateway: Running, impasto_emulator: Emula
 
 
 async def test_n_pictures_count_their_seeds_up(gateway: Running, impasto_emulator: Emulator) -> None:
-    made = await gateway.sdk.images.generate(model="sd3", prompt="p", n=3, extra_body={"seed": 5})
-    assert made.data is not None
-    assert [(each.model_extra or {})["seed"] for each in made.data] == [5, 6, 7]
+    response = await gateway.sdk.images.generate(model="sd3", prompt="p", n=3, extra_body={"seed": 5})
+    assert response.data is not None
+    assert [(each.model_extra or {})["seed"] for each in response.data] == [5, 6, 7]
     assert len(impasto_emulator.charges) == 3
 
 
@@ -108,16 +108,16 @@ async def test_n_pictures_count_their_seeds_up(gateway: Running, impasto_emulato
     ids=["bytes", "named", "typed", "object", "list of one"],
 )
 async def test_an_edit_takes_a_picture_in_every_form(gateway: Running, impasto_emulator: Emulator, image: Any) -> None:
-    made = await gateway.sdk.images.edit(model="upscale", image=image, prompt="sharper")
-    assert made.data is not None
-    assert decoded(made.data[0].b64_json).format == "PNG"
+    response = await gateway.sdk.images.edit(model="upscale", image=image, prompt="sharper")
+    assert response.data is not None
+    assert decoded(response.data[0].b64_json).format == "PNG"
     assert impasto_emulator.requests[0].files["image"].bytes == len(PICTURE)
 
 
 async def test_a_mask_becomes_the_providers(gateway: Running, impasto_emulator: Emulator) -> None:
     mask = drawn("PNG", "LA", size=(128, 128))  # every pixel transparent: all is edited
-    made = await gateway.sdk.images.edit(model="inpaint", image=PICTURE, mask=mask, prompt="a garden")
-    assert made.data is not None
+    response = await gateway.sdk.images.edit(model="inpaint", image=PICTURE, mask=mask, prompt="a garden")
+    assert response.data is not None
     assert set(impasto_emulator.requests[0].files) == {"image", "mask"}
 
 
@@ -175,9 +175,9 @@ async def test_own_fields_in_a_form(gateway: Running, impasto_emulator: Emulator
 async def test_nested_fields_of_a_form_are_refused_by_name(
     gateway: Running, impasto_emulator: Emulator, extra: dict[str, object], param: str, code: str
 ) -> None:
-    with pytest.raises(openai.BadRequestError) as told:
+    with pytest.raises(openai.BadRequestError) as caught:
         await gateway.sdk.images.edit(model="inpaint", image=PICTURE, prompt="p", extra_body=extra)
-    assert (told.value.param, told.value.code) == (param, code)
+    assert (caught.value.param, caught.value.code) == (param, code)
     assert not impasto_emulator.requests
 
 
@@ -197,9 +197,9 @@ async def test_an_edit_in_json(gateway: Running, impasto_emulator: Emulator) -> 
 
 
 async def test_a_job_is_polled_to_its_end(gateway: Running, impasto_emulator: Emulator) -> None:
-    made = await gateway.sdk.images.edit(model="creative", image=PICTURE, prompt="sharper")
-    assert made.data is not None
-    assert decoded(made.data[0].b64_json).format == "PNG"
+    response = await gateway.sdk.images.edit(model="creative", image=PICTURE, prompt="sharper")
+    assert response.data is not None
+    assert decoded(response.data[0].b64_json).format == "PNG"
     assert len(impasto_emulator.charges) == 1
 
 
@@ -217,18 +217,18 @@ async def test_a_variation(gateway: Running, impasto_emulator: Emulator) -> None
 
 @OLD
 async def test_a_variation_of_a_model_without_one(gateway: Running, impasto_emulator: Emulator) -> None:
-    with pytest.raises(openai.BadRequestError) as told:
+    with pytest.raises(openai.BadRequestError) as caught:
         await gateway.sdk.images.create_variation(model="upscale", image=PICTURE)
-    assert told.value.param == "model"
+    assert caught.value.param == "model"
     assert not impasto_emulator.requests
 
 
 async def test_a_url(gateway: Running, impasto_emulator: Emulator) -> None:
-    made = await gateway.sdk.images.generate(model="sd3", prompt="p", n=2, response_format="url")
-    assert made.data is not None
-    urls = [each.url for each in made.data]
+    response = await gateway.sdk.images.generate(model="sd3", prompt="p", n=2, response_format="url")
+    assert response.data is not None
+    urls = [each.url for each in response.data]
     assert len(set(urls)) == 2
-    assert all(each.b64_json is None for each in made.data)
+    assert all(each.b64_json is None for each in response.data)
     async with aiohttp.ClientSession() as anyone, anyone.get(urls[0] or "") as found:
         assert found.headers["content-type"] == "image/png"
         assert Image.open(io.BytesIO(await found.read())).format == "PNG"
@@ -257,9 +257,9 @@ async def test_a_stream_of_pictures(gateway: Running, impasto_emulator: Emulator
 
 
 async def test_a_stream_that_fails_at_once_is_an_error_like_any(gateway: Running) -> None:
-    with pytest.raises(openai.BadRequestError) as told:
+    with pytest.raises(openai.BadRequestError) as caught:
         await gateway.sdk.images.generate(model="sd3", prompt="", stream=True)
-    assert told.value.param == "prompt"
+    assert caught.value.param == "prompt"
 
 
 async def test_a_stream_that_waits_says_so(
@@ -282,6 +282,6 @@ async def test_a_stream_that_fails_late_tells_it_in_an_event(
     gateway = await start(config(impasto_emulator.url, general="  timeout: 0.3\n"))
     impasto_emulator.fault("delay", seconds=2)
     stream = await gateway.sdk.images.generate(model="sd3", prompt="p", stream=True)
-    with pytest.raises(openai.APIError) as told:
+    with pytest.raises(openai.APIError) as caught:
         _ = [event async for event in stream]
-    assert told.value.code == "charge_unknown"
+    assert caught.value.code == "charge_unknown"

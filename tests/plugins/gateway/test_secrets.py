@@ -52,11 +52,11 @@ async def test_no_key_is_found_anywhere(
     text = config(impasto_emulator.url, entries=entries, general="  timeout: 2\n").replace("sk-1234", MASTER)
     gateway = await start(text)
     gateway.session.headers["authorization"] = f"Bearer {MASTER}"
-    told: list[str] = []
+    messages: list[str] = []
 
     async def ask(method: str, path: str, **options: Any) -> int:
         answer = await gateway.ask(method, path, **options)
-        told.append(f"{answer.headers} {answer.body!r}" if answer.status != 200 else str(answer.headers))
+        messages.append(f"{answer.headers} {answer.body!r}" if answer.status != 200 else str(answer.headers))
         return answer.status
 
     body = {"model": "sd3", "prompt": PROMPT}
@@ -72,18 +72,18 @@ async def test_no_key_is_found_anywhere(
     for header in (f"Basic {MASTER}", f"Bearer {MASTER}x", MASTER, f"Bearer {PROVIDER}"):
         assert await ask("GET", "/v1/models", headers={"authorization": header}) == 401
     lines = (f"GET /{MASTER} HTTP/1.1 x", MASTER, f"GET / HTTP/1.1\r\nX: {MASTER * 400}")
-    told += [(await send(gateway.url, f"{line}\r\n\r\n".encode())).data.decode() for line in lines]
-    told.append((await gateway.ask("GET", "/metrics")).body.decode())
-    told.append((await gateway.ask("GET", "/v1/models")).body.decode())
+    messages += [(await send(gateway.url, f"{line}\r\n\r\n".encode())).data.decode() for line in lines]
+    messages.append((await gateway.ask("GET", "/metrics")).body.decode())
+    messages.append((await gateway.ask("GET", "/v1/models")).body.decode())
     app = gateway.gateway._app
-    told.append(
+    messages.append(
         f"{app.runtime!r} {app.runtime.config!r} {app.runtime.auth!r} {app.runtime.models!r} {vars(gateway.gateway)!r}"
     )
     gc.collect()
     await asyncio.sleep(0)
     access_log.access_logger.setLevel(logging.NOTSET)
     out, err = capfd.readouterr()
-    assert [(each[:200], found_in(each)) for each in told if found_in(each)] == []
+    assert [(each[:200], found_in(each)) for each in messages if found_in(each)] == []
     records = [record for record in caplog.records if record.name != "asyncio"]
     assert [(r.name, r.getMessage()[:200]) for r in records if found_in(r.getMessage() + str(r.exc_text))] == []
     assert found_in(out + err) == []

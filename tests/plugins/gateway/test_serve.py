@@ -66,11 +66,11 @@ def test_the_pages_steps_with_curl(serve: Serve, impasto_emulator: Emulator, tmp
     assert base64.b64decode(answer["data"][0]["b64_json"]).startswith(b"\x89PNG")
     assert len(impasto_emulator.charges) == 2
     process.terminate()
-    _, told = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "master_key" in told
-    assert MASTER not in told
-    assert KEY not in told
+    assert "master_key" in output
+    assert MASTER not in output
+    assert KEY not in output
 
 
 def test_check_says_whether_it_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,13 +89,13 @@ def test_check_says_whether_it_is_sound(tmp_path: Path, monkeypatch: pytest.Monk
         0,
         "config.yaml is valid: 1 model\nWarning: general_settings.master_key is weak; it works on loopback only\n",
     )
-    code, told = check(PAGE.replace("sd3.5-large", "sd3.5-huge"))
+    code, output = check(PAGE.replace("sd3.5-large", "sd3.5-huge"))
     assert code == 2
-    assert "line 4: sd3: unknown model 'stability/sd3.5-huge'; closest: stability/sd3.5-large" in told
-    code, told = check(PAGE.replace("      api_key", "      aws_region_name: x\n      api_key"))
-    assert "line 5: sd3: aws_region_name is not a setting of the provider stability" in told
-    code, told = check(PAGE.replace("      api_key", "      api_base: http://example.com\n      api_key"))
-    assert (code, "line 5: sd3: api_base is plain http" in told) == (2, True)
+    assert "line 4: sd3: unknown model 'stability/sd3.5-huge'; closest: stability/sd3.5-large" in output
+    code, output = check(PAGE.replace("      api_key", "      aws_region_name: x\n      api_key"))
+    assert "line 5: sd3: aws_region_name is not a setting of the provider stability" in output
+    code, output = check(PAGE.replace("      api_key", "      api_base: http://example.com\n      api_key"))
+    assert (code, "line 5: sd3: api_base is plain http" in output) == (2, True)
 
 
 @pytest.mark.parametrize("check", [["--check"], []], ids=["check", "serve"])
@@ -159,16 +159,16 @@ def test_a_wrong_configuration_leaves_the_old_one(serve: Serve, tmp_path: Path) 
     process, url = serve(PAGE)
     (tmp_path / "config.yaml").write_text(PAGE.replace("master_key", "mastr_key"))
     process.send_signal(signal.SIGHUP)
-    told = said(process, "the configuration was not reloaded")
-    assert "the configuration was not reloaded: config.yaml: line 11: general_settings.mastr_key" in told
+    message = said(process, "the configuration was not reloaded")
+    assert "the configuration was not reloaded: config.yaml: line 11: general_settings.mastr_key" in message
     assert json.loads(curl(f"{url}/v1/models", "-H", f"Authorization: Bearer {MASTER}"))["data"]
 
 
 def test_workers_that_have_only_begun_end_well(serve: Serve) -> None:
     process, _ = serve(PAGE, "--workers", "2")
     process.terminate()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 0, told
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 0, output
 
 
 def test_every_worker_has_the_configuration_that_was_read_last(serve: Serve, tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_every_worker_has_the_configuration_that_was_read_last(serve: Serve, tmp
     process.send_signal(signal.SIGHUP)
 
     def names() -> set[str]:
-        told = [curl(f"{url}/v1/models", "-H", f"Authorization: Bearer {MASTER}") for _ in range(8)]
-        return {model["id"] for each in told for model in json.loads(each)["data"]}
+        answers = [curl(f"{url}/v1/models", "-H", f"Authorization: Bearer {MASTER}") for _ in range(8)]
+        return {model["id"] for each in answers for model in json.loads(each)["data"]}
 
     end = time.monotonic() + 60
     while (found := names()) != {"other"}:
@@ -270,9 +270,9 @@ async def test_an_end_that_can_not_wait_says_so(serve: Serve, impasto_emulator: 
     if how == "second signal":
         await let_in_no_more(url)
         process.terminate()
-    _, told = await asyncio.to_thread(process.communicate, None, 60)
+    _, output = await asyncio.to_thread(process.communicate, None, 60)
     assert process.returncode == 1
-    assert "while calls were running" in told
+    assert "while calls were running" in output
     with pytest.raises(openai.APIConnectionError):
         await call
 

@@ -233,10 +233,10 @@ def test_a_handler_of_another_signal_cancels_the_call_too(wire: Recorder, tmp_pa
 
 def test_the_end_of_the_loop_cancels_the_calls_in_flight() -> None:
     """Their callers, in other threads, get an answer instead of waiting for ever."""
-    background, begun, ends = Background(), threading.Event(), list[BaseException]()
+    background, start, ends = Background(), threading.Event(), list[BaseException]()
 
     async def call() -> None:
-        begun.set()
+        start.set()
         await asyncio.sleep(60)
 
     def wait() -> None:
@@ -247,7 +247,7 @@ def test_the_end_of_the_loop_cancels_the_calls_in_flight() -> None:
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    assert begun.wait(10)
+    assert start.wait(10)
     background.close()
     thread.join(10)
     assert [type(error).__name__ for error in ends] == ["CancelledError"]

@@ -99,8 +99,8 @@ def test_outpaint_with_numeric_parameters(page: Emulator) -> None:
         response = image_edit(
             model="bedrock/stability.stable-outpaint-v1:0", image=image, left=100, right=100, up=50, down=50
         )
-    with Image.open(io.BytesIO(base64.b64decode(response.data[0].b64_json or ""))) as made:
-        assert made.size == (840, 612)
+    with Image.open(io.BytesIO(base64.b64decode(response.data[0].b64_json or ""))) as picture_file:
+        assert picture_file.size == (840, 612)
     fields = {"left": "100", "right": "100", "up": "50", "down": "50"}
     arrived(page, "us.stability.stable-outpaint-v1:0", fields, image="original_image.png")
 
@@ -122,15 +122,15 @@ def test_credentials_set_in_the_program_itself(emulator: Emulator, monkeypatch: 
 @pytest.mark.parametrize("target", MODELS)
 async def test_every_model_by_both_kinds_of_id(emulator: Emulator, target: str) -> None:
     operation = MODELS[target]
-    given = dict(minimal(operation))
-    prompt = str(given.pop("prompt", "a lighthouse"))
-    image = given.pop("image", None) or given.pop("init_image", None)
+    params = dict(minimal(operation))
+    prompt = str(params.pop("prompt", "a lighthouse"))
+    image = params.pop("image", None) or params.pop("init_image", None)
     keys = {"aws_region_name": "us-west-2", "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
     for model in {f"bedrock/{target}", f"bedrock/{target.removeprefix('us.')}"}:
         if image is None:
-            response = await impasto.aimage_generation(prompt, model, **keys, **given)  # type: ignore[call-overload]  # fields
+            response = await impasto.aimage_generation(prompt, model, **keys, **params)  # type: ignore[call-overload]  # fields
         else:
-            response = await impasto.aimage_edit(image, model, prompt, **keys, **given)  # type: ignore[call-overload]  # fields
+            response = await impasto.aimage_edit(image, model, prompt, **keys, **params)  # type: ignore[call-overload]  # fields
         assert response.data[0].b64_json
         takes = "prompt" in operation.fields
         assert response.warnings == [] if takes else any("prompt" in warning for warning in response.warnings)
@@ -143,7 +143,7 @@ async def test_every_model_by_both_kinds_of_id(emulator: Emulator, target: str) 
 
 
 async def test_every_setting_arrives(recorder: Recorder) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     await impasto.aimage_generation(
         "a lighthouse",
         CORE,
@@ -153,15 +153,15 @@ async def test_every_setting_arrives(recorder: Recorder) -> None:
         aws_session_token="a-token",
         aws_bedrock_runtime_endpoint=recorder.url,
     )
-    [seen] = recorder.seen
-    assert f"Credential={ACCESS_KEY}/" in (seen.header("authorization") or "")
-    assert "/us-west-2/bedrock/" in (seen.header("authorization") or "")
-    assert seen.header("x-amz-security-token") == "a-token"
-    assert json.loads(seen.body) == {"prompt": "a lighthouse"}
+    [request] = recorder.seen
+    assert f"Credential={ACCESS_KEY}/" in (request.header("authorization") or "")
+    assert "/us-west-2/bedrock/" in (request.header("authorization") or "")
+    assert request.header("x-amz-security-token") == "a-token"
+    assert json.loads(request.body) == {"prompt": "a lighthouse"}
 
 
 async def test_a_profile(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     lines = ["[work]", "aws_access_key_id=AKIAWORK", "aws_secret_access_key=s", "region=us-west-2"]
     (tmp_path / "credentials").write_text("\n".join(lines))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -188,7 +188,7 @@ async def test_user_goes_nowhere_and_is_said_to(page: Emulator, monkeypatch: pyt
 
 
 async def test_an_api_base_is_another_word_for_bedrocks_endpoint(recorder: Recorder) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     await impasto.aimage_generation(
         "a lighthouse", CORE, api_key="x", api_base=recorder.url, aws_region_name="us-west-2"
     )
@@ -203,7 +203,7 @@ async def test_an_api_base_is_another_word_for_bedrocks_endpoint(recorder: Recor
 
 async def test_an_api_key_is_sent_as_a_bearer_token(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the environment has other keys; nothing of AWS's signature goes out."""
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "bedrock-key-of-the-environment")
@@ -211,9 +211,9 @@ async def test_an_api_key_is_sent_as_a_bearer_token(recorder: Recorder, monkeypa
     for key in ("bedrock-api-key-1", "bedrock-api-key-2"):
         await impasto.aimage_generation("a lighthouse", CORE, api_key=key, **reach)
     await impasto.aimage_generation("a lighthouse", CORE, api_key="bedrock-api-key-1", **reach)
-    sent = [seen.header("authorization") for seen in recorder.seen]
+    sent = [request.header("authorization") for request in recorder.seen]
     assert sent == [f"Bearer bedrock-api-key-{n}" for n in (1, 2, 1)]
-    assert not any(name.lower().startswith("x-amz-") for seen in recorder.seen for name, _ in seen.headers)
+    assert not any(name.lower().startswith("x-amz-") for request in recorder.seen for name, _ in request.headers)
 
 
 async def test_two_ways_to_sign_in_are_one_too_many(page: Emulator) -> None:
@@ -229,7 +229,7 @@ ACCOUNT = "arn:aws:bedrock:us-west-2:123456789012"
 
 
 @pytest.mark.parametrize(
-    ("model", "given"),
+    ("model", "params"),
     [
         (f"bedrock/{ACCOUNT}:application-inference-profile/abc", {"base_model": "stability.sd3-5-large-v1:0"}),
         (f"bedrock/{ACCOUNT}:application-inference-profile/abc", {"base_model": "bedrock/stability.sd3-5-large-v1:0"}),
@@ -257,13 +257,13 @@ ACCOUNT = "arn:aws:bedrock:us-west-2:123456789012"
         "provisioned",
     ],
 )
-async def test_an_arn_in_each_form(recorder: Recorder, model: str, given: dict[str, Any]) -> None:
-    recorder.answer = lambda seen: pictured()
+async def test_an_arn_in_each_form(recorder: Recorder, model: str, params: dict[str, Any]) -> None:
+    recorder.answer = lambda request: pictured()
     reach: dict[str, Any] = {"api_key": "k" * 20, "aws_bedrock_runtime_endpoint": recorder.url}
-    call = impasto.aimage_edit if "image" in given else impasto.aimage_generation
-    response = await call(prompt="p", model=model, **given, **reach)
+    call = impasto.aimage_edit if "image" in params else impasto.aimage_generation
+    response = await call(prompt="p", model=model, **params, **reach)
     assert response.data[0].b64_json
-    arn = given.get("model_id") or model.removeprefix("bedrock/")
+    arn = params.get("model_id") or model.removeprefix("bedrock/")
     [sent] = recorder.seen
     assert unquote(sent.path) == f"/model/{arn}/invoke"
 
@@ -271,9 +271,9 @@ async def test_an_arn_in_each_form(recorder: Recorder, model: str, given: dict[s
 async def test_an_arn_that_names_no_model_needs_a_base_model(page: Emulator) -> None:
     arn = f"bedrock/{ACCOUNT}:application-inference-profile/abc"
     wrong: list[dict[str, Any]] = [{}, {"base_model": "stability/sd3.5-large"}]
-    for given in wrong:
+    for value in wrong:
         with pytest.raises(impasto.ConfigError, match="base_model"):
-            await impasto.aimage_generation("p", arn, **given)
+            await impasto.aimage_generation("p", arn, **value)
     with pytest.raises(impasto.UnknownOperation, match="give bedrock/arn"):
         await impasto.aimage_generation("p", arn.removeprefix("bedrock/"))
     with pytest.raises(impasto.InvalidRequest, match="model_id: must be an ARN"):
@@ -315,7 +315,7 @@ async def test_n_pictures_are_n_calls(page: Emulator, monkeypatch: pytest.Monkey
 
 
 async def test_openais_mask_is_converted_and_the_providers_own_is_not(recorder: Recorder) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     settings = {
         "aws_region_name": "us-west-2",
         "aws_access_key_id": ACCESS_KEY,
@@ -326,9 +326,9 @@ async def test_openais_mask_is_converted_and_the_providers_own_is_not(recorder: 
     mask.paste((0, 0, 0, 0), (0, 0, 48, 96))
     out = io.BytesIO()
     mask.save(out, "PNG")
-    for given in (out.getvalue(), png(96, 96)):
-        await impasto.aimage_edit(png(96, 96), INPAINT, "a cat", given, **settings)  # type: ignore[call-overload]  # all text
-    converted, own = [base64.b64decode(json.loads(seen.body)["mask"]) for seen in recorder.seen]
+    for value in (out.getvalue(), png(96, 96)):
+        await impasto.aimage_edit(png(96, 96), INPAINT, "a cat", value, **settings)  # type: ignore[call-overload]  # all text
+    converted, own = [base64.b64decode(json.loads(request.body)["mask"]) for request in recorder.seen]
     with Image.open(io.BytesIO(converted)) as sent:
         assert (sent.mode, sent.size) == ("L", (96, 96))
         assert (sent.getpixel((10, 10)), sent.getpixel((80, 10))) == (255, 0)

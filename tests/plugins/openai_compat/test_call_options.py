@@ -18,15 +18,15 @@ from impasto_plugins.openai_compat.call_options import (
 ARN = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc"
 
 
-def taken(*fields: str, **given: Any) -> tuple[CallOptions, dict[str, Any]]:
+def taken(*fields: str, **params: Any) -> tuple[CallOptions, dict[str, Any]]:
     """Return what was taken out of the arguments, and what is left of them."""
-    return take_call_options(given, "stability/sd3", fields), given
+    return take_call_options(params, "stability/sd3", fields), params
 
 
-def refused(*fields: str, **given: Any) -> dict[str, str]:
+def refused(*fields: str, **params: Any) -> dict[str, str]:
     """Return the problems of these arguments by their names."""
     with pytest.raises(InvalidRequest) as caught:
-        taken(*fields, **given)
+        taken(*fields, **params)
     return {problem.field: problem.message for problem in caught.value.problems}
 
 
@@ -125,13 +125,13 @@ def test_names_to_drop_are_a_list_of_text(names: object, fits: bool) -> None:
     ],
 )
 def test_a_model_and_its_provider_are_one_name(model: str, provider: str | None, whole: str) -> None:
-    given = {"model": model, "custom_llm_provider": provider, "prompt": "p"}
-    assert take_model(given) == whole
-    assert given == {"prompt": "p"}
+    params = {"model": model, "custom_llm_provider": provider, "prompt": "p"}
+    assert take_model(params) == whole
+    assert params == {"prompt": "p"}
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("params", "field"),
     [
         ({}, "model"),
         ({"model": ""}, "model"),
@@ -143,9 +143,9 @@ def test_a_model_and_its_provider_are_one_name(model: str, provider: str | None,
     ],
     ids=str,
 )
-def test_what_names_no_model_is_refused(given: dict[str, Any], field: str) -> None:
+def test_what_names_no_model_is_refused(params: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        take_model(dict(given))
+        take_model(dict(params))
     assert [problem.field for problem in caught.value.problems] == [field]
 
 
@@ -163,6 +163,6 @@ def test_what_names_no_model_is_refused(given: dict[str, Any], field: str) -> No
 def test_an_arn_is_called_for_a_bedrock_model_alone(
     model: str, base: str | None, id: object, called: tuple[str, str] | None
 ) -> None:
-    given: dict[str, Any] = {"model_id": id}
-    assert take_arn(given, model, base) == (called or (model, base))
-    assert given == ({} if called else {"model_id": id})  # where it is refused by name
+    params: dict[str, Any] = {"model_id": id}
+    assert take_arn(params, model, base) == (called or (model, base))
+    assert params == ({} if called else {"model_id": id})  # where it is refused by name

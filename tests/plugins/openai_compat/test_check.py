@@ -56,10 +56,10 @@ def test_problems_bear_the_names_that_the_caller_used(
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         checked(name, **arguments)
-    told = {problem.field: problem.message for problem in caught.value.problems}
-    assert list(told) == list(problems)
-    for word, said in problems.items():
-        assert said in told[word]
+    messages = {problem.field: problem.message for problem in caught.value.problems}
+    assert list(messages) == list(problems)
+    for word, message in problems.items():
+        assert message in messages[word]
 
 
 def test_a_refused_call_leaves_no_file_open(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_a_mask_of_another_size_than_its_image_is_told(mask: tuple[int, int], wa
 async def test_what_a_mask_takes_to_decode_is_known_before(tmp_path: Path) -> None:
     operation = _registry.operation("stability/inpaint")
 
-    async def size(**given: object) -> int:
-        return await bytes_to_decode(operation, translate(operation, {"image": png(64, 64), **given}))
+    async def size(**fields: object) -> int:
+        return await bytes_to_decode(operation, translate(operation, {"image": png(64, 64), **fields}))
 
     path = tmp_path / "mask.png"
     path.write_bytes(png(64, 64))
@@ -139,11 +139,11 @@ def test_a_mask_is_measured_and_a_callers_open_file_stays_open(tmp_path: Path) -
     path = tmp_path / "mask.png"
     path.write_bytes(png(64, 64))
     operation = _registry.operation("stability/inpaint")
-    with path.open("rb") as opened:
-        for mask in (path, str(path), File.of(path), opened):
+    with path.open("rb") as file:
+        for mask in (path, str(path), File.of(path), file):
             translation = translate(operation, {"image": png(64, 64), "mask": mask, "prompt": "a"}, edit=True)
             asyncio.run(bytes_to_decode(operation, translation))
-        assert not opened.closed
+        assert not file.closed
     assert open_descriptors(path) == 0
 
 

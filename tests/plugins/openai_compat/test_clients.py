@@ -19,18 +19,18 @@ async def test_a_loop_has_one_client() -> None:
 
 
 def test_each_loop_has_its_own_and_ends_it() -> None:
-    held: list[impasto.Client] = []
+    clients: list[impasto.Client] = []
 
     async def call() -> None:
-        held.append(await client_of_this_loop())
-        await held[-1].warm("stability/sd3")
+        clients.append(await client_of_this_loop())
+        await clients[-1].warm("stability/sd3")
 
     for _ in range(3):
         asyncio.run(call())
-    assert len(set(held)) == 3
+    assert len(set(clients)) == 3
 
     async def closed() -> None:
-        for client in held:
+        for client in clients:
             with pytest.raises(impasto.ClientClosedError):
                 await client.run("stability/sd3", prompt="a")
 

@@ -11,19 +11,19 @@ from .test_translate import PICTURE, model
 
 def test_a_default_is_used_if_the_call_gives_none() -> None:
     defaults = {"strength": 0.7, "style_preset": "anime", "response_format": "url", "n": 2, "seed": 5}
-    given = {"prompt": "a", "image": PICTURE, "style_preset": None, "seed": 7}
-    translation = translate(model("sd3"), given, defaults=defaults, edit=True)
+    params = {"prompt": "a", "image": PICTURE, "style_preset": None, "seed": 7}
+    translation = translate(model("sd3"), params, defaults=defaults, edit=True)
     own = {"prompt": "a", "image": PICTURE, "strength": 0.7, "style_preset": "anime", "seed": 7}
     assert (translation.params, translation.problems, translation.warnings) == (own, (), ())
     assert (translation.n, translation.response_format) == (2, "url")
-    translation = translate(model("sd3"), given, defaults=defaults, extra_body={"strength": 0.2, "n": 1}, edit=True)
+    translation = translate(model("sd3"), params, defaults=defaults, extra_body={"strength": 0.2, "n": 1}, edit=True)
     assert (translation.params["strength"], translation.n) == (0.2, 1)
 
 
 def test_a_default_that_does_not_go_with_the_call_is_left_out() -> None:
     defaults = {"strength": 0.7, "aspect_ratio": "16:9"}
-    made = translate(model("sd3"), {"prompt": "a"}, defaults=defaults)
-    assert (made.params, made.problems) == ({"prompt": "a", "aspect_ratio": "16:9"}, ())
+    translation = translate(model("sd3"), {"prompt": "a"}, defaults=defaults)
+    assert (translation.params, translation.problems) == ({"prompt": "a", "aspect_ratio": "16:9"}, ())
     edited = translate(model("sd3"), {"prompt": "a", "image": PICTURE}, defaults=defaults)
     assert (edited.params, edited.problems) == ({"prompt": "a", "image": PICTURE, "strength": 0.7}, ())
     sized = translate(model("sd3"), {"prompt": "a", "size": "1024x1024"}, defaults=defaults)
@@ -52,10 +52,10 @@ def test_a_mode_that_does_not_go_with_the_call_is_left_out_with_what_belongs_to_
 
 
 def test_a_default_goes_by_its_fields_other_name() -> None:
-    made = translate(model("style-transfer"), {"image": PICTURE}, defaults={"fidelity": 0.3}, edit=True)
-    assert (made.params["composition_fidelity"], made.problems) == (0.3, ())
-    made = translate(model("style-transfer"), {"fidelity": 0.5, "image": PICTURE}, defaults={"fidelity": 0.3})
-    assert (made.params["composition_fidelity"], made.problems) == (0.5, ())
+    translation = translate(model("style-transfer"), {"image": PICTURE}, defaults={"fidelity": 0.3}, edit=True)
+    assert (translation.params["composition_fidelity"], translation.problems) == (0.3, ())
+    translation = translate(model("style-transfer"), {"fidelity": 0.5, "image": PICTURE}, defaults={"fidelity": 0.3})
+    assert (translation.params["composition_fidelity"], translation.problems) == (0.5, ())
 
 
 @pytest.mark.parametrize(

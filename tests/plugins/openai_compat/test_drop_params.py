@@ -12,7 +12,7 @@ from .test_translate import PICTURE, model, told
 
 
 def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None:
-    given = {
+    params = {
         "prompt": "a",
         "style": "natural",
         "quality": "hd",
@@ -20,7 +20,7 @@ def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None
         "nonsense": 1,
         "background": "transparent",
     }
-    translation = translate(model("sd3"), given, drop_params=True)
+    translation = translate(model("sd3"), params, drop_params=True)
     assert not translation.problems
     assert translation.params == {"prompt": "a"}
     assert [warning.split()[0] for warning in translation.warnings] == [
@@ -66,12 +66,12 @@ def test_drop_params_never_drops_them_however_they_are_spelt(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["API_BASE", "api-key", "baseURL", "Extra-Headers", "AWS_REGION_NAME"])
 async def test_the_functions_refuse_them_however_they_are_spelt(impasto_emulator: Emulator, word: str) -> None:
-    given: dict[str, Any] = {word: "x", "drop_params": True, "api_base": impasto_emulator.url, "api_key": "sk-x"}
+    params: dict[str, Any] = {word: "x", "drop_params": True, "api_base": impasto_emulator.url, "api_key": "sk-x"}
     with pytest.raises(impasto.InvalidRequest, match=word):
-        await impasto.aimage_generation("a", "stability/stable-image-core", **given)
+        await impasto.aimage_generation("a", "stability/stable-image-core", **params)
     with pytest.raises(impasto.InvalidRequest, match=word):
-        given = {"drop_params": True, "api_base": impasto_emulator.url, "api_key": "sk-x", "extra_body": {word: "x"}}
-        await impasto.aimage_generation("a", "stability/stable-image-core", **given)
+        params = {"drop_params": True, "api_base": impasto_emulator.url, "api_key": "sk-x", "extra_body": {word: "x"}}
+        await impasto.aimage_generation("a", "stability/stable-image-core", **params)
     assert not impasto_emulator.requests
 
 

@@ -91,8 +91,8 @@ def test_too_many_images_are_refused_with_the_number() -> None:
 
 
 def test_single_fields_are_filled_before_a_list() -> None:
-    made = translate(operation(Mixed), {"image": [b"1", b"2", b"3"]}, edit=True)
-    assert (made.params, made.problems) == ({"start": b"1", "others": [b"2", b"3"]}, ())
+    translation = translate(operation(Mixed), {"image": [b"1", b"2", b"3"]}, edit=True)
+    assert (translation.params, translation.problems) == ({"start": b"1", "others": [b"2", b"3"]}, ())
     assert translate(operation(Mixed), {"image": b"1"}, edit=True).params == {"start": b"1"}
 
 
@@ -109,18 +109,18 @@ def test_single_fields_are_filled_before_a_list() -> None:
     ],
 )
 def test_size_becomes_width_and_height_with_a_warning_unless_it_is_exact(size: str, width: int, height: int) -> None:
-    made = translate(operation(), {"prompt": "a", "size": size})
-    assert (made.params["width"], made.params["height"], made.problems) == (width, height, ())
+    translation = translate(operation(), {"prompt": "a", "size": size})
+    assert (translation.params["width"], translation.params["height"], translation.problems) == (width, height, ())
     exact = size == f"{width}x{height}"
     expected = () if exact else (f"size {size} became {width}x{height}, the nearest of this model's",)
-    assert made.warnings == expected
-    operation().request("acme/x", made.params)  # the model takes it
+    assert translation.warnings == expected
+    operation().request("acme/x", translation.params)  # the model takes it
 
 
 def test_the_number_of_pixels_is_a_limit_too() -> None:
     size = WidthHeight(minimum=64, maximum=4096, multiple=16, max_pixels=1024 * 1024)
-    made = translate(operation(size=size), {"prompt": "a", "size": "2048x1024"})
-    width, height = cast(int, made.params["width"]), cast(int, made.params["height"])
+    translation = translate(operation(size=size), {"prompt": "a", "size": "2048x1024"})
+    width, height = cast(int, translation.params["width"]), cast(int, translation.params["height"])
     assert (width * height <= 1024 * 1024, width % 16, height % 16) == (True, 0, 0)
     assert width / height == pytest.approx(2, rel=0.03)
 
@@ -149,24 +149,24 @@ def test_a_malformed_size_is_refused(size: object) -> None:
     ],
 )
 def test_a_model_with_a_list_of_sizes_gets_the_nearest(size: str, expected: str) -> None:
-    made = translate(SIZED, {"prompt": "a", "size": size})
-    assert (made.params["size"], made.problems) == (expected, ())
+    translation = translate(SIZED, {"prompt": "a", "size": size})
+    assert (translation.params["size"], translation.problems) == (expected, ())
     became = f"size {size} became {expected}, the nearest of this model's"
-    assert made.warnings == (() if size == expected else (became,))
+    assert translation.warnings == (() if size == expected else (became,))
 
 
 def test_a_field_called_size_without_a_declaration_takes_its_own_values_only() -> None:
-    made = translate(operation(Sized), {"prompt": "a", "size": "512x512"})
-    assert made.params["size"] == "512x512"
+    translation = translate(operation(Sized), {"prompt": "a", "size": "512x512"})
+    assert translation.params["size"] == "512x512"
     with pytest.raises(InvalidRequest, match="size: must be one of"):
-        check_request(operation(Sized), "acme/x", made)
+        check_request(operation(Sized), "acme/x", translation)
 
 
 def test_a_default_size_is_translated_as_a_calls_is() -> None:
     assert problems_of_defaults(SIZED, {"size": "512x512"}) == []
     assert translate(SIZED, {"prompt": "a"}, defaults={"size": "512x512"}).params["size"] == "1024x1024"
-    made = translate(operation(), {"prompt": "a", "width": 512}, defaults={"size": "1024x1024"})
-    assert (made.params, made.problems) == ({"text": "a", "width": 512}, ())
+    translation = translate(operation(), {"prompt": "a", "width": 512}, defaults={"size": "1024x1024"})
+    assert (translation.params, translation.problems) == ({"text": "a", "width": 512}, ())
 
 
 def test_a_default_of_a_nested_object_is_checked() -> None:
@@ -178,8 +178,8 @@ def test_a_default_of_a_nested_object_is_checked() -> None:
 
 
 def test_size_has_no_effect_on_a_model_that_declares_none() -> None:
-    made = translate(operation(size=None), {"prompt": "a", "size": "1024x1024"})
-    assert made.warnings == ("size 1024x1024 has no effect: this model takes no aspect_ratio",)
+    translation = translate(operation(size=None), {"prompt": "a", "size": "1024x1024"})
+    assert translation.warnings == ("size 1024x1024 has no effect: this model takes no aspect_ratio",)
 
 
 @attrs.frozen(kw_only=True)
@@ -190,13 +190,13 @@ class Encoded:
 
 
 def test_output_format_and_compression_fill_the_fields_that_name_them() -> None:
-    made = translate(operation(Encoded), {"prompt": "a", "output_format": "jpeg", "output_compression": 50})
-    assert (made.problems, made.warnings) == ((), ())
-    request, _ = check_request(operation(Encoded), "acme/x", made)
+    translation = translate(operation(Encoded), {"prompt": "a", "output_format": "jpeg", "output_compression": 50})
+    assert (translation.problems, translation.warnings) == ((), ())
+    request, _ = check_request(operation(Encoded), "acme/x", translation)
     assert request.params == Encoded(prompt="a", format="jpg", quality=50)
-    made = translate(operation(Encoded), {"prompt": "a", "output_format": "gif", "output_compression": 96})
+    translation = translate(operation(Encoded), {"prompt": "a", "output_format": "gif", "output_compression": 96})
     with pytest.raises(InvalidRequest) as caught:
-        check_request(operation(Encoded), "acme/x", made)
+        check_request(operation(Encoded), "acme/x", translation)
     assert dict(caught.value.problems) == {
         "output_format": "must be one of webp, jpg, png, not 'gif' (it is this model's format)",
         "output_compression": "must be a whole number from 1 to 95, not 96 (it is this model's quality)",

@@ -71,14 +71,14 @@ async def test_positional_calls_in_a_loop(wire: Recorder) -> None:
 
 async def test_none_everywhere_is_as_if_nothing_was_given(wire: Recorder) -> None:
     names = [p.name for p in inspect.signature(impasto.aimage_edit).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    given: dict[str, object] = {
+    params: dict[str, object] = {
         **dict.fromkeys(names),
         "image": PICTURE,
         "model": "stability/upscale-fast",
         "seed": None,
         "nonsense": None,
     }
-    response = await impasto.aimage_edit(**given)  # type: ignore[call-overload]  # each None is one of its types
+    response = await impasto.aimage_edit(**params)  # type: ignore[call-overload]  # each None is one of its types
     assert (wire.posts[0].fields, list(wire.posts[0].files)) == ({}, ["image"])
     assert response.warnings == []
 
@@ -124,21 +124,21 @@ async def test_everything_by_keyword(wire: Recorder) -> None:
 async def test_a_picture_in_any_form_arrives_byte_for_byte(form: str, wire: Recorder, tmp_path: Path) -> None:
     path = tmp_path / "a picture.png"
     path.write_bytes(PICTURE)
-    with path.open("rb") as opened:
+    with path.open("rb") as file:
         image: object = {
             "bytes": PICTURE,
             "bytearray": bytearray(PICTURE),
             "list": [PICTURE],
             "path": path,
             "text": str(path),
-            "file": opened,
+            "file": file,
             "BytesIO": io.BytesIO(PICTURE),
             "uri": "data:image/png;base64," + base64.b64encode(PICTURE).decode(),
             "pair": ("x.jpg", PICTURE),
             "triple": ("x.jpg", PICTURE, "image/jpeg"),
         }[form]
         await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[call-overload]  # one of many forms
-        assert not opened.closed
+        assert not file.closed
     [part] = wire.posts[0].files.values()
     assert (part.name, part.data, part.content_type) == ("image", PICTURE, "image/png")
 
@@ -162,8 +162,8 @@ async def test_closed_and_text_mode_files_are_refused(wire: Recorder, tmp_path: 
     with path.open("rb") as closed:
         pass
     with path.open(encoding="latin-1") as text:
-        for image, said in ((closed, "closed"), (text, "'rb'")):
-            with pytest.raises(InvalidRequest, match=said) as caught:
+        for image, message in ((closed, "closed"), (text, "'rb'")):
+            with pytest.raises(InvalidRequest, match=message) as caught:
                 await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[arg-type]
             assert refusal(caught.value) == ["image"]
     assert not wire.seen

@@ -55,10 +55,10 @@ async def test_an_endpoint_may_declare_what_it_returns(wire: Recorder, declared:
 
 
 async def test_images_that_did_not_come_encode_too(wire: Recorder) -> None:
-    def answer(seen: Seen) -> Answer | None:
-        if int(seen.fields["seed"]) == 2:
+    def answer(request: Seen) -> Answer | None:
+        if int(request.fields["seed"]) == 2:
             return in_json({"id": "1", "name": "content_moderation", "errors": ["flagged"]}, status=403)
-        return picture(seed=int(seen.fields["seed"]))
+        return picture(seed=int(request.fields["seed"]))
 
     wire.answer = answer
     response = await impasto.aimage_generation("a", MODEL, n=2, seed=1)
@@ -145,7 +145,7 @@ async def test_other_words_for_an_argument_are_taken(wire: Recorder, recorder: R
 
 
 @pytest.mark.parametrize(
-    ("word", "value", "said"),
+    ("word", "value", "message"),
     [
         ("extra_headers", {"x-a": "b"}, "headers can't be added"),
         ("headers", {"x-a": "b"}, "headers can't be added"),
@@ -164,14 +164,14 @@ async def test_other_words_for_an_argument_are_taken(wire: Recorder, recorder: R
 )
 @pytest.mark.parametrize("drop_params", [None, True])
 async def test_what_has_no_meaning_here_is_refused_by_name(
-    wire: Recorder, word: str, value: object, said: str, *, drop_params: bool | None
+    wire: Recorder, word: str, value: object, message: str, *, drop_params: bool | None
 ) -> None:
     arguments: dict[str, Any] = {word: value}
     with pytest.raises(InvalidRequest) as caught:
         await impasto.aimage_generation("a", MODEL, drop_params=drop_params, **arguments)
     (problem,) = caught.value.problems
     assert problem.field == word
-    assert said in problem.message
+    assert message in problem.message
     assert wire.seen == []
 
 

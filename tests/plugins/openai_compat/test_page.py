@@ -226,8 +226,8 @@ def test_a_generation_of_the_page(name: str, emulator: Emulator) -> None:
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_of_the_page(name: str, emulator: Emulator, folder: Path) -> None:
     call = EDITS[name]
-    with ExitStack() as opened:
-        files = {name: opened.enter_context(open(path, "rb")) for name, path in call.files.items()}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(open(path, "rb")) for name, path in call.files.items()}
         response = image_edit(model=call.model, **files, **call.arguments)  # type: ignore[call-overload]
         assert not any(file.closed for file in files.values())
     arrived(call, emulator)

@@ -81,10 +81,10 @@ async def test_repr_is_short_and_holds_no_picture(wire: Recorder) -> None:
 def failing(*calls: int) -> Callable[[Seen], Answer | None]:
     """Refuses the calls of these seeds."""
 
-    def answer(seen: Seen) -> Answer | None:
-        if int(seen.fields["seed"]) in calls:
+    def answer(request: Seen) -> Answer | None:
+        if int(request.fields["seed"]) in calls:
             return in_json({"id": "1", "name": "content_moderation", "errors": ["flagged"]}, status=403)
-        return picture(seed=int(seen.fields["seed"]))
+        return picture(seed=int(request.fields["seed"]))
 
     return answer
 
@@ -93,9 +93,9 @@ async def test_pictures_that_came_are_kept_beside_the_errors_of_others(wire: Rec
     wire.answer = failing(2)
     response = await impasto.aimage_generation("a", "stability/sd3", n=3, seed=1)
     assert [image.seed for image in response.data] == [1, 3]
-    [lost] = response.errors
-    assert lost.index == 1
-    assert isinstance(lost.error, impasto.ContentFiltered)
+    [failure] = response.errors
+    assert failure.index == 1
+    assert isinstance(failure.error, impasto.ContentFiltered)
     dumped = json.loads(json.dumps(response.model_dump()))
     assert (dumped["errors"][0]["index"], dumped["errors"][0]["type"]) == (1, "ContentFiltered")
     assert "ContentFiltered" in repr(response)
@@ -160,12 +160,12 @@ def test_what_a_call_cost_stands_beside_it() -> None:
 
 
 def test_an_image_that_did_not_come_names_the_job_that_runs_on() -> None:
-    lost: list[impasto.FailedArtifact] = []
+    failures: list[impasto.FailedArtifact] = []
     for id in ("job-1", None):
         error = impasto.ChargeUnknown("no")
         error.id = id
-        lost.append(impasto.FailedArtifact(index=len(lost), error=error))
-    response = made(errors=tuple(lost))
+        failures.append(impasto.FailedArtifact(index=len(failures), error=error))
+    response = made(errors=tuple(failures))
     dumped = response.model_dump()["errors"]
     assert dumped == [
         {"index": 0, "type": "ChargeUnknown", "message": "no", "billed": "unknown", "id": "job-1"},

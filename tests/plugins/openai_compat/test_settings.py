@@ -18,8 +18,8 @@ AWS: dict[str, object] = {
 
 
 def of(provider: str) -> Operation:
-    known = Registry().operation("stability/sd3")
-    return attrs.evolve(known, provider=Provider(name=provider, base_url="https://example.com"))
+    operation = Registry().operation("stability/sd3")
+    return attrs.evolve(operation, provider=Provider(name=provider, base_url="https://example.com"))
 
 
 @pytest.mark.parametrize("provider", ["stability", "acme"])

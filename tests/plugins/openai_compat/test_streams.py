@@ -68,8 +68,8 @@ async def test_partial_images_and_the_completed_one_are_openais_events(provider:
 
 async def test_an_edit_has_its_own_names(provider: Server) -> None:
     provider.posts = [stream(preview(0, kind="image_edit"), completed(kind="image_edit"))]
-    made = await impasto.aimage_edit(image=png(8, 8), stream=True, **to(provider, model="acme/retouch"))
-    assert [each.type async for each in made] == ["image_edit.partial_image", "image_edit.completed"]
+    response = await impasto.aimage_edit(image=png(8, 8), stream=True, **to(provider, model="acme/retouch"))
+    assert [each.type async for each in response] == ["image_edit.partial_image", "image_edit.completed"]
 
 
 @pytest.mark.usefixtures("loop")
@@ -80,12 +80,12 @@ async def test_the_blocking_function_returns_an_iterator(provider: Server) -> No
 
 @pytest.mark.usefixtures("loop")
 async def test_a_blocking_iterator_that_is_left_cancels_the_call(provider: Server) -> None:
-    gone = asyncio.Event()
+    leave = asyncio.Event()
 
-    async def answer(asked: Any, wire: Any) -> None:
+    async def answer(request: Any, wire: Any) -> None:
         await wire.send(HEAD + chunk(preview(0)))
         await wire.reader.read()
-        gone.set()
+        leave.set()
 
     def first() -> object:
         events = impasto.image_generation(**to(provider, stream=True))
@@ -95,7 +95,7 @@ async def test_a_blocking_iterator_that_is_left_cancels_the_call(provider: Serve
 
     provider.posts = [answer]
     assert await asyncio.to_thread(first) == "image_generation.partial_image"
-    await asyncio.wait_for(gone.wait(), 10)
+    await asyncio.wait_for(leave.wait(), 10)
     assert len(provider.paid) == 1
 
 
@@ -138,5 +138,5 @@ async def test_what_can_not_be_streamed_is_refused_by_name(
 @pytest.mark.parametrize("value", [False, None])
 async def test_without_stream_the_answer_is_whole(provider: Server, value: bool | None) -> None:
     provider.posts = [whole()]
-    made = await impasto.aimage_generation(**to(provider, stream=value))
-    assert base64.b64decode(made.data[0].b64_json or "") == FINAL
+    response = await impasto.aimage_generation(**to(provider, stream=value))
+    assert base64.b64decode(response.data[0].b64_json or "") == FINAL

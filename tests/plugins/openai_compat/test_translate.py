@@ -39,9 +39,9 @@ def test_n_is_a_whole_number_from_1_to_10(n: object) -> None:
     assert told(translated("sd3", n=n)) == ["n"]
 
 
-@pytest.mark.parametrize("given", ["file", "B64_JSON", "", 7, True, ["url"], b"url"])
-def test_response_format_is_one_of_two(given: object) -> None:
-    assert told(translated("sd3", response_format=given)) == ["response_format"]
+@pytest.mark.parametrize("value", ["file", "B64_JSON", "", 7, True, ["url"], b"url"])
+def test_response_format_is_one_of_two(value: object) -> None:
+    assert told(translated("sd3", response_format=value)) == ["response_format"]
 
 
 def test_response_format_passes() -> None:
@@ -158,8 +158,8 @@ def test_a_refusal_says_what_to_use_instead(name: str, word: str, instead: str) 
 @pytest.mark.parametrize("drop", [True, False])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_partial_images_have_no_effect_and_that_is_said(number: int, drop: bool, stream: bool | None) -> None:
-    given = {"prompt": "a", "partial_images": number, "stream": stream}
-    translation = translate(model("core"), given, drop_params=drop)
+    params = {"prompt": "a", "partial_images": number, "stream": stream}
+    translation = translate(model("core"), params, drop_params=drop)
     assert (translation.params, translation.problems) == ({"prompt": "a"}, ())
     assert [warning.split()[0] for warning in translation.warnings] == ["partial_images"]
 
@@ -253,9 +253,9 @@ def test_two_paths_in_a_tuple_are_two_pictures() -> None:
 
 
 def test_thousands_of_unknown_names_are_all_told_but_few_are_guessed_at() -> None:
-    given = {f"see{i}": i for i in range(15_000)}
-    problems = translate(model("sd3"), given).problems
-    assert [problem.field for problem in problems] == list(given)
+    params = {f"see{i}": i for i in range(15_000)}
+    problems = translate(model("sd3"), params).problems
+    assert [problem.field for problem in problems] == list(params)
     assert (
         sum(problem.message == f"unknown parameter {problem.field!r}" for problem in problems) == 15_000 - MAX_PROBLEMS
     )
@@ -296,8 +296,8 @@ def test_an_edit_needs_a_picture(name: str) -> None:
 
 
 def test_an_edit_may_name_its_picture_as_the_model_does() -> None:
-    given = {"init_image": PICTURE, "style_image": PICTURE}
-    assert not translate(model("style-transfer"), given, edit=True).problems
+    params = {"init_image": PICTURE, "style_image": PICTURE}
+    assert not translate(model("style-transfer"), params, edit=True).problems
 
 
 def test_fidelity_is_composition_fidelity_where_the_model_has_no_field_of_that_name() -> None:
@@ -340,16 +340,16 @@ def test_extra_body_never_overrides_an_argument(extra: object, names: list[str])
 
 
 def test_a_model_that_makes_no_pictures_is_refused() -> None:
-    for name, made in (("stable-audio-2/text-to-audio", "sounds"), ("stable-fast-3d", "3D models")):
-        with pytest.raises(InvalidRequest, match=f"model: makes {made}, and this call images"):
+    for name, result in (("stable-audio-2/text-to-audio", "sounds"), ("stable-fast-3d", "3D models")):
+        with pytest.raises(InvalidRequest, match=f"model: makes {result}, and this call images"):
             translate(model(name), {"prompt": "rain"})
     assert translate(model("stable-audio-2/text-to-audio"), {"prompt": "rain", "n": 2}, makes="audio").n == 2
 
 
 def test_a_long_name_is_shortened_wherever_it_is_told() -> None:
     long = "x" * 70
-    for given in ({long: 1}, {"extra_body": {long: 1}}):
-        extra = given.get("extra_body")
+    for params in ({long: 1}, {"extra_body": {long: 1}}):
+        extra = params.get("extra_body")
         problems = translate(model("sd3"), {"prompt": "a", long: 1}, extra_body=extra).problems
         assert {problem.field for problem in problems} == {long[:60]}
     many = {f"{long}{number}": 1 for number in range(MAX_PROBLEMS + 1)}
@@ -359,15 +359,15 @@ def test_a_long_name_is_shortened_wherever_it_is_told() -> None:
 
 
 def test_names_that_are_dropped_beyond_the_first_are_counted() -> None:
-    given = {f"see{number}": number for number in range(MAX_PROBLEMS + 5)}
-    translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
+    params = {f"see{number}": number for number in range(MAX_PROBLEMS + 5)}
+    translation = translate(model("core"), {"prompt": "a", **params}, drop_params=True)
     assert not translation.problems
     assert len(translation.warnings) == MAX_PROBLEMS + 1
     assert translation.warnings[-1] == "5 more unknown parameters were dropped"
-    given = {f"see{number}": number for number in range(MAX_PROBLEMS)}
-    translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
+    params = {f"see{number}": number for number in range(MAX_PROBLEMS)}
+    translation = translate(model("core"), {"prompt": "a", **params}, drop_params=True)
     assert len(translation.warnings) == MAX_PROBLEMS
-    translation = translate(model("core"), {"prompt": "a", **given, "api_key": "x", "see": 1}, drop_params=True)
+    translation = translate(model("core"), {"prompt": "a", **params, "api_key": "x", "see": 1}, drop_params=True)
     assert told(translation) == ["api_key"]
     assert translation.warnings[-1] == "1 more unknown parameters were dropped"
 

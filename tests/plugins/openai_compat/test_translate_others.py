@@ -32,8 +32,8 @@ ACME = Operation(
 
 
 def test_a_models_own_field_comes_before_openais_word_of_that_name() -> None:
-    given = {"prompt": "a", "quality": "hd", "size": "2K", "user": "é", "image": b"1", "mask": b"2"}
-    translation = translate(ACME, given)
+    params = {"prompt": "a", "quality": "hd", "size": "2K", "user": "é", "image": b"1", "mask": b"2"}
+    translation = translate(ACME, params)
     assert not translation.problems
     assert translation.params == {
         "prompt": "a", "quality": "hd", "size": "2K", "user": "é", "picture": b"1", "mask": b"2",

@@ -20,8 +20,8 @@ ENGINE = {"id": "sdxl", "name": "SDXL", "description": "XL", "type": "PICTURE"}
 
 
 async def test_each_call_is_a_get_with_the_key(client: impasto.Client, recorder: Recorder) -> None:
-    told = {"/v1/user/balance": {"credits": 12.5}, "/v1/user/account": OWNER, "/v1/engines/list": [ENGINE]}
-    recorder.answer = lambda seen: in_json(told[seen.path])
+    payload = {"/v1/user/balance": {"credits": 12.5}, "/v1/user/account": OWNER, "/v1/engines/list": [ENGINE]}
+    recorder.answer = lambda request: in_json(payload[request.path])
     assert isinstance(client.stability, impasto.StabilityAccount)
     balance = await client.stability.balance()
     assert (balance, balance.usd) == (Balance(credits=12.5), 0.125)
@@ -32,17 +32,17 @@ async def test_each_call_is_a_get_with_the_key(client: impasto.Client, recorder:
         profile_picture="https://example.com/a.png",
     )
     assert await client.stability.engines() == (Engine(**ENGINE),)
-    for seen in recorder.seen:
-        assert (seen.method, seen.body) == ("GET", b"")
-        assert (seen.header("authorization") or "").startswith("Bearer sk-")
-        assert seen.header("organization") is None
+    for request in recorder.seen:
+        assert (request.method, request.body) == ("GET", b"")
+        assert (request.header("authorization") or "").startswith("Bearer sk-")
+        assert request.header("organization") is None
 
 
 async def test_an_organization_can_be_named(client: impasto.Client, recorder: Recorder) -> None:
-    recorder.answer = lambda seen: in_json({"credits": 1} if "balance" in seen.path else [])
+    recorder.answer = lambda request: in_json({"credits": 1} if "balance" in request.path else [])
     assert (await client.stability.balance(organization="org-7")).credits == 1
     assert await client.stability.engines(organization="org-7") == ()
-    assert [seen.header("organization") for seen in recorder.seen] == ["org-7", "org-7"]
+    assert [request.header("organization") for request in recorder.seen] == ["org-7", "org-7"]
     for wrong in ("", "a\r\nx: y", "\xe9", "x" * 257, 7):
         with pytest.raises(InvalidRequest, match="organization"):
             await client.stability.balance(organization=wrong)  # type: ignore[arg-type]  # what the test is about

@@ -79,17 +79,17 @@ class Spooled(Call):
     folder: Path
 
     def spool(self, response: WireResponse) -> Any:
-        path, held = self.folder / "answer", list[bytes]()
+        path, holder = self.folder / "answer", list[bytes]()
 
         class Spool:
             def fits_in_memory(self, size: int) -> bool:
                 return False
 
             async def write(self, data: bytes) -> None:
-                held.append(data)
+                holder.append(data)
 
             async def finish(self) -> File:
-                await asyncio.to_thread(path.write_bytes, b"".join(held))
+                await asyncio.to_thread(path.write_bytes, b"".join(holder))
                 return await asyncio.to_thread(File.of, path)
 
         return Spool()

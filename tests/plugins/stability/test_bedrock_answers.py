@@ -25,7 +25,7 @@ async def client(recorder: Recorder) -> AsyncIterator[impasto.Client]:
 
 
 async def result(client: impasto.Client, recorder: Recorder, answer: Answer) -> impasto.Result:
-    recorder.answer = lambda seen: answer
+    recorder.answer = lambda request: answer
     return await client.run(MODEL, prompt="p")
 
 
@@ -41,13 +41,13 @@ async def error(client: impasto.Client, recorder: Recorder, answer: Answer) -> i
 
 
 async def test_an_image_has_its_seed_and_cost(client: impasto.Client, recorder: Recorder) -> None:
-    made = await result(client, recorder, pictured(seed=2130420379))
-    [artifact] = made.artifacts
+    outcome = await result(client, recorder, pictured(seed=2130420379))
+    [artifact] = outcome.artifacts
     assert (artifact.data, artifact.media_type, artifact.seed) == (PICTURE, "image/png", 2130420379)
     assert artifact.finish_reason is None
-    assert made.request_id == REQUEST_ID
-    assert made.cost is not None
-    assert (made.cost.usd, made.cost.credits, made.cost.as_of) == (0.04, None, "2026-11")
+    assert outcome.request_id == REQUEST_ID
+    assert outcome.cost is not None
+    assert (outcome.cost.usd, outcome.cost.credits, outcome.cost.as_of) == (0.04, None, "2026-11")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -96,9 +96,9 @@ async def test_an_image_that_only_a_json_parser_finds_is_delivered(
 async def test_all_images_of_an_answer_are_delivered(client: impasto.Client, recorder: Recorder) -> None:
     other = drawn("JPEG")
     images = [B64, base64.b64encode(other).decode()]
-    made = await result(client, recorder, told({"seeds": [7, 8], "finish_reasons": [None, None], "images": images}))
-    assert [(each.data, each.seed) for each in made.artifacts] == [(PICTURE, 7), (other, 8)]
-    assert made.errors == ()
+    outcome = await result(client, recorder, told({"seeds": [7, 8], "finish_reasons": [None, None], "images": images}))
+    assert [(each.data, each.seed) for each in outcome.artifacts] == [(PICTURE, 7), (other, 8)]
+    assert outcome.errors == ()
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ async def test_an_image_is_delivered_though_the_one_before_it_failed(
     client: impasto.Client, recorder: Recorder, image: object, reason: object, kind: object
 ) -> None:
     body = {"seeds": [7, 8], "finish_reasons": [reason, None], "images": [image, B64]}
-    made = await result(client, recorder, told(body))
-    assert [(each.data, each.seed) for each in made.artifacts] == [(PICTURE, 8)]
-    assert [(lost.index, type(lost.error)) for lost in made.errors] == ([(0, kind)] if kind else [])
+    outcome = await result(client, recorder, told(body))
+    assert [(each.data, each.seed) for each in outcome.artifacts] == [(PICTURE, 8)]
+    assert [(failure.index, type(failure.error)) for failure in outcome.errors] == ([(0, kind)] if kind else [])
 
 
 async def test_escaped_slashes_are_decoded(client: impasto.Client, recorder: Recorder) -> None:
@@ -187,7 +187,7 @@ async def test_an_inference_error_may_have_been_charged(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"", "is empty"),
         (b"{not json", "is invalid JSON"),
@@ -210,11 +210,11 @@ async def test_an_inference_error_may_have_been_charged(
     ],
 )
 async def test_a_complete_answer_without_a_usable_image_is_an_error_with_its_bytes(
-    client: impasto.Client, recorder: Recorder, body: bytes, said: str
+    client: impasto.Client, recorder: Recorder, body: bytes, message: str
 ) -> None:
     caught = await error(client, recorder, Answer(headers={"content-type": "application/json"}, body=body))
     assert type(caught) is impasto.UnusableResult
-    assert said in caught.message
+    assert message in caught.message
     assert (caught.billed, caught.raw) == ("yes", body)
     assert len(recorder.seen) == 1
 
@@ -344,11 +344,11 @@ async def test_a_200_with_html_may_have_been_charged(client: impasto.Client, rec
 
 
 async def test_a_message_that_is_json_itself_is_unwrapped(client: impasto.Client, recorder: Recorder) -> None:
-    said = "Invalid field 'text_prompts' in request. Available fields for control-sketch are: image, prompt"
-    caught = await error(client, recorder, failed("ValidationException", 400, json.dumps({"detail": said})))
+    message = "Invalid field 'text_prompts' in request. Available fields for control-sketch are: image, prompt"
+    caught = await error(client, recorder, failed("ValidationException", 400, json.dumps({"detail": message})))
     assert isinstance(caught, impasto.BadRequest)
-    assert caught.messages == (said,)
-    assert caught.message.endswith(said)
+    assert caught.messages == (message,)
+    assert caught.message.endswith(message)
 
 
 @pytest.mark.parametrize(
@@ -369,13 +369,13 @@ async def test_both_spellings_of_message_are_read(client: impasto.Client, record
 
 
 async def test_credentials_that_aws_repeats_are_not_shown(client: impasto.Client, recorder: Recorder) -> None:
-    said = f"The canonical string should have been x-amz-security-token:T0KEN {SECRET_KEY} {ACCESS_KEY}"
+    message = f"The canonical string should have been x-amz-security-token:T0KEN {SECRET_KEY} {ACCESS_KEY}"
     for code in ("InvalidSignatureException", "IncompleteSignature", "UnrecognizedClientException"):
-        caught = await error(client, recorder, failed(code, 403, said))
+        caught = await error(client, recorder, failed(code, 403, message))
         assert isinstance(caught, impasto.Unauthorized)
         for secret in ("T0KEN", SECRET_KEY, ACCESS_KEY):
             assert secret not in f"{caught!r} {caught} {caught.messages}"
-    caught = await error(client, recorder, failed("ValidationException", 400, said))
+    caught = await error(client, recorder, failed("ValidationException", 400, message))
     assert SECRET_KEY not in str(caught)
     assert ACCESS_KEY not in str(caught)
 

@@ -49,15 +49,15 @@ def requests(operation: Operation) -> list[dict[str, object]]:
     return [from_text | {"mode": "text-to-image"}, to_image]
 
 
-def written(seen: Seen, recorder: Recorder) -> str:
+def written(request: Seen, recorder: Recorder) -> str:
     """A request as text, pictures by their size."""
-    lines = [f"{seen.method} {seen.path}"]
-    for name, value in seen.headers:
-        shown = re.sub(r"Signature=[0-9a-f]{64}", "Signature=SIGNATURE", value)
-        shown = re.sub(r"\b[0-9]{8}(T[0-9]{6}Z)?\b", "DATE", shown).replace(ACCESS_KEY, "ACCESSKEY")
-        shown = shown.replace(SESSION_TOKEN, "TOKEN")
-        lines.append(f"{name}: {shown.replace(recorder.url.removeprefix('http://'), 'HOST')}")
-    body = seen.body.decode()
+    lines = [f"{request.method} {request.path}"]
+    for name, value in request.headers:
+        text = re.sub(r"Signature=[0-9a-f]{64}", "Signature=SIGNATURE", value)
+        text = re.sub(r"\b[0-9]{8}(T[0-9]{6}Z)?\b", "DATE", text).replace(ACCESS_KEY, "ACCESSKEY")
+        text = text.replace(SESSION_TOKEN, "TOKEN")
+        lines.append(f"{name}: {text.replace(recorder.url.removeprefix('http://'), 'HOST')}")
+    body = request.body.decode()
     for name, value in json.loads(body).items():
         if isinstance(VALUES[name], bytes):
             body = body.replace(value, f"<base64 of {len(base64.b64decode(value, validate=True))} bytes>")
@@ -72,12 +72,12 @@ def path_of(operation: Operation) -> Path:
 async def test_the_whole_request_is_as_it_was_reviewed(
     recorder: Recorder, operation: Operation, request: pytest.FixtureRequest
 ) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda received: pictured()
     async with impasto.Client(**KEYS, aws_session_token=SESSION_TOKEN, bedrock_endpoint=recorder.url) as client:
         for arguments in requests(operation):
             await client.invoke(operation.id, arguments, user="user-7")
             assert json.loads(recorder.seen[-1].body).keys() == in_body(operation, arguments).keys()
-    now = "\n".join([operation_text(operation), *(written(seen, recorder) for seen in recorder.seen)])
+    now = "\n".join([operation_text(operation), *(written(received, recorder) for received in recorder.seen)])
     path = path_of(operation)
     if request.config.getoption("--update-golden"):
         path.write_text(now)

@@ -86,10 +86,10 @@ def test_commands_refuse_a_damaged_file(environment: dict[str, str], tmp_path: P
         ["audio", "stability/stable-audio-3/audio-to-audio", "a choir", "--audio", "cut.wav"],
         ["model3d", "stability/stable-fast-3d", "cut.png"],
     ):
-        ended = CliRunner().invoke(main, words, env={**environment, "STABILITY_API_BASE": "http://127.0.0.1:1"})
-        assert ended.exit_code == 2, ended.output
-        assert "incomplete" in ended.stderr
-        assert "Nothing was sent." in ended.stderr
+        result = CliRunner().invoke(main, words, env={**environment, "STABILITY_API_BASE": "http://127.0.0.1:1"})
+        assert result.exit_code == 2, result.output
+        assert "incomplete" in result.stderr
+        assert "Nothing was sent." in result.stderr
 
 
 def test_a_batch_refuses_a_damaged_file_before_it_starts(environment: dict[str, str], tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_a_batch_refuses_a_damaged_file_before_it_starts(environment: dict[str, 
     row = {"id": "x", "model": "stability/erase", "image": "cut.png"}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     words = ["batch", "run", "rows.jsonl", "--out", "out"]
-    ended = CliRunner().invoke(main, words, env={**environment, "STABILITY_API_BASE": "http://127.0.0.1:1"})
-    assert ended.exit_code == 2, ended.output
-    assert "image: " in ended.stderr
-    assert "incomplete or damaged PNG" in ended.stderr
+    result = CliRunner().invoke(main, words, env={**environment, "STABILITY_API_BASE": "http://127.0.0.1:1"})
+    assert result.exit_code == 2, result.output
+    assert "image: " in result.stderr
+    assert "incomplete or damaged PNG" in result.stderr
 
 
 async def test_a_large_image_in_memory_is_checked_in_a_thread(client: impasto.Client, recorder: Recorder) -> None:

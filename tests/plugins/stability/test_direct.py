@@ -86,7 +86,7 @@ def test_a_pages_429_pauses_the_key_as_the_vendors_own_would(headers: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("response", "said"),
+    ("response", "message"),
     [
         (answer([1]), "is JSON, but not an object"),
         (answer(b"{"), "is invalid JSON"),
@@ -100,8 +100,8 @@ def test_a_pages_429_pauses_the_key_as_the_vendors_own_would(headers: dict[str, 
         (answer(b"GIF89a", kind="image/png"), "has no valid image"),
     ],
 )
-def test_an_unusable_answer_is_an_error_with_its_reason_and_bytes(response: WireResponse, said: str) -> None:
-    with pytest.raises(UnusableResult, match=f"the answer {said}; it was charged") as caught:
+def test_an_unusable_answer_is_an_error_with_its_reason_and_bytes(response: WireResponse, message: str) -> None:
+    with pytest.raises(UnusableResult, match=f"the answer {message}; it was charged") as caught:
         CORE.dialect.normalize_response(CORE, request(), response)
     assert (caught.value.raw, caught.value.billed) == (response.body, "yes")
 
@@ -135,8 +135,8 @@ def test_a_poll_answer_without_an_id_keeps_the_job() -> None:
     ],
 )
 def test_an_image_with_an_invalid_seed_is_delivered(arguments: object, seed: int | None) -> None:
-    made = {"image": b64encode(IMAGE).decode(), "seed": arguments, "finish_reason": "SUCCESS"}
-    result = CORE.dialect.normalize_response(CORE, request(), answer(made))
+    results = {"image": b64encode(IMAGE).decode(), "seed": arguments, "finish_reason": "SUCCESS"}
+    result = CORE.dialect.normalize_response(CORE, request(), answer(results))
     assert isinstance(result, Result)
     assert (result.artifacts[0].seed, result.artifacts[0].finish_reason) == (seed, "SUCCESS")
 

@@ -96,17 +96,17 @@ def requests(operation: Operation) -> list[dict[str, object]]:
     return [from_text | {"mode": "text-to-image"}, to_image]
 
 
-def written(seen: Seen, recorder: Recorder) -> str:
+def written(request: Seen, recorder: Recorder) -> str:
     """A request as text, files by their size."""
-    lines = [f"{seen.method} {seen.path}"]
-    boundary = seen.boundary if seen.body else "none"
-    for name, value in seen.headers:
-        shown = value.replace(boundary, "BOUNDARY").replace(KEY, "KEY")
-        lines.append(f"{name}: {shown.replace(recorder.url.removeprefix('http://'), 'HOST')}")
+    lines = [f"{request.method} {request.path}"]
+    boundary = request.boundary if request.body else "none"
+    for name, value in request.headers:
+        output = value.replace(boundary, "BOUNDARY").replace(KEY, "KEY")
+        lines.append(f"{name}: {output.replace(recorder.url.removeprefix('http://'), 'HOST')}")
     lines.append("")
-    if seen.body:
-        text = seen.body
-        for part in seen.files.values():
+    if request.body:
+        text = request.body
+        for part in request.files.values():
             text = text.replace(part.data, f"<{len(part.data)} bytes>".encode())
         lines.append(text.decode().replace(boundary, "BOUNDARY").replace("\r\n", "\n"))
     return "\n".join(lines)
@@ -127,7 +127,7 @@ async def test_the_whole_request_is_as_it_was_reviewed(
         expected = on_the_wire(operation, arguments)
         assert {*post.fields, *post.files} == set(expected)
         assert all(part.data == expected[name] for name, part in post.files.items())
-    now = "\n".join([operation_text(operation), *(written(seen, recorder) for seen in recorder.seen)])
+    now = "\n".join([operation_text(operation), *(written(received, recorder) for received in recorder.seen)])
     path = path_of(operation)
     if request.config.getoption("--update-golden"):
         path.write_text(now)

@@ -22,8 +22,8 @@ async def test_audio_comes_as_bytes_and_in_json(
     client: impasto.Client, recorder: Recorder, data: bytes, kind: str
 ) -> None:
     headers = {"content-type": kind, "seed": "5", "finish-reason": "SUCCESS"}
-    told = {"audio": b64encode(data).decode(), "seed": 5, "finish_reason": "SUCCESS"}
-    in_words = in_json(told)
+    payload = {"audio": b64encode(data).decode(), "seed": 5, "finish_reason": "SUCCESS"}
+    in_words = in_json(payload)
     in_words.headers["content-type"] = f"application/json; type={kind}"
     for answer in (Answer(headers=headers, body=data), in_words):
         recorder.answer = lambda _, answer=answer: answer
@@ -92,8 +92,8 @@ async def test_an_audio_job_is_polled_and_can_be_resumed(client: impasto.Client,
 
 
 async def test_a_refusal_is_reported_and_costs_nothing(client: impasto.Client, recorder: Recorder) -> None:
-    told = {"id": "1", "name": "copyrighted_content", "errors": ["audio: is someone's"]}
-    recorder.answer = lambda _: in_json(told, status=422)
+    payload = {"id": "1", "name": "copyrighted_content", "errors": ["audio: is someone's"]}
+    recorder.answer = lambda _: in_json(payload, status=422)
     with pytest.raises(impasto.Unprocessable, match="copyrighted_content") as caught:
         await client.run("stability/stable-audio-2.5/audio-to-audio", prompt="rain", audio=wav(7))
     assert caught.value.billed == "no"

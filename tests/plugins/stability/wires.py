@@ -107,7 +107,7 @@ class BedrockWire(Wire):
 
     @staticmethod
     def connect(recorder: Recorder) -> impasto.Client:
-        recorder.answer = lambda seen: pictured()
+        recorder.answer = lambda request: pictured()
         return impasto.Client(**KEYS, bedrock_endpoint=recorder.url, timeout=30)
 
     def check(self, operation: Operation, arguments: dict[str, Any], post: Seen) -> None:

@@ -60,14 +60,14 @@ async def test_an_identity_is_searched_unless_its_settings_are_complete(
 
 
 async def test_running_work_is_shared_and_finished_work_starts_again() -> None:
-    begun, go = 0, asyncio.Event()
+    start, go = 0, asyncio.Event()
     loop = asyncio.get_running_loop()
 
     async def work() -> int:
-        nonlocal begun
-        begun += 1
+        nonlocal start
+        start += 1
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(go.wait(), loop))
-        return begun
+        return start
 
     once = Once(work)
     asking = [asyncio.create_task(once()) for _ in range(3)]

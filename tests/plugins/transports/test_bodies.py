@@ -130,15 +130,15 @@ async def test_a_body_in_memory_is_sent_in_pieces_of_a_mebibyte() -> None:
 
 @pytest.mark.parametrize("make", [lambda wire: JSONBody.of(wire).encode(), lambda wire: make_form(wire, ExitStack())])
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [(FileNotFoundError(2, "No such file or directory"), "No such file"), (ValueError("'f' changed"), "'f' changed")],
 )
-def test_a_file_that_can_not_be_read_again_is_named(make: Any, error: Exception, said: str) -> None:
+def test_a_file_that_can_not_be_read_again_is_named(make: Any, error: Exception, message: str) -> None:
     def opener() -> BinaryIO:
         raise error
 
     file = File(label="f", size=1, media_type="image/png", opener=opener)
-    with pytest.raises(InvalidRequest, match=f"image: can't be read again: {said}"):
+    with pytest.raises(InvalidRequest, match=f"image: can't be read again: {message}"):
         make(WireRequest(target="/", files=[("image", file)]))
 
 

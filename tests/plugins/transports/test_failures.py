@@ -48,11 +48,13 @@ def call(*, sent: bool) -> Call:
     return cast(Call, SimpleNamespace(sent=sent))
 
 
-@pytest.mark.parametrize(("error", "said", "retryable"), FAILURES, ids=[type(error).__name__ for error, *_ in FAILURES])
-def test_a_failure_before_the_request_was_sent_is_free(error: Exception, said: str, retryable: bool) -> None:
+@pytest.mark.parametrize(
+    ("error", "message", "retryable"), FAILURES, ids=[type(error).__name__ for error, *_ in FAILURES]
+)
+def test_a_failure_before_the_request_was_sent_is_free(error: Exception, message: str, retryable: bool) -> None:
     failure = https._failure(error, call(sent=False), True, None)
     assert isinstance(failure, NotSent)
-    assert said in failure.message
+    assert message in failure.message
     assert (failure.retryable, failure.billed, "secret" in failure.message) == (retryable, "no", False)
 
 

@@ -33,14 +33,14 @@ async def test_readers_are_closed_if_opening_is_cancelled(tmp_path: Path, times:
     path = tmp_path / "in.png"
     await asyncio.to_thread(path.write_bytes, png(96, 96))
     file = await asyncio.to_thread(File.of, path)
-    opened = []
+    opens = []
 
     may_open = threading.Event()
 
     def note() -> BinaryIO:
         may_open.wait(5)
-        opened.append(file.open())
-        return opened[-1]
+        opens.append(file.open())
+        return opens[-1]
 
     noted = File(label="in.png", size=file.size, media_type=file.media_type, opener=note, on_disk=True)
     with ExitStack() as files:
@@ -52,8 +52,8 @@ async def test_readers_are_closed_if_opening_is_cancelled(tmp_path: Path, times:
         may_open.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        assert len(opened) == 1
-    assert opened[0].closed
+        assert len(opens) == 1
+    assert opens[0].closed
 
 
 class _Writes(AbstractStreamWriter):

@@ -27,14 +27,14 @@ Events = list[str]
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     """What happened, in order: ``left`` is ours, ``headers sent`` is aiohttp's own trace of the same session."""
-    seen: Events = []
+    records: Events = []
     session = aiohttp.ClientSession
 
     def traced(**settings: Any) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
 
         async def sent(*_: object) -> None:
-            seen.append("headers sent")
+            records.append("headers sent")
 
         trace.on_request_headers_sent.append(sent)
         return session(**settings, trace_configs=[trace])
@@ -42,12 +42,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     left = impasto.Call.mark_headers_sent
 
     def noted(call: impasto.Call) -> None:
-        seen.append("left")
+        records.append("left")
         left(call)
 
     monkeypatch.setattr("impasto_plugins.transports.https.aiohttp.ClientSession", traced)
     monkeypatch.setattr(impasto.Call, "mark_headers_sent", noted)
-    return seen
+    return records
 
 
 async def outcome(base: str, **settings: Any) -> impasto.ImpastoError | impasto.Result:

@@ -59,14 +59,14 @@ def remove(path: Path) -> None:
 
 def nuls(share: float) -> None:
     data = LAYOUT.ledger.read_bytes()
-    kept = int(len(data) * (1 - share))
-    LAYOUT.ledger.write_bytes(data[:kept] + bytes(len(data) - kept))
+    remaining = int(len(data) * (1 - share))
+    LAYOUT.ledger.write_bytes(data[:remaining] + bytes(len(data) - remaining))
 
 
 def without_tail(number: int) -> None:
     """Cut whole rows off."""
-    kept = LAYOUT.ledger.read_bytes().splitlines(keepends=True)[:-number]
-    LAYOUT.ledger.write_bytes(b"".join(kept))
+    remaining = LAYOUT.ledger.read_bytes().splitlines(keepends=True)[:-number]
+    LAYOUT.ledger.write_bytes(b"".join(remaining))
 
 
 def doubled_tail() -> None:
@@ -132,9 +132,9 @@ def test_a_ledger_that_is_missing_cut_or_damaged_stops_the_run_with_advice(
     batch: Run, impasto_emulator: Emulator, damage: Callable[[], object]
 ) -> None:
     damage()
-    said = stops(batch, impasto_emulator)
-    assert "it is unknown which images were paid for, and nothing was sent" in said
-    assert "Traceback" not in said
+    message = stops(batch, impasto_emulator)
+    assert "it is unknown which images were paid for, and nothing was sent" in message
+    assert "Traceback" not in message
 
 
 BEYOND_THE_MARK = {
@@ -168,8 +168,8 @@ def test_images_tell_of_charges_if_everything_else_is_gone(
     for path in list(OUT.iterdir()):
         if path.suffix != ".png" and path.is_file():
             path.unlink()
-    said = stops(batch, impasto_emulator, "--names", template)
-    assert "which rows of the manifest ask for" in said
+    message = stops(batch, impasto_emulator, "--names", template)
+    assert "which rows of the manifest ask for" in message
 
 
 @pytest.mark.usefixtures("stopped")
@@ -238,8 +238,8 @@ def test_an_older_copy_that_was_put_back(
     Path("old").rename(source)
     if not mark:
         LAYOUT.high_water.unlink()
-    said = stops(batch, impasto_emulator)
-    assert ("it was cut or removed, or is an older copy" if mark else "is an older copy: results.jsonl") in said
+    message = stops(batch, impasto_emulator)
+    assert ("it was cut or removed, or is an older copy" if mark else "is an older copy: results.jsonl") in message
     assert len(charged(impasto_emulator)) == 5
 
 
@@ -277,9 +277,9 @@ def test_start_over_pays_again_and_throws_nothing_away(batch: Run, impasto_emula
     again = batch(*RUN, "--start-over")  # the same command goes on
     assert "--start-over has no effect" in again.stderr
     assert len(charged(impasto_emulator)) == 5 + 9
-    named = {picture["path"] for line in lines(OUT / "results.jsonl") for picture in line["response"]["body"]["data"]}  # type: ignore[index]
-    assert len(named) == 9
-    assert not named & {path.name for path in before}
+    names = {picture["path"] for line in lines(OUT / "results.jsonl") for picture in line["response"]["body"]["data"]}  # type: ignore[index]
+    assert len(names) == 9
+    assert not names & {path.name for path in before}
     assert batch(*RUN).stderr == ""
 
 
@@ -370,7 +370,7 @@ def test_whatever_happens_to_its_bytes_nothing_is_paid_for_twice(batch: Run, imp
     shutil.copytree(OUT, "before")
     paid = set(charged(impasto_emulator))
     states = {each["id"]: each["row"] for each in told(OUT) if "id" in each}
-    chance, ended = random.Random(12), {0: 0, 1: 0, 2: 0}
+    chance, counts = random.Random(12), {0: 0, 1: 0, 2: 0}
     for _ in range(60):
         remove(OUT)
         shutil.copytree("before", OUT)
@@ -379,7 +379,7 @@ def test_whatever_happens_to_its_bytes_nothing_is_paid_for_twice(batch: Run, imp
         new = charged(impasto_emulator, since)
         assert not paid & set(new), f"{kind}: paid for again"
         assert len(new) == len(set(new)), kind
-        ended[done.exit_code] += 1
+        counts[done.exit_code] += 1
         if done.exit_code == 2:
             assert "--start-over" in done.stderr, kind
             assert not new, kind
@@ -387,4 +387,4 @@ def test_whatever_happens_to_its_bytes_nothing_is_paid_for_twice(batch: Run, imp
             now = {each["id"]: each["row"] for _, each in rows(LAYOUT.ledger, ReadPosition()) if "id" in each}
             assert len(now) == 10, kind
             assert all(now[id] == state for id, state in states.items() if state == "done"), kind
-    assert min(ended[1], ended[2]) > 2, "some of it can be gone on from, and some can't"
+    assert min(counts[1], counts[2]) > 2, "some of it can be gone on from, and some can't"

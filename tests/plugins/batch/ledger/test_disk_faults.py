@@ -45,11 +45,11 @@ class Faulty(Disk):
         self.calls = 0
         call = getattr(Disk, name)
 
-        def failing(*given: Any) -> Any:
+        def failing(*args: Any) -> Any:
             self.calls += 1
             if self.calls >= first:
                 raise OSError(number, os.strerror(number))
-            return call(self, *given)
+            return call(self, *args)
 
         setattr(self, name, failing)
 
@@ -91,14 +91,14 @@ def test_f46_the_last_rows_of_a_full_disk_have_the_ballast(
     class Full(Disk):
         """Has no room for rows until the ballast is given up."""
 
-        gone = False
+        is_given_up = False
 
         def remove(self, path: Path) -> None:
-            self.gone = self.gone or path.name == "ballast"
+            self.is_given_up = self.is_given_up or path.name == "ballast"
             super().remove(path)
 
         def write(self, descriptor: int, data: bytes | memoryview) -> int:
-            if b'"done"' in bytes(data[:40]) and not self.gone:
+            if b'"done"' in bytes(data[:40]) and not self.is_given_up:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(descriptor, data)
 
@@ -122,22 +122,22 @@ def test_f47_a_call_that_fails_stops_the_run_and_loses_nothing(
     assert broken.exit_code in (1, 2), "each of these calls is made as often as that"
     assert os.strerror(number) in broken.output
     charged = {charge.seed for charge in impasto_emulator.charges}
-    spared = [line for line in broken.stderr.splitlines() if "it is saved in" in line]
+    lines = [line for line in broken.stderr.splitlines() if "it is saved in" in line]
     again = batch("run", "manifest.jsonl", "--out", "out")
     rows = told(Path("out"))
     last = {row["id"]: row["row"] for row in rows if "id" in row}
     assert set(last.values()) <= {"done", "ambiguous"}
     assert len(impasto_emulator.charges) == len({charge.seed for charge in impasto_emulator.charges}), "none twice"
-    lost = [id for id, kind in last.items() if kind == "ambiguous"]
-    assert len(lost) <= 2, "no more than were in flight"
+    failures = [id for id, kind in last.items() if kind == "ambiguous"]
+    assert len(failures) <= 2, "no more than were in flight"
     assert len(last) == 6
     assert charged <= {charge.seed for charge in impasto_emulator.charges}
-    for line in spared:  # it was kept outside, for its owner
+    for line in lines:  # it was kept outside, for its owner
         path = Path(line.rpartition("it is saved in '")[2].rstrip("'"))
         assert path.read_bytes().startswith(b"\x89PNG")
         path.unlink()
         path.parent.rmdir()
-    assert again.exit_code == (1 if lost else 0)
+    assert again.exit_code == (1 if failures else 0)
 
 
 def test_f47_files_that_may_not_grow(manifest: Write, environment: dict[str, str], impasto_emulator: Emulator) -> None:

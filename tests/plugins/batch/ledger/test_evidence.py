@@ -57,9 +57,9 @@ def test_results_that_were_changed_are_read_up_to_a_few_unknown_images(
     (line,) = path.read_text().splitlines()
     others = [json.dumps({**json.loads(line), "custom_id": f"other-{number}"}) for number in range(9)]
     path.write_text("\n".join([line, *others, "{", "[]"]))
-    said = stops(batch, impasto_emulator)
-    assert "results.jsonl or errors.jsonl name 'other-0', 'other-1', 'other-2': it is" in said
-    assert "other-3" not in said
+    message = stops(batch, impasto_emulator)
+    assert "results.jsonl or errors.jsonl name 'other-0', 'other-1', 'other-2': it is" in message
+    assert "other-3" not in message
     assert set(read) == {"results.jsonl"}, "the other was not changed, and there is enough to say"
 
 
@@ -172,14 +172,16 @@ def test_a_deleted_image_and_new_rows_go_on(batch: Run, manifest: Write, impasto
 
 
 @pytest.mark.parametrize(
-    ("also", "said"),
+    ("also", "message"),
     [
         ((), "it was cut or removed"),
         ((".impasto-mark",), "is missing, and earlier runs left 'errors.jsonl', 'results.jsonl'"),
         ((".impasto-mark", "results.jsonl", "errors.jsonl"), "it has no ledger (.impasto/ledger.jsonl)"),
     ],
 )
-def test_status_names_the_ledger_that_is_missing(batch: Run, manifest: Write, also: tuple[str, ...], said: str) -> None:
+def test_status_names_the_ledger_that_is_missing(
+    batch: Run, manifest: Write, also: tuple[str, ...], message: str
+) -> None:
     manifest(*many(2))
     assert batch(*RUN, "--no-report").exit_code == 0
     for name in (".impasto", *also):
@@ -187,7 +189,7 @@ def test_status_names_the_ledger_that_is_missing(batch: Run, manifest: Write, al
     for words in (("status", "out"), ("report", "out")):
         done = batch(*words)
         assert done.exit_code == 2
-        assert said in done.stderr
+        assert message in done.stderr
         assert "put" in done.stderr.lower(), "and what to do"
 
 

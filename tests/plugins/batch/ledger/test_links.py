@@ -83,12 +83,12 @@ def test_the_folder_itself_may_be_a_link(batch: Run, manifest: Write, impasto_em
 def test_a_link_that_is_put_there_during_the_run_is_not_followed(
     batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    laid = LedgerRecorder._stage
+    stage = LedgerRecorder._stage
 
     def planting(self: LedgerRecorder, unit: ImageTask, outcome: Outcome) -> WriteSteps[Row]:
         if not (OUT / MODEL).is_symlink():
             to_a_folder(OUT / MODEL)
-        return (yield from laid(self, unit, outcome))
+        return (yield from stage(self, unit, outcome))
 
     monkeypatch.setattr(LedgerRecorder, "_stage", planting)
     manifest(*many(1))

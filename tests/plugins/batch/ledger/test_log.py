@@ -16,12 +16,12 @@ from tests.descriptors import open_descriptors
 ROWS = [{"row": "intent", "id": f"id-{number}", "index": 0, "text": "é\u2028\n" * number} for number in range(4)]
 
 
-def written(path: Path, *given: dict[str, object]) -> bytes:
+def written(path: Path, *args: dict[str, object]) -> bytes:
     ledger = Ledger(path, Disk())
     read = ReadPosition()
     list(rows(path, read))
     ledger.open(read)
-    for row in given:
+    for row in args:
         ledger.append(row)
     ledger.sync()
     ledger.close()

@@ -70,8 +70,8 @@ def test_ids_whose_digests_begin_alike_keep_both_images(
 def test_what_came_instead_of_images_whose_ids_look_alike_is_all_kept(batch: Run, manifest: Write) -> None:
     manifest(*(row(id, prompt="a [content_filtered]", seed=number) for number, id in enumerate(COLLIDING, 1)))
     assert batch(*RUN).exit_code == 1
-    kept = [path for line in lines(OUT / "errors.jsonl") for path in line["error"]["kept"]]  # type: ignore[index]
-    assert len({*kept}) == len(kept) == len(list((OUT / "kept").iterdir())) == 2
+    saved_path = [path for line in lines(OUT / "errors.jsonl") for path in line["error"]["kept"]]  # type: ignore[index]
+    assert len({*saved_path}) == len(saved_path) == len(list((OUT / "kept").iterdir())) == 2
 
 
 @pytest.mark.parametrize("names", ["{id}", "{model}/{id}", "{id}/{seed}", "all/{seed}", "x{id}.", "com{seed}"])
@@ -161,11 +161,11 @@ def test_a_staged_image_that_was_changed_is_not_published(
     batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The digest in the ledger is that of the file, or there is no such row."""
-    placed = publication.publish
+    publish_file = publication.publish
 
     def changing(folder: Workspace, staged: Path, row: Row) -> WriteSteps[Path]:
         staged.write_bytes(staged.read_bytes()[:-1] + b"\0")
-        return (yield from placed(folder, staged, row))
+        return (yield from publish_file(folder, staged, row))
 
     manifest(*many(1))
     with monkeypatch.context() as patch:

@@ -52,13 +52,13 @@ class Mortal(Volatile):
             setattr(self, name, self._mortal(getattr(Volatile, name), is_write=name == "write"))
 
     def _mortal(self, call: Any, *, is_write: bool) -> Any:
-        def mortal(*given: Any) -> Any:
+        def mortal(*args: Any) -> Any:
             self.left -= 1
             if self.left == 0 and is_write:
-                call(self, given[0], bytes(given[1])[: len(given[1]) // 2])
+                call(self, args[0], bytes(args[1])[: len(args[1]) // 2])
             if self.left <= 0:
                 raise OSError(errno.EIO, "the process is dead")
-            return call(self, *given)
+            return call(self, *args)
 
         return mortal
 
@@ -210,8 +210,8 @@ class Crashes(RuleBasedStateMachine):
                 data = (self.root / "out" / row["path"]).read_bytes()
                 assert hashlib.sha256(data).hexdigest() == row["sha256"], id
                 assert data == picture_of(id), "none was taken for whole that was not"
-            for kept in row.get("kept", ()):
-                data = (self.root / "out" / kept).read_bytes()
+            for path in row.get("kept", ()):
+                data = (self.root / "out" / path).read_bytes()
                 assert data == LOST or row["code"] == "charge_unknown"
                 assert data.strip(b"\0"), "nothing is kept of nothing"
         assert self.sent <= last.keys(), "what was asked for is known"

@@ -15,7 +15,7 @@ from impasto_plugins.batch.manifest.records import UnreadableLine
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"id": ', "is invalid JSON"),
         ("{}}", "has text after its JSON object"),
@@ -38,10 +38,10 @@ from impasto_plugins.batch.manifest.records import UnreadableLine
         ('{"a":' * 100_000, "is nested too deeply"),
     ],
 )
-def test_b50_a_line_that_is_none(line: str, said: str) -> None:
+def test_b50_a_line_that_is_none(line: str, message: str) -> None:
     found = parse_line(line.encode())
     assert isinstance(found, UnreadableLine)
-    assert said in found.reason
+    assert message in found.reason
     assert len(found.reason) < 200
 
 
@@ -68,7 +68,7 @@ def test_every_sound_object_is_read(value: dict[str, object], ascii: bool, inden
 
 
 def read(path: Path) -> list[tuple[int, object]]:
-    return [(number, given) for number, given, _ in Manifest(path, Registry().operation).rows()]
+    return [(number, value) for number, value, _ in Manifest(path, Registry().operation).rows()]
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])

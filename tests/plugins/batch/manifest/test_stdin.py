@@ -19,8 +19,8 @@ from tests.images import png
 from tests.plugins.batch.conftest import codes, lines, many, row
 
 
-def text(*given: object) -> bytes:
-    return b"".join(json.dumps(each).encode() + b"\n" for each in given)
+def text(*args: object) -> bytes:
+    return b"".join(json.dumps(each).encode() + b"\n" for each in args)
 
 
 Piped = Callable[..., Result]
@@ -30,9 +30,9 @@ Piped = Callable[..., Result]
 def piped(environment: dict[str, str]) -> Piped:
     """Runs ``impasto batch run - ...`` with so much on standard input."""
 
-    def piped(given: bytes, *words: str) -> Result:
+    def piped(data: bytes, *words: str) -> Result:
         words = ("batch", "run", "-", "--out", "out", *words)
-        return CliRunner().invoke(main, words, prog_name="impasto", env=environment, input=given)
+        return CliRunner().invoke(main, words, prog_name="impasto", env=environment, input=data)
 
     return piped
 
@@ -93,9 +93,9 @@ def test_paths_begin_where_we_are(piped: Piped, impasto_emulator: Emulator, tmp_
     assert len(impasto_emulator.charges) == 1
 
 
-@pytest.mark.parametrize("given", [b"", b"\n \n"], ids=["nothing", "blank lines"])
-def test_b53_nothing_on_standard_input(piped: Piped, impasto_emulator: Emulator, given: bytes) -> None:
-    done = piped(given)
+@pytest.mark.parametrize("data", [b"", b"\n \n"], ids=["nothing", "blank lines"])
+def test_b53_nothing_on_standard_input(piped: Piped, impasto_emulator: Emulator, data: bytes) -> None:
+    done = piped(data)
     assert done.exit_code == 2
     assert "the manifest on standard input has no rows" in done.output
     assert impasto_emulator.requests == []

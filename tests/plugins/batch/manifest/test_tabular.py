@@ -49,7 +49,7 @@ def test_a_number_is_plain_decimal_text(tmp_path: Path, seed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("id,id\na,b\n", "its first line names 'id' twice"),
         ("id,\na,b\n", "its first line has a column without a name"),
@@ -58,9 +58,9 @@ def test_a_number_is_plain_decimal_text(tmp_path: Path, seed: str) -> None:
         ("id,model,prompt\n", "has no rows"),
     ],
 )
-def test_a_csv_file_that_is_none(tmp_path: Path, text: str, said: str) -> None:
+def test_a_csv_file_that_is_none(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "m.csv").write_text(text)
-    with pytest.raises(ManifestError, match=said):
+    with pytest.raises(ManifestError, match=message):
         planned(tmp_path / "m.csv")
 
 

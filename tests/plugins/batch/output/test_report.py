@@ -58,8 +58,8 @@ def test_the_contact_sheet(batch: Run, manifest: Write) -> None:
     assert kind == "data:image/webp;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as small:
         assert max(small.size) <= 256
-    named = re.search(r"(https?:)?//[a-z]", text.replace("<!doctype", "").replace(data, ""))
-    assert not named, "it names no address at all"
+    match = re.search(r"(https?:)?//[a-z]", text.replace("<!doctype", "").replace(data, ""))
+    assert not match, "it names no address at all"
     assert "default-src 'none'" in text
 
 
@@ -129,12 +129,12 @@ def test_a_set_takes_no_folder_that_is_there(batch: Run, manifest: Write, tmp_pa
     manifest(row("a"))
     batch("run", "manifest.jsonl", "--out", "out")
     (tmp_path / "set").mkdir()
-    for words, said in (
+    for words, message in (
         (("out", "-o", "set"), "'set' exists; give a folder that does not exist"),
         (("x", "-o", "y"), "is not a batch folder"),
     ):
         done = batch("export", *words)
-        assert (done.exit_code, said in done.stderr) == (2, True)
+        assert (done.exit_code, message in done.stderr) == (2, True)
 
 
 def test_images_stand_in_the_manifests_order_and_failures_below_them(
@@ -160,9 +160,9 @@ def test_a_report_cuts_no_word(batch: Run, manifest: Write) -> None:
     manifest(row("good", prompt=" ".join(words)), row("bad", prompt=" ".join(["[public_figure]", *words])))
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
     style, _, text = Path("out/report.html").read_text().partition("</style>")
-    shown = re.findall(r">([^<]*word[^<]*)<", text)
-    assert len(shown) == 2
-    for excerpt in shown:
+    texts = re.findall(r">([^<]*word[^<]*)<", text)
+    assert len(texts) == 2
+    for excerpt in texts:
         assert set(excerpt.split()) <= {*words, "[public_figure]", "…"}
     assert text.count(f'{" ".join(words)}"') == 2, "the whole prompt is there for whoever points at it"
     assert "anywhere" not in style.partition("h2 {")[2]

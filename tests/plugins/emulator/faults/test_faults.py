@@ -29,14 +29,14 @@ async def raw(wire: Wire, *, path: str = GENERATE, seconds: float = 5) -> tuple[
         f"content-type: multipart/form-data; boundary=b\r\ncontent-length: {len(FORM)}\r\n\r\n"
     )
     writer.write(head.encode() + FORM)
-    received, ended = b"", None
+    received, failure = b"", None
     try:
         while piece := await asyncio.wait_for(reader.read(1 << 16), seconds):
             received += piece
     except (OSError, TimeoutError) as error:
-        ended = error
+        failure = error
     writer.close()
-    return received, ended
+    return received, failure
 
 
 def split(received: bytes) -> tuple[bytes, list[tuple[str, str]], bytes]:
@@ -118,9 +118,9 @@ async def test_delay_and_slow_take_their_time(wire: Wire) -> None:
 
 async def test_truncate_ends_before_the_announced_length(wire: Wire) -> None:
     wire.emulator.fault("truncate", fraction=0.25)
-    received, ended = await raw(wire)
+    received, error = await raw(wire)
     _, headers, body = split(received)
-    assert ended is None
+    assert error is None
     length = int(dict(headers)["content-length"])
     assert len(body) == length // 4
     with pytest.raises(aiohttp.ClientPayloadError):
@@ -160,13 +160,13 @@ async def test_framing_faults_send_the_wrong_framing(wire: Wire, wrong: str) -> 
 async def test_reset_before_headers_and_in_the_body(wire: Wire, charged: bool) -> None:
     wire.emulator.fault("reset", times=1, charged=charged)
     wire.emulator.fault("reset", at="body", fraction=0.5, times=1, charged=charged)
-    received, ended = await raw(wire)
+    received, error = await raw(wire)
     assert received == b""
-    assert isinstance(ended, ConnectionResetError)
-    received, ended = await raw(wire)
+    assert isinstance(error, ConnectionResetError)
+    received, error = await raw(wire)
     _, headers, body = split(received)
     assert 0 < len(body) < int(dict(headers)["content-length"])
-    assert isinstance(ended, ConnectionResetError)
+    assert isinstance(error, ConnectionResetError)
     assert wire.emulator.credits == (6 if charged else 0)
     assert [record.status for record in wire.emulator.requests] == [None, 200]
 

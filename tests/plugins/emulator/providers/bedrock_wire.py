@@ -72,8 +72,8 @@ async def told(wire: Wire, id: str, body: object, *, key: str | None = "any", **
     """A call by hand, with a bearer key. ``id`` is put into the path as it is."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     path = f"/model/{id}/invoke"
-    status, answered, said = await wire.send("POST", path, data=io.BytesIO(data), key=key, headers=headers)
-    return status, answered, json.loads(said)
+    status, answered, message = await wire.send("POST", path, data=io.BytesIO(data), key=key, headers=headers)
+    return status, answered, json.loads(message)
 
 
 def refused(answer: Said, code: str, status: int) -> str:
@@ -92,8 +92,8 @@ def detail(answer: Said) -> str:
     """What is wrong with a field: the message is JSON text itself."""
     inner = json.loads(refused(answer, "ValidationException", 400))
     assert inner.keys() == {"detail"}
-    said: str = inner["detail"]
-    return said
+    message: str = inner["detail"]
+    return message
 
 
 def code(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:

@@ -47,10 +47,10 @@ __all__ = ["boto", "emulator", "shared"]
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
 async def test_boto3_receives_the_same_bytes(emulator: Emulator, boto: Any, operation: Operation) -> None:
-    given = minimal(operation) | ({"seed": 7} if "seed" in operation.fields else {})
+    params = minimal(operation) | ({"seed": 7} if "seed" in operation.fields else {})
     async with impasto.Client(**KEYS, bedrock_endpoint=emulator.url) as client:
-        ours = await client.invoke(f"bedrock/{operation.target}", given)
-    answer = await asyncio.to_thread(boto.invoke_model, modelId=operation.target, body=json.dumps(body_of(given)))
+        ours = await client.invoke(f"bedrock/{operation.target}", params)
+    answer = await asyncio.to_thread(boto.invoke_model, modelId=operation.target, body=json.dumps(body_of(params)))
     body = json.loads(answer["body"].read())
     if "seed" in operation.fields:
         assert (body["seeds"], ours.artifacts[0].seed) == ([7], 7)
@@ -89,11 +89,11 @@ async def test_an_application_profile_is_called_with_a_base_model(emulator: Emul
     answer = await asyncio.to_thread(boto.invoke_model, modelId=APPLICATION, body=json.dumps(body))
     assert json.loads(answer["body"].read())["images"]
     async with impasto.Client(**KEYS, bedrock_endpoint=emulator.url) as client:
-        given = minimal(MODELS[SKETCH])
-        assert (await client.invoke(f"bedrock/{APPLICATION}", given, base_model=f"bedrock/{SKETCH}")).artifacts
+        params = minimal(MODELS[SKETCH])
+        assert (await client.invoke(f"bedrock/{APPLICATION}", params, base_model=f"bedrock/{SKETCH}")).artifacts
         other = APPLICATION.replace("abc", "xyz")
         with pytest.raises(impasto.NotFound, match="ResourceNotFoundException"):
-            await client.invoke(f"bedrock/{other}", given, base_model=f"bedrock/{SKETCH}")
+            await client.invoke(f"bedrock/{other}", params, base_model=f"bedrock/{SKETCH}")
 
 
 async def test_one_client_reaches_both_providers_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +109,9 @@ async def test_one_client_reaches_both_providers_in_its_own_process(monkeypatch:
         assert direct.cost is not None
         assert bedrock.cost is not None
         assert (direct.cost.credits, bedrock.cost.credits, bedrock.cost.usd) == (3, None, 0.04)
-        given = client.with_options(aws_access_key_id="AKIAREAL", aws_secret_access_key="real")
+        sibling = client.with_options(aws_access_key_id="AKIAREAL", aws_secret_access_key="real")
         with pytest.raises(impasto.Unauthorized):
-            await given.run(f"bedrock/{CORE}", prompt="p")
+            await sibling.run(f"bedrock/{CORE}", prompt="p")
     with pytest.raises(impasto.ClientClosedError):
         await client.run(f"bedrock/{CORE}", prompt="p")
 
@@ -187,8 +187,8 @@ def test_a_model_is_served_in_its_regions_only(emulator: Emulator) -> None:
         ("eu-west-1", False, False),
     ):
         client = in_boto3(emulator, region_name=region)
-        for id, body, served in ((CORE, '{"prompt":"p"}', serves_generators), (SKETCH, picture, serves_services)):
-            if served:
+        for id, body, operations in ((CORE, '{"prompt":"p"}', serves_generators), (SKETCH, picture, serves_services)):
+            if operations:
                 assert client.invoke_model(modelId=id, body=body)["contentType"] == "application/json"
             else:
                 with pytest.raises(client.exceptions.ValidationException, match="model identifier is invalid"):
@@ -219,12 +219,12 @@ def test_a_wrong_secret_and_an_unknown_key_are_refused(emulator: Emulator) -> No
 
 
 async def test_the_clients_error_says_what_to_check(emulator: Emulator) -> None:
-    for changes, said in (
+    for changes, message in (
         ({"aws_secret_access_key": "wrong" * 8}, "InvalidSignatureException .*: check the secret access key"),
         ({"aws_access_key_id": "AKIAOTHER012345"}, "UnrecognizedClientException .*: AWS does not know the access key"),
     ):
         async with impasto.Client(**{**KEYS, **changes}, bedrock_endpoint=emulator.url) as client:  # type: ignore[arg-type]  # settings of a test
-            with pytest.raises(impasto.Unauthorized, match=said) as caught:
+            with pytest.raises(impasto.Unauthorized, match=message) as caught:
                 await client.run(f"bedrock/{CORE}", prompt="p")
             assert (caught.value.billed, caught.value.retryable) == ("no", False)
             assert caught.value.request_id == emulator.requests[-1].id
@@ -234,17 +234,17 @@ async def test_the_clients_error_says_what_to_check(emulator: Emulator) -> None:
 async def signed(wire: Wire, *, at: datetime, service: str = "bedrock", drop: str = "") -> Said:
     """A call signed by botocore, at another time or for another service."""
     url = f"{wire.emulator.url}/model/{CORE}/invoke"
-    made = AWSRequest("POST", url, headers={"accept": "*/*"}, data=b'{"prompt":"p"}')
-    made.context["timestamp"] = at.strftime("%Y%m%dT%H%M%SZ")
+    request = AWSRequest("POST", url, headers={"accept": "*/*"}, data=b'{"prompt":"p"}')
+    request.context["timestamp"] = at.strftime("%Y%m%dT%H%M%SZ")
     signer = SigV4Auth(ReadOnlyCredentials(ACCESS_KEY, SECRET_KEY, None), service, "us-west-2")
-    made.headers["X-Amz-Date"] = made.context["timestamp"]
-    given = signer.canonical_request(made)
-    made.headers["Authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={signer.scope(made)}, "
-        f"SignedHeaders={signer.signed_headers(signer.headers_to_sign(made))}, "
-        f"Signature={signer.signature(signer.string_to_sign(made, given), made)}"
+    request.headers["X-Amz-Date"] = request.context["timestamp"]
+    canonical = signer.canonical_request(request)
+    request.headers["Authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, "
+        f"SignedHeaders={signer.signed_headers(signer.headers_to_sign(request))}, "
+        f"Signature={signer.signature(signer.string_to_sign(request, canonical), request)}"
     )
-    headers = {name: value for name, value in made.headers.items() if name != drop}
+    headers = {name: value for name, value in request.headers.items() if name != drop}
     status, answered, body = await wire.send(
         "POST", f"/model/{CORE}/invoke", key=None, data=b'{"prompt":"p"}', headers=headers
     )

@@ -32,10 +32,10 @@ async def test_the_refusals_of_unknown_fields_are_those_of_the_contract(wire: Wi
         "image, prompt, control_strength, negative_prompt, seed, output_format, style_preset"
     )
     assert answer[1]["content-length"] == "196"
-    said = detail(await told(wire, REMOVE, {"prompt": "p"}))
-    assert said == "Invalid field 'prompt' in request. Available fields for remove-bg are: image, output_format"
-    said = detail(await told(wire, "stability.stable-image-ultra-v1:0", {"prompt": "p", "max_tokens": 1}))
-    assert said == (
+    message = detail(await told(wire, REMOVE, {"prompt": "p"}))
+    assert message == "Invalid field 'prompt' in request. Available fields for remove-bg are: image, output_format"
+    message = detail(await told(wire, "stability.stable-image-ultra-v1:0", {"prompt": "p", "max_tokens": 1}))
+    assert message == (
         "Invalid field in request. Available fields: "
         "['prompt', 'negative_prompt', 'mode', 'strength', 'seed', 'output_format', 'image', 'aspect_ratio']"
     )
@@ -90,8 +90,8 @@ async def test_a_body_that_is_not_an_object_is_refused(wire: Wire, body: bytes) 
 
 async def test_rules_between_fields(wire: Wire) -> None:
     image = base64.b64encode(png(128, 96)).decode()
-    said = detail(await told(wire, OUTPAINT, {"image": image, "left": 0}))
-    assert "at least one of left, right, up, down must be above 0" in said
+    message = detail(await told(wire, OUTPAINT, {"image": image, "left": 0}))
+    assert "at least one of left, right, up, down must be above 0" in message
     assert "strength: required" in detail(
         await told(wire, SD35, {"prompt": "p", "mode": "image-to-image", "image": image})
     )

@@ -61,9 +61,13 @@ async def test_the_same_seed_gives_the_same_audio(client: impasto.Client) -> Non
 async def test_audio_comes_in_json_too(wire: Wire) -> None:
     status, headers, body = await wire.post(TEXT, GIVEN | {"output_format": "wav"}, accept="application/json")
     assert (status, headers["content-type"]) == (200, "application/json; type=audio/wav")
-    told = json.loads(body)
-    assert (told["seed"], told["finish_reason"], told.keys()) == (5, "SUCCESS", {"audio", "seed", "finish_reason"})
-    assert soundfile.info(io.BytesIO(b64decode(told["audio"]))).duration == 7
+    payload = json.loads(body)
+    assert (payload["seed"], payload["finish_reason"], payload.keys()) == (
+        5,
+        "SUCCESS",
+        {"audio", "seed", "finish_reason"},
+    )
+    assert soundfile.info(io.BytesIO(b64decode(payload["audio"]))).duration == 7
 
 
 async def test_an_audio_job_is_accepted_with_202_and_has_its_own_results_path(wire: Wire) -> None:

@@ -55,15 +55,15 @@ def test_a_port_in_use_is_an_error_of_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"port": -1}, {"port": True}, {"image_scale": 0}, {"job_seconds": "1"}, {"rate_requests": 1.5},
+    "params", [{"port": -1}, {"port": True}, {"image_scale": 0}, {"job_seconds": "1"}, {"rate_requests": 1.5},
               {"result_seconds": float("inf")}]
 )  # fmt: skip
-def test_settings_are_checked(given: dict[str, object]) -> None:
-    name = next(iter(given))
+def test_settings_are_checked(params: dict[str, object]) -> None:
+    name = next(iter(params))
     with pytest.raises(impasto.ConfigError, match=name):
-        EmulatorSettings.from_mapping(given)
+        EmulatorSettings.from_mapping(params)
     with pytest.raises(impasto.ConfigError, match=name):
-        EmulatorSettings(**given)  # type: ignore[arg-type]  # wrong on purpose
+        EmulatorSettings(**params)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def _command(*arguments: str) -> subprocess.Popen[str]:

@@ -37,10 +37,10 @@ async def test_json_has_what_the_headers_have_otherwise(wire: Wire) -> None:
     assert headers["content-type"] == "application/json; type=image/png"
     assert "seed" not in headers
     assert "finish-reason" not in headers
-    told = json.loads(body)
-    assert told.keys() == {"image", "seed", "finish_reason"}
-    assert (told["seed"], told["finish_reason"]) == (7, "SUCCESS")
-    assert opened(base64.b64decode(told["image"], validate=True)).format == "PNG"
+    payload = json.loads(body)
+    assert payload.keys() == {"image", "seed", "finish_reason"}
+    assert (payload["seed"], payload["finish_reason"]) == (7, "SUCCESS")
+    assert opened(base64.b64decode(payload["image"], validate=True)).format == "PNG"
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])

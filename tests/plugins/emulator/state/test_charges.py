@@ -15,9 +15,9 @@ async def test_every_request_is_recorded(wire: Wire) -> None:
     image = plain((80, 64))
     await wire.post(INPAINT, {**PROMPT, "image": image, "seed": 3})
     await wire.post(GENERATE, {})
-    told = json.loads((await wire.get("/_emulator/requests"))[2])
-    first, second = told["requests"]
-    assert told["count"] == 2
+    payload = json.loads((await wire.get("/_emulator/requests"))[2])
+    first, second = payload["requests"]
+    assert payload["count"] == 2
     assert (first["method"], first["target"], first["status"]) == ("POST", INPAINT, 200)
     assert first["fields"] == {"prompt": "a lighthouse", "seed": "3"}
     assert first["files"] == {
@@ -49,12 +49,12 @@ async def test_the_key_is_stored_nowhere(wire: Wire) -> None:
 async def test_charges_add_up(wire: Wire) -> None:
     await wire.post(SD3, {**PROMPT, "model": "sd3.5-medium", "seed": 9})
     await wire.post(CREATIVE, {**PROMPT, "image": plain()})
-    told = json.loads((await wire.get("/_emulator/charges"))[2])
-    assert (told["count"], told["credits"], told["usd"]) == (2, 63.5, 0.635)
-    first = told["charges"][0]
+    payload = json.loads((await wire.get("/_emulator/charges"))[2])
+    assert (payload["count"], payload["credits"], payload["usd"]) == (2, 63.5, 0.635)
+    first = payload["charges"][0]
     assert (first["operation"], first["seed"], first["finish_reason"]) == ("stability/sd3.5-medium", 9, "SUCCESS")
     assert first["request_id"] == wire.emulator.requests[0].id
-    assert told["lockouts"] == {"count": 0, "retriggered": 0, "refused": 0}
+    assert payload["lockouts"] == {"count": 0, "retriggered": 0, "refused": 0}
 
 
 async def test_v1_returns_the_account(wire: Wire) -> None:
@@ -93,8 +93,8 @@ async def test_history_is_bounded_and_the_totals_are_not() -> None:
     async with started(history=2) as wire:
         for _ in range(3):
             await wire.post(GENERATE, PROMPT)
-        told = json.loads((await wire.get("/_emulator/charges"))[2])
-        assert (told["count"], told["credits"], len(told["charges"])) == (3, 9.0, 2)
+        payload = json.loads((await wire.get("/_emulator/charges"))[2])
+        assert (payload["count"], payload["credits"], len(payload["charges"])) == (3, 9.0, 2)
 
 
 async def test_the_151st_request_in_the_window_locks_the_key_out() -> None:
@@ -110,8 +110,8 @@ async def test_the_151st_request_in_the_window_locks_the_key_out() -> None:
         assert (wire.emulator.lockouts, len(wire.emulator.charges)) == (1, 1)
         await asyncio.sleep(1.1)
         assert (await wire.post(GENERATE, PROMPT))[0] == 200
-        told = json.loads((await wire.get("/_emulator/charges"))[2])
-        assert told["lockouts"] == {"count": 1, "retriggered": 0, "refused": 2}
+        payload = json.loads((await wire.get("/_emulator/charges"))[2])
+        assert payload["lockouts"] == {"count": 1, "retriggered": 0, "refused": 2}
 
 
 async def test_a_second_lock_out_counts_as_triggered_again() -> None:
@@ -121,8 +121,8 @@ async def test_a_second_lock_out_counts_as_triggered_again() -> None:
             status, headers, _ = await wire.get("/v1/user/balance")
             assert (status, headers["retry-after"]) == (429, "1")
             await asyncio.sleep(0.15)
-        told = json.loads((await wire.get("/_emulator/charges"))[2])
-        assert told["lockouts"] == {"count": 2, "retriggered": 1, "refused": 2}
+        payload = json.loads((await wire.get("/_emulator/charges"))[2])
+        assert payload["lockouts"] == {"count": 2, "retriggered": 1, "refused": 2}
 
 
 async def test_seeds_repeat_if_the_emulator_has_a_seed() -> None:

@@ -33,20 +33,20 @@ async def test_a_job_is_submitted_polled_and_fetched(path: str) -> None:
 
 async def _submit_poll_fetch(wire: Wire, path: str) -> None:
     status, headers, body = await wire.post(path, FIELDS[path], accept="image/*")
-    told = json.loads(body)
+    payload = json.loads(body)
     assert (status, headers["content-type"]) == (200, "application/json")
-    assert told.keys() == {"id"}
-    assert len(told["id"]) == 64
-    assert int(told["id"], 16)
+    assert payload.keys() == {"id"}
+    assert len(payload["id"]) == 64
+    assert int(payload["id"], 16)
 
-    status, headers, body = await wire.get(RESULTS + told["id"], accept="image/*")
+    status, headers, body = await wire.get(RESULTS + payload["id"], accept="image/*")
     assert (status, headers["content-type"]) == (202, "application/json")
-    assert json.loads(body) == {"id": told["id"], "status": "in-progress"}
+    assert json.loads(body) == {"id": payload["id"], "status": "in-progress"}
 
-    status, headers, body = await finished(wire, RESULTS + told["id"])
+    status, headers, body = await finished(wire, RESULTS + payload["id"])
     assert status == 200
     assert opened(body).format == "PNG"
-    assert (await wire.get(RESULTS + told["id"]))[2] == body, "it may be fetched again"
+    assert (await wire.get(RESULTS + payload["id"]))[2] == body, "it may be fetched again"
 
 
 async def test_a_job_is_charged_once_when_it_is_accepted(wire: Wire) -> None:

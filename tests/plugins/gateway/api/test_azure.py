@@ -30,8 +30,8 @@ def azure(request: pytest.FixtureRequest, standing: Running) -> openai.AsyncAzur
 
 async def test_azures_client_makes_and_edits_images(azure: openai.AsyncAzureOpenAI, impasto_emulator: Emulator) -> None:
     async with azure:
-        made = await azure.images.generate(prompt="a boat", model="core", n=1)
-        assert made.data is not None
+        response = await azure.images.generate(prompt="a boat", model="core", n=1)
+        assert response.data is not None
         if azure._azure_deployment is None:
             await azure.images.edit(prompt="a boat", model="erase", image=png(96, 96))
     targets = [each.target for each in impasto_emulator.requests]

@@ -94,8 +94,8 @@ async def test_a_variation_has_no_stream(standing: Running, impasto_emulator: Em
 @pytest.mark.parametrize("inside", [False, True], ids=["beside", "in extra_body"])
 @pytest.mark.parametrize("name", UNKNOWN)
 async def test_a_name_that_is_none(standing: Running, impasto_emulator: Emulator, name: str, inside: bool) -> None:
-    given = {name: "http://127.0.0.1:1/sk-canary-value"}
-    answer = await standing.generate(**({"extra_body": given} if inside else given))
+    params = {name: "http://127.0.0.1:1/sk-canary-value"}
+    answer = await standing.generate(**({"extra_body": params} if inside else params))
     assert (answer.status, answer.error["code"]) == (400, "unknown_parameter"), answer.error
     assert answer.error["param"] == name
     assert "sk-canary-value" not in (answer.error["message"] or "")

@@ -27,16 +27,16 @@ OTHER = "sk-other-" + "k" * 24
 
 
 async def begin(gateway: Running, path: str = "generations", headers: Any = None, **body: object) -> Answer:
-    asked = {"model": "sd3", "prompt": "p", **body}
-    return await gateway.ask("POST", f"/v1/images/{path}", json=asked, headers={**ASYNC, **(headers or {})})
+    payload = {"model": "sd3", "prompt": "p", **body}
+    return await gateway.ask("POST", f"/v1/images/{path}", json=payload, headers={**ASYNC, **(headers or {})})
 
 
-async def ended(gateway: Running, begun: Answer) -> Answer:
+async def ended(gateway: Running, job: Answer) -> Answer:
     """What a job came to."""
     async with asyncio.timeout(60):
-        while (told := await gateway.ask("GET", begun.headers["location"])).json["status"] == "in_progress":
+        while (answer := await gateway.ask("GET", job.headers["location"])).json["status"] == "in_progress":
             await asyncio.sleep(0.05)
-    return told
+    return answer
 
 
 def posts(emulator: Emulator) -> int:
@@ -45,22 +45,22 @@ def posts(emulator: Emulator) -> int:
 
 async def test_a_job_is_begun_told_and_delivered(gateway: Running, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("delay", seconds=0.3)
-    begun = await begin(gateway, seed=5)
-    assert begun.status == 202
-    assert re.fullmatch("[0-9a-f]{64}", begun.json["id"])
-    assert begun.headers["location"] == f"/v1/images/jobs/{begun.json['id']}"
-    assert begun.headers["preference-applied"] == "respond-async"
-    assert (begun.json["object"], begun.json["status"], begun.json["model"]) == ("image.job", "in_progress", "sd3")
-    assert begun.json["expires_at"] - begun.json["created_at"] == 24 * 3600
-    running = await gateway.ask("GET", begun.headers["location"])
-    assert (running.status, running.json) == (200, begun.json)
-    done = await ended(gateway, begun)
+    job = await begin(gateway, seed=5)
+    assert job.status == 202
+    assert re.fullmatch("[0-9a-f]{64}", job.json["id"])
+    assert job.headers["location"] == f"/v1/images/jobs/{job.json['id']}"
+    assert job.headers["preference-applied"] == "respond-async"
+    assert (job.json["object"], job.json["status"], job.json["model"]) == ("image.job", "in_progress", "sd3")
+    assert job.json["expires_at"] - job.json["created_at"] == 24 * 3600
+    running = await gateway.ask("GET", job.headers["location"])
+    assert (running.status, running.json) == (200, job.json)
+    done = await ended(gateway, job)
     assert (done.status, done.json["status"], done.headers["x-impasto-cost-usd"]) == (200, "completed", "0.065")
     assert base64.b64decode(done.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
     assert done.json["data"][0]["seed"] == 5
-    again = await gateway.ask("GET", f"/images/jobs/{begun.json['id']}")
+    again = await gateway.ask("GET", f"/images/jobs/{job.json['id']}")
     assert again.body == done.body  # however often it is asked for
-    sdk = await gateway.sdk.get(begun.headers["location"].removeprefix("/v1"), cast_to=ImagesResponse)
+    sdk = await gateway.sdk.get(job.headers["location"].removeprefix("/v1"), cast_to=ImagesResponse)
     assert len(sdk.data or []) == 1
     assert len(impasto_emulator.charges) == 1
 
@@ -75,23 +75,23 @@ async def test_another_preference_is_none(gateway: Running) -> None:
 
 
 async def test_an_edit_with_files_and_several_pictures(gateway: Running, impasto_emulator: Emulator) -> None:
-    begun = await begin(gateway, "edits", model="upscale", images=[{"image_url": URI}], n=3)
-    done = await ended(gateway, begun)
+    job = await begin(gateway, "edits", model="upscale", images=[{"image_url": URI}], n=3)
+    done = await ended(gateway, job)
     assert len(done.json["data"]) == len(impasto_emulator.charges) == 3
     assert gateway.gateway._app.memory.used_bytes == 0
 
 
 async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) -> None:
-    begun = await begin(gateway, n=2, response_format="url")
-    done = await ended(gateway, begun)
-    assert (await ended(gateway, begun)).body == done.body
+    job = await begin(gateway, n=2, response_format="url")
+    done = await ended(gateway, job)
+    assert (await ended(gateway, job)).body == done.body
     for each in done.json["data"]:
         assert "b64_json" not in each
         assert (await gateway.ask("GET", each["url"])).body.startswith(b"\x89PNG")
     data = gateway.gateway._database
     now = data.clock()
     data.clock = lambda: now + 3601
-    later = await ended(gateway, begun)
+    later = await ended(gateway, job)
     assert {each["url"] for each in later.json["data"]}.isdisjoint(each["url"] for each in done.json["data"])
     assert (await gateway.ask("GET", later.json["data"][0]["url"])).body.startswith(b"\x89PNG")
     assert len(impasto_emulator.charges) == 2
@@ -135,10 +135,10 @@ async def test_a_job_that_fails_says_so(
     gateway: Running, impasto_emulator: Emulator, fault: dict[str, Any], code: str
 ) -> None:
     impasto_emulator.fault(**fault)
-    told = await ended(gateway, await begin(gateway))
-    assert (told.status, told.json["status"]) == (200, "failed")
-    assert set(told.json["error"]) == {"message", "type", "param", "code"}
-    assert told.json["error"]["code"] == code
+    answer = await ended(gateway, await begin(gateway))
+    assert (answer.status, answer.json["status"]) == (200, "failed")
+    assert set(answer.json["error"]) == {"message", "type", "param", "code"}
+    assert answer.json["error"]["code"] == code
     assert len(impasto_emulator.requests) == 1
 
 
@@ -158,12 +158,12 @@ async def test_an_id_that_is_nobodys_or_anothers(start: Start, impasto_emulator:
 
 
 async def test_a_job_expires(gateway: Running) -> None:
-    begun = await begin(gateway)
-    await ended(gateway, begun)
+    job = await begin(gateway)
+    await ended(gateway, job)
     data = gateway.gateway._database
     now = data.clock()
     data.clock = lambda: now + 24 * 3600 + 1
-    assert (await gateway.ask("GET", begun.headers["location"])).status == 404
+    assert (await gateway.ask("GET", job.headers["location"])).status == 404
 
 
 async def test_a_key_is_one_job(gateway: Running, impasto_emulator: Emulator) -> None:
@@ -233,11 +233,11 @@ async def test_where_it_can_not_be_written_down_no_job_is_begun(
 async def test_a_providers_job_may_take_longer_than_a_call(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await start(config(impasto_emulator.url, general="  timeout: 1\n"))
     impasto_emulator.fault("pending", method="GET")
-    begun = await begin(gateway, "edits", model="creative", images=[{"image_url": URI}])
+    job = await begin(gateway, "edits", model="creative", images=[{"image_url": URI}])
     await asyncio.sleep(1.5)
-    assert (await gateway.ask("GET", begun.headers["location"])).json["status"] == "in_progress"
+    assert (await gateway.ask("GET", job.headers["location"])).json["status"] == "in_progress"
     impasto_emulator.clear_faults()
-    done = await ended(gateway, begun)
+    done = await ended(gateway, job)
     assert (done.json["status"], done.headers["x-impasto-cost-usd"]) == ("completed", "0.6")
     assert len(impasto_emulator.charges) == posts(impasto_emulator) == 1
 
@@ -253,16 +253,16 @@ def client(url: str) -> openai.AsyncOpenAI:
 
 
 async def post(sdk: openai.AsyncOpenAI, path: str, **body: object) -> str:
-    told: Any = await sdk.post(f"/images/{path}", body=body, cast_to=object, options={"headers": ASYNC})
-    return str(told["id"])
+    payload: Any = await sdk.post(f"/images/{path}", body=body, cast_to=object, options={"headers": ASYNC})
+    return str(payload["id"])
 
 
 async def outcome(sdk: openai.AsyncOpenAI, id: str) -> dict[str, Any]:
     async with asyncio.timeout(60):
         while True:
-            told: Any = await sdk.get(f"/images/jobs/{id}", cast_to=object)
-            if told["status"] != "in_progress":
-                return dict(told)
+            payload: Any = await sdk.get(f"/images/jobs/{id}", cast_to=object)
+            if payload["status"] != "in_progress":
+                return dict(payload)
             await asyncio.sleep(0.05)
 
 
@@ -292,8 +292,8 @@ async def test_a_job_is_fetched_after_its_worker_was_killed(
     before = len(impasto_emulator.requests)
     impasto_emulator.clear_faults()
     async with client(url).with_options(max_retries=20) as sdk:
-        told = await outcome(sdk, id)
-    assert (told["status"], len(told["data"])) == ("completed", 2)
+        payload = await outcome(sdk, id)
+    assert (payload["status"], len(payload["data"])) == ("completed", 2)
     assert len(impasto_emulator.requests) > before
     assert posts(impasto_emulator) == len(impasto_emulator.charges) == 2
 
@@ -302,10 +302,10 @@ async def test_a_job_without_an_id_or_a_key_is_told_as_unknown(serve: Serve, imp
     impasto_emulator.fault("pending", method="GET")
     process, url = await asyncio.to_thread(serve, text(impasto_emulator))
     async with client(url) as sdk:
-        known = await post(sdk, "edits", model="creative", prompt="p", images=[{"image_url": URI}])
+        job = await post(sdk, "edits", model="creative", prompt="p", images=[{"image_url": URI}])
         await polled(impasto_emulator, 1)
         impasto_emulator.fault("delay", seconds=60, method="POST")  # the job stays pending until the process is killed
-        lost = await post(sdk, "generations", model="sd3", prompt="p")
+        answer = await post(sdk, "generations", model="sd3", prompt="p")
     async with asyncio.timeout(60):
         while posts(impasto_emulator) < 2:
             await asyncio.sleep(0.01)
@@ -313,11 +313,11 @@ async def test_a_job_without_an_id_or_a_key_is_told_as_unknown(serve: Serve, imp
     await asyncio.to_thread(process.wait, 60)
     _, url = await asyncio.to_thread(serve, text(impasto_emulator, key="sk-" + "rotated-" * 5))
     async with client(url) as sdk:
-        told = await outcome(sdk, known)
-        assert (told["status"], told["error"]["code"]) == ("failed", "charge_unknown")
-        assert "key" in told["error"]["message"]
-        told = await outcome(sdk, lost)
-        assert (told["status"], told["error"]["code"]) == ("failed", "charge_unknown")
+        payload = await outcome(sdk, job)
+        assert (payload["status"], payload["error"]["code"]) == ("failed", "charge_unknown")
+        assert "key" in payload["error"]["message"]
+        payload = await outcome(sdk, answer)
+        assert (payload["status"], payload["error"]["code"]) == ("failed", "charge_unknown")
     assert posts(impasto_emulator) == 2
 
 

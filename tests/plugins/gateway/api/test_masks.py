@@ -30,13 +30,13 @@ async def test_many_masks_are_decoded_one_at_a_time_and_their_bytes_count(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow, alpha = gateway.gateway._app.memory, masks._alpha
-    running, most, held = 0, 0, []
+    running, most, holder = 0, 0, []
 
     def watched(*args: Any) -> Any:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        held.append(flow.used_bytes)
+        holder.append(flow.used_bytes)
         try:
             return alpha(*args)
         finally:
@@ -47,8 +47,8 @@ async def test_many_masks_are_decoded_one_at_a_time_and_their_bytes_count(
     assert (await gateway.ask("GET", "/health/liveliness")).status == 200
     answers: list[Answer] = await asyncio.gather(*edits)
     assert [answer.status for answer in answers] == [200] * 8
-    assert (most, len(held)) == (1, 8)
-    assert min(held) >= SIDE * SIDE * 4  # its pixels as they are in memory
+    assert (most, len(holder)) == (1, 8)
+    assert min(holder) >= SIDE * SIDE * 4  # its pixels as they are in memory
     await gateway.idle()
     assert flow.used_bytes == 0
 

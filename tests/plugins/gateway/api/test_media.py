@@ -42,8 +42,8 @@ async def test_sounds_in_base64(media: Running, impasto_emulator: Emulator) -> N
 async def test_a_sound_at_a_url(media: Running) -> None:
     answer = await media.ask("POST", "/v1/audio/generations", json={**RAIN, "response_format": "url"})
     assert answer.json["output_format"] == "mp3"
-    (made,) = answer.json["data"]
-    fetched = await media.ask("GET", made["url"])
+    (images,) = answer.json["data"]
+    fetched = await media.ask("GET", images["url"])
     assert (fetched.status, fetched.headers["content-type"]) == (200, "audio/mpeg")
 
 
@@ -52,8 +52,8 @@ async def test_a_sound_made_of_another_in_a_form_and_in_json(media: Running, imp
     form.add_field("audio", wav(7), filename="tune.wav", content_type="audio/wav")
     uri = "data:audio/wav;base64," + base64.b64encode(wav(7)).decode()
     body = {"model": "choir", "prompt": "a choir", "duration": 1, "audio": uri}
-    for given in ({"data": form}, {"json": body}):
-        answer = await media.ask("POST", "/v1/audio/generations", **given)
+    for params in ({"data": form}, {"json": body}):
+        answer = await media.ask("POST", "/v1/audio/generations", **params)
         assert answer.status == 200, answer.body
     posts = [each for each in impasto_emulator.requests if each.method == "POST"]
     assert {each.files["audio"].bytes for each in posts} == {len(wav(7))}
@@ -71,8 +71,8 @@ async def test_a_model_of_a_picture(media: Running) -> None:
     assert answer.status == 200, answer.body
     assert answer.json["output_format"] == "glb"
     assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"glTF")
-    kept = await media.ask("POST", "/v1/3d/generations", json={**body, "response_format": "url"})
-    fetched = await media.ask("GET", kept.json["data"][0]["url"])
+    response = await media.ask("POST", "/v1/3d/generations", json={**body, "response_format": "url"})
+    fetched = await media.ask("GET", response.json["data"][0]["url"])
     assert fetched.headers["content-type"] == "model/gltf-binary"
 
 

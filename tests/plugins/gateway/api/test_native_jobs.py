@@ -20,12 +20,12 @@ def text(vendor: Vendor, *, general: str = "") -> str:
     return config("", entries=entry("fine", "acme/fine", vendor.url, KEY), general=general)
 
 
-def pictures(told: Any) -> list[bytes]:
-    return [base64.b64decode(each["b64_json"]) for each in told["data"]]
+def pictures(payload: Any) -> list[bytes]:
+    return [base64.b64decode(each["b64_json"]) for each in payload["data"]]
 
 
-def usd(told: Answer) -> float:
-    return float(told.headers["x-impasto-cost-usd"])
+def usd(answer: Answer) -> float:
+    return float(answer.headers["x-impasto-cost-usd"])
 
 
 async def polled(vendor: Vendor, jobs: int) -> None:
@@ -60,12 +60,12 @@ async def test_a_job_that_takes_longer_than_a_call_brings_all_images(
 ) -> None:
     gateway = await start(text(vendor, general="  timeout: 1\n"))
     vendor.has_results.clear()
-    begun = await begin(gateway, model="fine", prompt=prompt, n=4, seed=1)
+    job = await begin(gateway, model="fine", prompt=prompt, n=4, seed=1)
     async with asyncio.timeout(60):
         while len(vendor.polls) < 25:  # every 0.05 s: the call's time is over
             await asyncio.sleep(0.02)
     vendor.has_results.set()
-    done = await ended(gateway, begun)
+    done = await ended(gateway, job)
     assert pictures(done.json) == [image(1 + i) for i in range(came)]
     assert [(each["index"], each["code"]) for each in done.json.get("errors", ())] == [
         (i, "unusable_result") for i in range(came, 4)
@@ -90,21 +90,21 @@ async def test_a_job_of_six_is_fetched_by_the_next_start(
     headers = {"idempotency-key": "k", **(ASYNC if is_async else {})}
     body = {"model": "fine", "prompt": "a true job", "n": 6, "seed": 1}
     async with client(url) as sdk:
-        asked = asyncio.create_task(
+        task = asyncio.create_task(
             sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
         )
         await polled(vendor, 2)
         process.send_signal(how)
-        await asyncio.gather(asked, return_exceptions=True)
+        await asyncio.gather(task, return_exceptions=True)
     await asyncio.to_thread(process.wait, 60)
     vendor.has_results.set()
     _, url = await asyncio.to_thread(serve, configured, **native_environment)
     async with client(url) as sdk:
         again = sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
-        told: Any = await outcome(sdk, (await again)["id"]) if is_async else await again  # type: ignore[index]
-    assert pictures(told) == [image(1 + i) for i in range(6)]
-    assert not {"warnings", "errors"} & told.keys()
-    assert told["usage"]["input_tokens"] == 20
+        payload: Any = await outcome(sdk, (await again)["id"]) if is_async else await again  # type: ignore[index]
+    assert pictures(payload) == [image(1 + i) for i in range(6)]
+    assert not {"warnings", "errors"} & payload.keys()
+    assert payload["usage"]["input_tokens"] == 20
     assert (len(vendor.posts), vendor.made) == (2, 6)
 
 
@@ -115,7 +115,7 @@ async def test_after_a_kill_images_of_a_request_without_a_job_are_lost_in_their_
     vendor.held_samples = 4  # the first request is not answered, the second is a job
     process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
     async with client(url) as sdk:
-        begun: Any = await sdk.post(
+        job: Any = await sdk.post(
             "/images/generations",
             body={"model": "fine", "prompt": "a job", "n": 6, "seed": 1},
             cast_to=object,
@@ -127,9 +127,9 @@ async def test_after_a_kill_images_of_a_request_without_a_job_are_lost_in_their_
     vendor.has_results.set()
     _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
     async with client(url) as sdk:
-        told = await outcome(sdk, begun["id"])
-    assert pictures(told) == [image(5), image(6)]
-    assert [(each["index"], each["code"], each["billed"]) for each in told["errors"]] == [
+        payload = await outcome(sdk, job["id"])
+    assert pictures(payload) == [image(5), image(6)]
+    assert [(each["index"], each["code"], each["billed"]) for each in payload["errors"]] == [
         (i, "charge_unknown", "unknown") for i in range(4)
     ]
     assert len(vendor.posts) == 2
@@ -142,7 +142,7 @@ async def test_a_job_that_the_provider_lost_may_have_charged_each_image(
     process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
     async with client(url) as sdk:
         body = {"model": "fine", "prompt": "a job", "n": 4}
-        begun: Any = await sdk.post("/images/generations", body=body, cast_to=object, options={"headers": ASYNC})
+        job: Any = await sdk.post("/images/generations", body=body, cast_to=object, options={"headers": ASYNC})
         await polled(vendor, 1)
     process.kill()
     await asyncio.to_thread(process.wait, 60)
@@ -150,8 +150,8 @@ async def test_a_job_that_the_provider_lost_may_have_charged_each_image(
     vendor.has_results.set()
     _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
     async with client(url) as sdk:
-        told = await outcome(sdk, begun["id"])
+        payload = await outcome(sdk, job["id"])
         metrics = await sdk.get(f"{url}/metrics", cast_to=str)
-    assert (told["status"], told["error"]["code"]) == ("failed", "charge_unknown")
+    assert (payload["status"], payload["error"]["code"]) == ("failed", "charge_unknown")
     assert 'impasto_gateway_charges_unknown_total{deployment="acme/fine",model="fine"} 4.0' in metrics
     assert vendor.posts == []

@@ -108,8 +108,8 @@ class Tiled:
 
 def test_a_form_gives_the_fields_of_any_model_their_types() -> None:
     operation = attrs.evolve(Registry().operation("stability/stable-image-core"), params=Tiled)
-    given: dict[str, object] = {"prompt": "null", "tile": "true", "steps": "5", "weights": "null"}
-    asked = CallArguments.from_fields({"model": "null", "stream": "false", **given}, form=True)
-    assert (asked.model, asked.stream) == (None, False)
-    assert asked.for_operation(operation) == {"prompt": "null", "tile": True, "steps": 5}
-    assert CallArguments.from_fields(given, form=False).for_operation(operation) == given
+    params: dict[str, object] = {"prompt": "null", "tile": "true", "steps": "5", "weights": "null"}
+    call_args = CallArguments.from_fields({"model": "null", "stream": "false", **params}, form=True)
+    assert (call_args.model, call_args.stream) == (None, False)
+    assert call_args.for_operation(operation) == {"prompt": "null", "tile": True, "steps": 5}
+    assert CallArguments.from_fields(params, form=False).for_operation(operation) == params

@@ -141,9 +141,9 @@ async def test_methods_are_not_listed_for_hosts_and_paths_that_are_not_here(stan
 
 def asked(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", **headers: bytes) -> bytes:
     """The head of a request whose body has a kilobyte, which does not come."""
-    told = {"Host": b"localhost", "Authorization": b"Bearer sk-1234", "Content-Type": b"application/json"}
-    told |= {"Content-Length": b"1024"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in told.items())
+    payload = {"Host": b"localhost", "Authorization": b"Bearer sk-1234", "Content-Type": b"application/json"}
+    payload |= {"Content-Length": b"1024"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in payload.items())
     return b"%s %s HTTP/1.1\r\n%s\r\n" % (method, path, lines)
 
 

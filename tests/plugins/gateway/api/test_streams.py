@@ -40,8 +40,8 @@ def parsed(answer: Answer) -> list[tuple[str, dict[str, Any]]]:
     """The events of a whole answer, without the last, which is [DONE]."""
     *events, last, rest = answer.body.decode().split("\n\n")
     assert (last, rest) == ("data: [DONE]", "")
-    named = [each.split("\n") for each in events if not each.startswith(":")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in named]
+    names = [each.split("\n") for each in events if not each.startswith(":")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in names]
 
 
 def decoded(events: list[Any]) -> list[bytes]:
@@ -52,7 +52,7 @@ def held(before: bytes, after: bytes) -> tuple[ProviderAnswer, asyncio.Event]:
     """An answer that stops in the middle, until the event is set."""
     go_on = asyncio.Event()
 
-    async def answer(asked: Any, wire: Any) -> None:
+    async def answer(request: Any, wire: Any) -> None:
         await wire.send(HEAD + chunk(before))
         await go_on.wait()
         await wire.send(chunk(after) + END)
@@ -73,8 +73,8 @@ async def test_partial_images_come_as_openais_events(acme: Running, provider: Se
 
 async def test_partial_images_of_an_edit(acme: Running, provider: Server) -> None:
     provider.posts = [stream(preview(0, kind="image_edit"), completed(kind="image_edit"))]
-    made = await acme.sdk.images.edit(model="retouch", image=png(8, 8), prompt="p", stream=True, partial_images=1)
-    events = [each async for each in made]
+    response = await acme.sdk.images.edit(model="retouch", image=png(8, 8), prompt="p", stream=True, partial_images=1)
+    events = [each async for each in response]
     assert [each.type for each in events] == ["image_edit.partial_image", "image_edit.completed"]
     assert decoded(events) == [PREVIEWS[0], FINAL]
 
@@ -90,8 +90,8 @@ async def test_a_partial_image_is_sent_on_before_the_rest_comes(acme: Running, p
 
 async def test_without_stream_the_provider_is_asked_for_none(acme: Running, provider: Server) -> None:
     provider.posts = [whole()]
-    made = await acme.sdk.images.generate(model="paint", prompt="p")
-    assert made.data is not None
+    response = await acme.sdk.images.generate(model="paint", prompt="p")
+    assert response.data is not None
     assert "stream" not in json.loads(provider.paid[0].body)
 
 
@@ -174,7 +174,7 @@ async def test_a_repeat_during_the_call_gets_its_result(acme: Running, provider:
 async def test_a_slow_caller_misses_older_partial_images_and_holds_up_nothing(acme: Running, provider: Server) -> None:
     large, was_sent = chunk(preview(0, padded(1 << 20))), asyncio.Event()
 
-    async def answer(asked: Any, wire: Any) -> None:
+    async def answer(request: Any, wire: Any) -> None:
         await wire.send(HEAD)
         for _ in range(30):
             await wire.send(large)

@@ -44,22 +44,22 @@ async def test_a_batch_from_its_file_to_its_results(gateway: Running, impasto_em
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (3, 3, 0)
     assert batch.created_at <= batch.in_progress_at <= batch.finalizing_at <= batch.completed_at
     assert batch.error_file_id is None
-    made = await results(gateway.sdk, batch.output_file_id)
-    assert list(made) == ["one", "two", "three"]
+    outputs = await results(gateway.sdk, batch.output_file_id)
+    assert list(outputs) == ["one", "two", "three"]
     for id, number in (("one", 1), ("two", 2), ("three", 1)):
-        assert set(made[id]) == {"id", "custom_id", "response", "error"}
-        assert made[id]["error"] is None
-        assert made[id]["response"]["status_code"] == 200
-        assert made[id]["response"]["request_id"]
-        data = made[id]["response"]["body"]["data"]
+        assert set(outputs[id]) == {"id", "custom_id", "response", "error"}
+        assert outputs[id]["error"] is None
+        assert outputs[id]["response"]["status_code"] == 200
+        assert outputs[id]["response"]["request_id"]
+        data = outputs[id]["response"]["body"]["data"]
         assert len(data) == number
         for each in data:
             picture = base64.b64decode(each["b64_json"], validate=True)
             assert picture.startswith(b"\x89PNG")
             assert picture.endswith(b"IEND\xaeB`\x82")
             assert len(picture) == each["bytes"]
-    assert made["one"]["response"]["body"]["data"][0]["seed"] == 7
-    assert made["three"]["response"]["body"]["cost_usd"] == 0.065
+    assert outputs["one"]["response"]["body"]["data"][0]["seed"] == 7
+    assert outputs["three"]["response"]["body"]["cost_usd"] == 0.065
     assert len(impasto_emulator.charges) == 4
 
 
@@ -89,14 +89,14 @@ async def test_the_synchronous_sdk(gateway: Running) -> None:
 
 async def test_pictures_at_urls_are_good_when_the_batch_is_through(gateway: Running) -> None:
     batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("u", response_format="url", n=2), line("b")]))
-    made = await results(gateway.sdk, batch.output_file_id)
-    data = made["u"]["response"]["body"]["data"]
+    lines = await results(gateway.sdk, batch.output_file_id)
+    data = lines["u"]["response"]["body"]["data"]
     async with aiohttp.ClientSession() as anyone:
         for each in data:
             assert "b64_json" not in each
             async with anyone.get(each["url"]) as answer:
                 assert len(await answer.read()) == each["bytes"]
-    assert "b64_json" in made["b"]["response"]["body"]["data"][0]
+    assert "b64_json" in lines["b"]["response"]["body"]["data"][0]
 
 
 async def test_what_fails_stands_in_the_error_file_as_the_path_would_answer(
@@ -129,8 +129,8 @@ async def test_of_several_pictures_of_a_line_some_may_be_lost(gateway: Running, 
     batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", n=3)]))
     body = (await results(gateway.sdk, batch.output_file_id))["a"]["response"]["body"]
     assert len(body["data"]) == 2
-    (lost,) = body["errors"]
-    assert (lost["code"], lost["billed"]) == ("provider_refused", "no")
+    (failure,) = body["errors"]
+    assert (failure["code"], failure["billed"]) == ("provider_refused", "no")
     assert batch.request_counts.completed == 1
 
 
@@ -185,8 +185,8 @@ async def test_whether_a_provider_is_back_is_found_out_by_what_is_free(
         gateway = await start(config("", entries=models + entry("half", model, impasto_emulator.url)))
         setup = gateway.gateway._app.runtime
         for name, answer in (("down", False), ("half", True)):
-            asked = InputLine(number=1, id="a", body={"model": name, "prompt": "p"})
-            (unit,) = create_tasks(asked, MAKE, setup, ANONYMOUS, LineFiles(Path()))
+            input_line = InputLine(number=1, id="a", body={"model": name, "prompt": "p"})
+            (unit,) = create_tasks(input_line, MAKE, setup, ANONYMOUS, LineFiles(Path()))
             assert await is_reachable_again(unit) is answer
     assert {sent.method for sent in impasto_emulator.requests} == {"GET"}
     assert impasto_emulator.charges == []
@@ -209,10 +209,10 @@ async def test_what_the_window_leaves_no_time_for_expires(
 
 async def test_lists_have_cursors(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "MAX_RUNNING", 0)  # they wait
-    made = [(await begun(gateway.sdk, [line("a")])).id for _ in range(3)]
-    assert [batch.id async for batch in gateway.sdk.batches.list(limit=2)] == made[::-1]
-    page = await gateway.sdk.batches.list(after=made[2], limit=1)
-    assert [batch.id for batch in page.data] == [made[1]]
+    batches = [(await begun(gateway.sdk, [line("a")])).id for _ in range(3)]
+    assert [batch.id async for batch in gateway.sdk.batches.list(limit=2)] == batches[::-1]
+    page = await gateway.sdk.batches.list(after=batches[2], limit=1)
+    assert [batch.id for batch in page.data] == [batches[1]]
     assert page.has_more
 
 
@@ -227,10 +227,10 @@ async def test_the_input_may_be_deleted_while_it_runs(
 
 async def test_a_repeated_request_begins_nothing_new(gateway: Running) -> None:
     file = await gateway.sdk.files.create(file=("in.jsonl", jsonl([line("a")])), purpose="batch")
-    asked = {"input_file_id": file.id, "endpoint": MAKE, "completion_window": "24h"}
+    payload = {"input_file_id": file.id, "endpoint": MAKE, "completion_window": "24h"}
 
     async def create(**headers: str) -> Any:
-        answer = await gateway.ask("POST", "/v1/batches", json=asked, headers=headers)
+        answer = await gateway.ask("POST", "/v1/batches", json=payload, headers=headers)
         assert answer.status == 200
         return answer.json["id"], "idempotent-replayed" in answer.headers
 

@@ -51,15 +51,15 @@ async def look(client: openai.AsyncOpenAI, batch: Any, emulator: Emulator, numbe
     batch = await ended(client, batch)
     assert batch.status == "completed"
     assert max(charges(emulator).values()) == 1
-    made = await results(client, batch.output_file_id)
-    lost = await results(client, batch.error_file_id) if batch.error_file_id is not None else {}
-    assert made.keys() | lost.keys() == {f"p{i}" for i in range(number)}
-    assert not made.keys() & lost.keys()
-    assert {each["error"]["code"] for each in lost.values()} <= {"charge_unknown"}
-    assert len(lost) <= ambiguous
+    outputs = await results(client, batch.output_file_id)
+    failures = await results(client, batch.error_file_id) if batch.error_file_id is not None else {}
+    assert outputs.keys() | failures.keys() == {f"p{i}" for i in range(number)}
+    assert not outputs.keys() & failures.keys()
+    assert {each["error"]["code"] for each in failures.values()} <= {"charge_unknown"}
+    assert len(failures) <= ambiguous
     counts = batch.request_counts
-    assert (counts.total, counts.completed, counts.failed) == (number, len(made), len(lost))
-    assert len(emulator.charges) >= len(made)
+    assert (counts.total, counts.completed, counts.failed) == (number, len(outputs), len(failures))
+    assert len(emulator.charges) >= len(outputs)
 
 
 async def test_killed_it_goes_on_at_the_next_start(serve: Serve, impasto_emulator: Emulator) -> None:
@@ -231,9 +231,9 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
 async def test_a_file_and_a_batch_that_were_accepted_outlive_a_loss_of_power(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = watched(gateway, monkeypatch)
+    events = watched(gateway, monkeypatch)
     batch = await ended(gateway.sdk, await begun(gateway.sdk, lines(1)))
     assert batch.status == "completed"
-    written = [each for each in said if "UPDATE files" in each or "INTO batches" in each]
+    written = [each for each in events if "UPDATE files" in each or "INTO batches" in each]
     assert len(written) > 2
     assert {each.split()[0] for each in written} == {"2"}, "SQLite's FULL"

@@ -22,13 +22,13 @@ OTHER = "sk-other-" + "0" * 24
 
 def form(**fields: object) -> aiohttp.FormData:
     """A form with a file, unless it is given as None."""
-    made = aiohttp.FormData(default_to_multipart=True)
+    result = aiohttp.FormData(default_to_multipart=True)
     for name, value in {"purpose": "batch", "file": LINE, **fields}.items():
         if isinstance(value, bytes):
-            made.add_field(name, value, filename="in.jsonl")
+            result.add_field(name, value, filename="in.jsonl")
         elif value is not None:
-            made.add_field(name, str(value))
-    return made
+            result.add_field(name, str(value))
+    return result
 
 
 async def send(gateway: Running, **fields: object) -> Answer:
@@ -42,8 +42,8 @@ async def test_a_file_goes_up_and_comes_down(gateway: Running, state: Path) -> N
     assert file.expires_at == file.created_at + 30 * 24 * 3600
     assert (await gateway.sdk.files.retrieve(file.id)).model_dump() == file.model_dump()
     assert (await gateway.sdk.files.content(file.id)).content == LINE * 3
-    gone = await gateway.sdk.files.delete(file.id)
-    assert (gone.id, gone.deleted, gone.object) == (file.id, True, "file")
+    answer = await gateway.sdk.files.delete(file.id)
+    assert (answer.id, answer.deleted, answer.object) == (file.id, True, "file")
     with pytest.raises(openai.NotFoundError):
         await gateway.sdk.files.content(file.id)
     assert list((state / "batches" / "files").iterdir()) == []
@@ -60,14 +60,14 @@ async def test_it_expires_when_it_was_asked_to(gateway: Running) -> None:
 
 
 async def test_lists_have_cursors(gateway: Running) -> None:
-    made = [(await gateway.sdk.files.create(file=(f"{i}", LINE), purpose="batch")).id for i in range(5)]
+    response = [(await gateway.sdk.files.create(file=(f"{i}", LINE), purpose="batch")).id for i in range(5)]
     listed = [file.id async for file in gateway.sdk.files.list(limit=2)]
-    assert listed == made[::-1]
-    page = await gateway.sdk.files.list(limit=2, after=made[3], order="desc")
-    assert [file.id for file in page.data] == [made[2], made[1]]
+    assert listed == response[::-1]
+    page = await gateway.sdk.files.list(limit=2, after=response[3], order="desc")
+    assert [file.id for file in page.data] == [response[2], response[1]]
     assert page.has_more
     up = await gateway.sdk.files.list(order="asc")
-    assert [file.id for file in up.data] == made
+    assert [file.id for file in up.data] == response
     assert (await gateway.sdk.files.list(purpose="batch_output")).data == []
 
 

@@ -26,12 +26,12 @@ async def limited(start: Start, base: str, **limits: Any) -> Running:
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "message"),
     [({"images_per_day": 5}, "5 images a day"), ({"usd_per_month": 5 * CORE_USD}, "may spend 0.15 a month")],
     ids=["images_per_day", "usd_per_month"],
 )
 async def test_a_batch_that_would_pass_a_limit_is_refused_whole(
-    start: Start, impasto_emulator: Emulator, limits: dict[str, Any], said: str
+    start: Start, impasto_emulator: Emulator, limits: dict[str, Any], message: str
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, **limits)
     lines = [line("a", n=2), line("b", n=3), line("c")]
@@ -39,7 +39,7 @@ async def test_a_batch_that_would_pass_a_limit_is_refused_whole(
     assert batch.status == "failed"
     (error,) = batch.errors.data
     assert error.code == "insufficient_quota"
-    assert said in error.message
+    assert message in error.message
     assert impasto_emulator.requests == []
     batch = await ended(gateway.sdk, await begun(gateway.sdk, lines[:2]))
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)

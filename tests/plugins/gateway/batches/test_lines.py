@@ -62,12 +62,12 @@ async def test_every_bad_line_is_told_with_its_number(gateway: Running, impasto_
     assert batch.status == "failed"
     assert batch.failed_at is not None
     assert batch.errors.object == "list"
-    told = {each.line: each for each in batch.errors.data}
+    payload = {each.line: each for each in batch.errors.data}
     for number, (_, code, param) in enumerate(BAD, 3):
-        assert number in told, lines[number - 3][:60]
-        assert (told[number].code, told[number].param) == (code, param), told[number].message
-        assert told[number].message
-    assert len(told) == len(BAD)
+        assert number in payload, lines[number - 3][:60]
+        assert (payload[number].code, payload[number].param) == (code, param), payload[number].message
+        assert payload[number].message
+    assert len(payload) == len(BAD)
     assert impasto_emulator.requests == []
 
 
@@ -129,8 +129,8 @@ async def test_what_its_pictures_may_take_of_the_disk_is_bounded(start: Start, i
 
 async def create(gateway: Running, **more: object) -> Answer:
     file = await gateway.sdk.files.create(file=("in.jsonl", jsonl([line("a")])), purpose="batch")
-    asked = {"input_file_id": file.id, "endpoint": MAKE, "completion_window": "24h", **more}
-    return await gateway.ask("POST", "/v1/batches", json={k: v for k, v in asked.items() if v != "nothing"})
+    payload = {"input_file_id": file.id, "endpoint": MAKE, "completion_window": "24h", **more}
+    return await gateway.ask("POST", "/v1/batches", json={k: v for k, v in payload.items() if v != "nothing"})
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def text(vendor: Vendor, *models: tuple[str, str], more: str = "") -> str:
     )
 
 
-def pictures(made: dict[str, Any]) -> list[bytes]:
-    return [base64.b64decode(each["b64_json"]) for each in made["response"]["body"]["data"]]
+def pictures(output: dict[str, Any]) -> list[bytes]:
+    return [base64.b64decode(each["b64_json"]) for each in output["response"]["body"]["data"]]
 
 
 async def test_the_images_of_a_line_share_requests(start: Start, vendor: Vendor) -> None:
@@ -37,9 +37,9 @@ async def test_the_images_of_a_line_share_requests(start: Start, vendor: Vendor)
     batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)
     assert sorted((post["seed"], post["samples"]) for post in vendor.posts) == [(10, 4), (14, 2), (50, 1)]
-    made = await results(gateway.sdk, batch.output_file_id)
-    assert pictures(made["six"]) == [image(10 + i) for i in range(6)]
-    body = made["six"]["response"]["body"]
+    outputs = await results(gateway.sdk, batch.output_file_id)
+    assert pictures(outputs["six"]) == [image(10 + i) for i in range(6)]
+    body = outputs["six"]["response"]["body"]
     assert body["cost_usd"] == pytest.approx(6 * USD)
     assert (body["usage"]["input_tokens"], body["usage"]["output_tokens"]) == (20, 150)
     assert "warnings" not in body
@@ -53,11 +53,11 @@ async def test_the_least_maximum_of_several_deployments_counts(start: Start, ven
     gateway = await start(text(vendor, ("m", "fine"), ("m", "three"), ("mixed", "fine"), ("mixed", "one")))
     lines = [line("a", model="m", n=7, seed=1), line("b", model="mixed", n=3, seed=20)]
     batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
-    asked = sorted((post["seed"], post.get("samples", 1)) for post in vendor.posts)
-    assert asked == [(1, 3), (4, 3), (7, 1), (20, 1), (21, 1), (22, 1)]
-    made = await results(gateway.sdk, batch.output_file_id)
-    assert pictures(made["a"]) == [image(1 + i) for i in range(7)]
-    assert pictures(made["b"]) == [image(20 + i) for i in range(3)]
+    requests = sorted((post["seed"], post.get("samples", 1)) for post in vendor.posts)
+    assert requests == [(1, 3), (4, 3), (7, 1), (20, 1), (21, 1), (22, 1)]
+    outputs = await results(gateway.sdk, batch.output_file_id)
+    assert pictures(outputs["a"]) == [image(1 + i) for i in range(7)]
+    assert pictures(outputs["b"]) == [image(20 + i) for i in range(3)]
 
 
 async def test_a_deployment_stands_in_for_all_images_of_a_request(start: Start, vendor: Vendor) -> None:
@@ -82,30 +82,30 @@ async def test_images_that_may_be_alike_are_said_to_be_unless_they_come_together
 
 
 @pytest.mark.parametrize(
-    ("word", "came", "lost"),
+    ("word", "came", "failure"),
     [
         ("fewer", [0, 1], (2, "unusable_result", "unknown")),
         ("filtered", [1, 2], (0, "moderation_blocked", "no")),
     ],
 )
 async def test_an_image_that_did_not_come_fails_alone(
-    start: Start, vendor: Vendor, word: str, came: list[int], lost: tuple[int, str, str]
+    start: Start, vendor: Vendor, word: str, came: list[int], failure: tuple[int, str, str]
 ) -> None:
     gateway = await start(text(vendor))
     batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", model="fine", prompt=word, n=3, seed=1)]))
-    made = (await results(gateway.sdk, batch.output_file_id))["a"]
-    assert pictures(made) == [image(1 + i) for i in came]
-    (error,) = made["response"]["body"]["errors"]
-    assert (error["index"], error["code"], error["billed"]) == lost
+    lines = (await results(gateway.sdk, batch.output_file_id))["a"]
+    assert pictures(lines) == [image(1 + i) for i in came]
+    (error,) = lines["response"]["body"]["errors"]
+    assert (error["index"], error["code"], error["billed"]) == failure
     assert len(vendor.posts) == 1
 
 
 async def test_images_beyond_those_asked_for_are_delivered(start: Start, vendor: Vendor) -> None:
     gateway = await start(text(vendor))
     batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", model="fine", prompt="more", n=3, seed=1)]))
-    made = (await results(gateway.sdk, batch.output_file_id))["a"]
-    assert pictures(made) == [image(1 + i) for i in range(4)]
-    assert made["response"]["body"]["cost_usd"] == pytest.approx(4 * USD)
+    lines = (await results(gateway.sdk, batch.output_file_id))["a"]
+    assert pictures(lines) == [image(1 + i) for i in range(4)]
+    assert lines["response"]["body"]["cost_usd"] == pytest.approx(4 * USD)
 
 
 async def test_a_request_that_breaks_off_may_have_charged_each_image(start: Start, vendor: Vendor) -> None:
@@ -136,8 +136,8 @@ async def test_a_key_pays_the_true_cost_of_a_line_once(start: Start, vendor: Ven
     gateway = await start(text(vendor, more="keys:\n" + named("other", OTHER, images_per_day=8, usd_per_month=5)))
     with_key = gateway.sdk.with_options(api_key=OTHER)
     batch = await ended(with_key, await begun(with_key, [line("a", model="fine", prompt="true", n=6)]))
-    made = (await results(with_key, batch.output_file_id))["a"]
-    assert made["response"]["body"]["cost_usd"] == pytest.approx(0.09)
+    lines = (await results(with_key, batch.output_file_id))["a"]
+    assert lines["response"]["body"]["cost_usd"] == pytest.approx(0.09)
     rows = await gateway.gateway._database.write(
         lambda db: dict(db.execute("SELECT what, SUM(amount) FROM used GROUP BY what").fetchall())
     )
@@ -162,9 +162,9 @@ async def test_a_job_of_four_is_fetched_by_the_next_start(
     _, url = await asyncio.to_thread(serve, text(vendor, ("other", "one"), ("fine", "fine")), **native_environment)
     async with sdk(url) as client:
         batch = await ended(client, batch)
-        made = (await results(client, batch.output_file_id))["a"]
-    assert pictures(made) == [image(1 + i) for i in range(4)]
-    body = made["response"]["body"]
+        lines = (await results(client, batch.output_file_id))["a"]
+    assert pictures(lines) == [image(1 + i) for i in range(4)]
+    body = lines["response"]["body"]
     assert body["cost_usd"] == pytest.approx(4 * USD)
     assert "warnings" not in body
     assert (len(vendor.posts), vendor.made) == (1, 4)

@@ -28,8 +28,8 @@ def model(name: str = "sd3") -> Operation:
 
 
 def read(body: dict[str, object], name: str = "sd3", *, of_form: bool = False) -> dict[str, object]:
-    asked = CallArguments.from_fields(body, form=True) if of_form else CallArguments.from_json(body)
-    return asked.for_operation(model(name))
+    call_args = CallArguments.from_fields(body, form=True) if of_form else CallArguments.from_json(body)
+    return call_args.for_operation(model(name))
 
 
 @pytest.mark.parametrize(("parts", "status"), [(64, 400), (65, 413)])
@@ -41,25 +41,25 @@ async def test_a_form_may_have_64_parts(standing: Running, parts: int, status: i
 
 @pytest.mark.parametrize("files", [20, 21])
 def test_a_call_may_name_20_files(files: int) -> None:
-    asked = CallArguments.from_json({"images": [{"file_id": f"file-{number}"} for number in range(files)]})
+    call_args = CallArguments.from_json({"images": [{"file_id": f"file-{number}"} for number in range(files)]})
     if files == 20:
-        assert asked.uploaded_file_ids() == {f"file-{number}": "image" for number in range(20)}
+        assert call_args.uploaded_file_ids() == {f"file-{number}": "image" for number in range(20)}
     else:
         with pytest.raises(APIError, match="image: a call may name at most 20 files") as refused:
-            asked.uploaded_file_ids()
+            call_args.uploaded_file_ids()
         assert (refused.value.status, refused.value.param) == (400, "image")
 
 
 def test_files_take_the_places_of_their_ids_and_of_nothing_else() -> None:
     one, two = File.of(png(8, 8)), File.of(png(9, 9))
-    asked = CallArguments.from_json({"images": [{"file_id": "1"}, URI], "mask": {"file_id": "2"}, "seed": 3})
-    asked.resolve_uploads({"1": one, "2": two})
-    assert asked.params == {"image": [one, URI], "mask": two, "seed": 3}
-    asked = CallArguments.from_json({"image": {"file_id": "1", "image_url": URI}})
-    assert asked.uploaded_file_ids() == {}
-    asked = CallArguments.from_json({"image": {"file_id": 7}})
+    call_args = CallArguments.from_json({"images": [{"file_id": "1"}, URI], "mask": {"file_id": "2"}, "seed": 3})
+    call_args.resolve_uploads({"1": one, "2": two})
+    assert call_args.params == {"image": [one, URI], "mask": two, "seed": 3}
+    call_args = CallArguments.from_json({"image": {"file_id": "1", "image_url": URI}})
+    assert call_args.uploaded_file_ids() == {}
+    call_args = CallArguments.from_json({"image": {"file_id": 7}})
     with pytest.raises(APIError, match="file_id must be text"):
-        asked.uploaded_file_ids()
+        call_args.uploaded_file_ids()
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_files_take_the_places_of_their_ids_and_of_nothing_else() -> None:
     ],
 )
 def test_a_forms_numbers_are_those_of_fields_that_take_numbers(name: str, text: str, value: object) -> None:
-    given = read({name: text}, of_form=True)
-    assert given == {name: value}
-    assert type(given[name]) is type(value)
+    params = read({name: text}, of_form=True)
+    assert params == {name: value}
+    assert type(params[name]) is type(value)
     assert read({name: text}) == {name: text}  # in JSON text is text
 
 
@@ -168,14 +168,14 @@ def test_extra_body_is_merged_once() -> None:
 def test_a_call_reads_the_disk_if_one_of_its_files_is_there() -> None:
     in_memory, on_disk = File.of(png(8, 8)), File.of(__file__)
     assert on_disk.on_disk
-    for given, reads in (
+    for params, reads in (
         ({"prompt": "p"}, False),
         ({"image": in_memory}, False),
         ({"image": [in_memory, on_disk]}, True),
         ({"mask": on_disk}, True),
     ):
-        asked = CallArguments(model=None, stream=None, params=dict(given), is_form=True)
-        assert asked.has_disk_files is reads
+        call_args = CallArguments(model=None, stream=None, params=dict(params), is_form=True)
+        assert call_args.has_disk_files is reads
     on_disk.close()
 
 

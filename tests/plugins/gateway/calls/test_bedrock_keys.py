@@ -22,14 +22,17 @@ def entry(name: str, base: str, **params: str) -> str:
 
 
 async def test_two_deployments_have_two_keys(start: Start, recorder: Recorder) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     entries = "".join(entry("core", recorder.url, model=CORE, api_key=f"bedrock-key-{n}") for n in (1, 2))
     gateway = await start(config(recorder.url, entries=entries))
     for _ in range(40):  # which of two that are idle is chosen by chance
         assert (await gateway.generate(model="core")).status == 200
-        if len({seen.header("authorization") for seen in recorder.seen}) == 2:
+        if len({request.header("authorization") for request in recorder.seen}) == 2:
             break
-    assert {seen.header("authorization") for seen in recorder.seen} == {"Bearer bedrock-key-1", "Bearer bedrock-key-2"}
+    assert {request.header("authorization") for request in recorder.seen} == {
+        "Bearer bedrock-key-1",
+        "Bearer bedrock-key-2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ async def test_two_deployments_have_two_keys(start: Start, recorder: Recorder) -
     ids=["model_id", "bare base_model", "base_model"],
 )
 async def test_an_arn_is_called(start: Start, recorder: Recorder, params: dict[str, str]) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     entries = entry("core", recorder.url, api_key="bedrock-key", **params)
     gateway = await start(config(recorder.url, entries=entries))
     answer = await gateway.generate(model="core")
@@ -51,7 +54,7 @@ async def test_an_arn_is_called(start: Start, recorder: Recorder, params: dict[s
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"model": CORE, "model_id": "my-model"}, "model_id: must be an ARN"),
         ({"model": "stability/sd3", "model_id": ARN}, "model_id: must be an ARN"),
@@ -60,10 +63,10 @@ async def test_an_arn_is_called(start: Start, recorder: Recorder, params: dict[s
     ],
 )
 async def test_what_can_not_be_is_found_at_the_start(
-    start: Start, recorder: Recorder, params: dict[str, str], said: str
+    start: Start, recorder: Recorder, params: dict[str, str], message: str
 ) -> None:
     entries = entry("core", recorder.url, api_key="bedrock-key", **params)
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         await start(config(recorder.url, entries=entries))
     assert "bedrock-key" not in str(caught.value)
 
@@ -72,8 +75,8 @@ async def test_what_can_not_be_is_found_at_the_start(
 async def test_a_throttled_deployment_is_stood_in_for_at_once(start: Start, recorder: Recorder, code: str) -> None:
     """One request each: nobody waits for a model that is throttled while another is free."""
 
-    def answer(seen: Seen) -> Answer:
-        return failed(code, 429) if seen.header("authorization") == "Bearer bedrock-key-1" else pictured()
+    def answer(request: Seen) -> Answer:
+        return failed(code, 429) if request.header("authorization") == "Bearer bedrock-key-1" else pictured()
 
     recorder.answer = answer
     entries = "".join(entry("core", recorder.url, model=CORE, api_key=f"bedrock-key-{n}") for n in (1, 2))
@@ -81,7 +84,7 @@ async def test_a_throttled_deployment_is_stood_in_for_at_once(start: Start, reco
     for _ in range(40):
         recorder.seen.clear()
         assert (await gateway.generate(model="core")).status == 200
-        keys = [seen.header("authorization") for seen in recorder.seen]
+        keys = [request.header("authorization") for request in recorder.seen]
         assert keys[-1] == "Bearer bedrock-key-2"
         assert len(keys) == len(set(keys)), "the throttled one was not asked twice"
         if len(keys) == 2:
@@ -92,7 +95,7 @@ async def test_a_throttled_deployment_is_stood_in_for_at_once(start: Start, reco
 
 async def test_a_deployment_alone_is_tried_again_after_a_throttle(start: Start, recorder: Recorder) -> None:
     answers = [failed("ThrottlingException", 429)]
-    recorder.answer = lambda seen: answers.pop() if answers else pictured()
+    recorder.answer = lambda request: answers.pop() if answers else pictured()
     entries = entry("core", recorder.url, model=CORE, api_key="bedrock-key")
     gateway = await start(config(recorder.url, entries=entries))
     assert (await gateway.generate(model="core")).status == 200

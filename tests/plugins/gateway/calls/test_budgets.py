@@ -186,10 +186,10 @@ async def test_the_sdk_waits_for_a_minute_that_passes_only(start: Start, impasto
     gateway = await limited(start, impasto_emulator.url, images_per_day=1)
     sdk = gateway.sdk.with_options(api_key=KEY, max_retries=2)
     await sdk.images.generate(model="sd3", prompt="p")
-    with pytest.raises(openai.RateLimitError) as told:
+    with pytest.raises(openai.RateLimitError) as caught:
         await sdk.images.generate(model="sd3", prompt="p")
-    assert (told.value.type, told.value.code) == ("insufficient_quota", "insufficient_quota")
-    assert told.value.response.request.headers["x-stainless-retry-count"] == "0"
+    assert (caught.value.type, caught.value.code) == ("insufficient_quota", "insufficient_quota")
+    assert caught.value.response.request.headers["x-stainless-retry-count"] == "0"
     assert len(impasto_emulator.requests) == 1
 
 

@@ -66,10 +66,10 @@ def call(n: int = 1, usd: float | None = 0.065) -> PreparedCall:
     return cast("PreparedCall", SimpleNamespace(n=n, cost=Cost(usd=usd, as_of="") if usd is not None else None))
 
 
-async def come(n: int = 1, *lost: ImpastoError) -> Result:
+async def come(n: int = 1, *failures: ImpastoError) -> Result:
     artifacts = tuple(Artifact(data=b"", media_type="image/png") for _ in range(n))
     return Result(
-        artifacts=artifacts, errors=tuple(FailedArtifact(index=i, error=error) for i, error in enumerate(lost))
+        artifacts=artifacts, errors=tuple(FailedArtifact(index=i, error=error) for i, error in enumerate(failures))
     )
 
 
@@ -177,7 +177,7 @@ async def test_what_is_refused_is_not_counted(data: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "n", "said", "seconds"),
+    ("limits", "n", "message", "seconds"),
     [
         ({"images_per_day": 3}, 2, "may make 3 images a day, and 1 are left until 2026-10-02T00:00Z", 43_200),
         (
@@ -190,12 +190,12 @@ async def test_what_is_refused_is_not_counted(data: Database) -> None:
     ids=["images_per_day", "usd_per_month"],
 )
 async def test_a_refusal_says_what_is_left_and_until_when(
-    data: Database, limits: dict[str, Any], n: int, said: str, seconds: int
+    data: Database, limits: dict[str, Any], n: int, message: str, seconds: int
 ) -> None:
     await pay(data, call(2), **limits)
     with pytest.raises(APIError) as refused:
         await pay(data, call(n), **limits)
-    assert said in refused.value.message
+    assert message in refused.value.message
     assert refused.value.retry_after == seconds
     assert refused.value.message.endswith("; nothing was sent")
 
@@ -317,23 +317,23 @@ async def test_a_cost_that_can_not_be_settled_withholds_no_image(data: Database)
 
 @pytest.mark.parametrize("limits", [{"usd_per_month": 5}, {"images_per_day": 5}, {}], ids=str)
 def test_a_price_must_be_known_only_within_a_limit_in_usd(limits: dict[str, Any]) -> None:
-    named = caller(**limits).limits
-    assert price_nano_usd(call(), named) == 65_000_000
+    names = caller(**limits).limits
+    assert price_nano_usd(call(), names) == 65_000_000
     if "usd_per_month" in limits:
         with pytest.raises(APIError, match="price of this model is unknown") as refused:
-            price_nano_usd(call(usd=None), named)
+            price_nano_usd(call(usd=None), names)
         assert (refused.value.status, refused.value.retry_after, refused.value.should_retry) == (429, None, False)
     else:
-        assert price_nano_usd(call(usd=None), named) == 0
+        assert price_nano_usd(call(usd=None), names) == 0
 
 
 async def test_a_batch_that_would_pass_a_limit_is_known_before_it_begins(data: Database) -> None:
-    named = caller(images_per_day=4, usd_per_month=1).limits
-    assert named is not None
+    limits = caller(images_per_day=4, usd_per_month=1).limits
+    assert limits is not None
     for pictures, nano, fits in ((4, 1_000_000_000, True), (5, 0, False), (0, 1_000_000_001, False)):
 
         def work(db: Any, pictures: int = pictures, nano: int = nano) -> None:
-            check_limits(db, named, DIGEST, images=pictures, nano_usd=nano, now=NOON)
+            check_limits(db, limits, DIGEST, images=pictures, nano_usd=nano, now=NOON)
 
         if fits:
             await data.write(work)

@@ -83,13 +83,11 @@ async def test_ten_times_what_it_can_do(start: Start, impasto_emulator: Emulator
     assert gateway.gateway._app.memory.used_bytes == 0
 
 
-@pytest.mark.parametrize("asked", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
-async def test_a_wait_that_makes_no_sense_is_not_passed_on(
-    start: Start, impasto_emulator: Emulator, asked: str
-) -> None:
-    own = entry("sd3", "stability/sd3.5-large", impasto_emulator.url, key=f"sk-of-the-lost-{len(asked)}")
+@pytest.mark.parametrize("text", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_a_wait_that_makes_no_sense_is_not_passed_on(start: Start, impasto_emulator: Emulator, text: str) -> None:
+    own = entry("sd3", "stability/sd3.5-large", impasto_emulator.url, key=f"sk-of-the-lost-{len(text)}")
     gateway = await start(config(impasto_emulator.url, entries=own))
-    impasto_emulator.fault("status", status=429, headers={"retry-after": asked})
+    impasto_emulator.fault("status", status=429, headers={"retry-after": text})
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
     assert 1 <= int(answer.headers["retry-after"]) <= 3600

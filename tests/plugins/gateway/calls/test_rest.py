@@ -131,7 +131,7 @@ def result(n: int = 2, cost: Cost | None = None) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("usd", "cost", "came", "told"),
+    ("usd", "cost", "came", "expected"),
     [
         (0.01, 0.01, 0.065, 0.02),
         (0.01, 0.01, None, 0.02),
@@ -141,14 +141,14 @@ def result(n: int = 2, cost: Cost | None = None) -> Result:
     ],
 )
 def test_a_price_of_the_entry_counts_for_what_cost_something(
-    usd: float | None, cost: float | None, came: float | None, told: float
+    usd: float | None, cost: float | None, came: float | None, expected: float
 ) -> None:
     own = Cost(usd=cost, as_of="") if cost is not None else None
     priced = deployment(usd=usd, cost=own).apply_price(
         result(cost=Cost(usd=came, as_of="") if came is not None else None)
     )
     assert priced.cost is not None
-    assert priced.cost.usd == pytest.approx(told)
+    assert priced.cost.usd == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -199,10 +199,10 @@ def call(name: str) -> PreparedCall:
 
 async def tried(errors: dict[str, list[ImpastoError]], *names: str) -> list[tuple[str, bool]]:
     """Return the deployments that were asked in turn, each with True if it waited as long as its provider asked."""
-    asked: list[tuple[str, bool]] = []
+    requests: list[tuple[str, bool]] = []
 
     async def attempt(prepared_call: PreparedCall, *, waits: bool) -> str:
-        asked.append((prepared_call.deployment.name, waits))
+        requests.append((prepared_call.deployment.name, waits))
         if left := errors.get(prepared_call.deployment.name):
             raise left.pop(0)
         return "made"
@@ -211,8 +211,8 @@ async def tried(errors: dict[str, list[ImpastoError]], *names: str) -> list[tupl
     try:
         await try_each(call(first), Others(*others), attempt)
     except ImpastoError as error:
-        asked.append((type(error).__name__, False))
-    return asked
+        requests.append((type(error).__name__, False))
+    return requests
 
 
 async def test_nobody_waits_for_one_while_another_is_left() -> None:

@@ -59,7 +59,7 @@ class Halfway:
         self.picture, self.at, self.resets = picture, at, resets
         self.go = asyncio.Event()
 
-    async def __call__(self, asked: Asked, wire: Wire) -> None:
+    async def __call__(self, request: Asked, wire: Wire) -> None:
         await wire.send(head(200, {**PICTURE_HEADERS, "content-length": str(len(self.picture))}))
         await wire.send(self.picture[: self.at])
         await self.go.wait()
@@ -85,17 +85,17 @@ def settled(gateway: Running) -> bool:
 
 
 def post(gateway: Running, **body: Any) -> Any:
-    asked = {"model": "sd3", "prompt": "p", **body}
-    return gateway.session.post(f"{gateway.url}/v1/images/generations", json=asked)
+    payload = {"model": "sd3", "prompt": "p", **body}
+    return gateway.session.post(f"{gateway.url}/v1/images/generations", json=payload)
 
 
 async def test_it_comes_whole(gateway: Running, provider: Server) -> None:
     answer = await gateway.sdk.images.with_raw_response.generate(model="sd3", prompt="p")
-    made = answer.parse()
-    assert made.data is not None
-    assert base64.b64decode(made.data[0].b64_json or "", validate=True) == large()
-    assert (made.output_format, made.size) == ("png", "64x64")
-    assert made.data[0].model_extra == {"seed": 7, "finish_reason": "SUCCESS"}
+    response = answer.parse()
+    assert response.data is not None
+    assert base64.b64decode(response.data[0].b64_json or "", validate=True) == large()
+    assert (response.output_format, response.size) == ("png", "64x64")
+    assert response.data[0].model_extra == {"seed": 7, "finish_reason": "SUCCESS"}
     assert answer.headers["x-impasto-cost-usd"] == "0.065"
     assert answer.headers["x-request-id"].startswith("req_")
     assert len(provider.paid) == 1
@@ -190,9 +190,9 @@ async def test_comments_stand_before_it_and_not_in_it(
     monkeypatch.setattr("impasto_plugins.gateway.api.responses.COMMENT_SECONDS", 0.05)
     halfway = Halfway(large(), 3 * MIB)
 
-    async def slowly(asked: Asked, wire: Wire) -> None:
+    async def slowly(request: Asked, wire: Wire) -> None:
         await asyncio.sleep(0.2)
-        await halfway(asked, wire)
+        await halfway(request, wire)
 
     provider.posts = [slowly]
     async with post(gateway, stream=True) as answer:
@@ -206,9 +206,9 @@ async def test_comments_stand_before_it_and_not_in_it(
 
 async def test_several_at_once(gateway: Running, provider: Server) -> None:
     async with post(gateway, n=2) as answer:
-        made = (await answer.json())["data"]
+        images = (await answer.json())["data"]
         assert int(answer.headers["content-length"]) > 2 * len(large())
-    assert [base64.b64decode(each["b64_json"]) for each in made] == [large()] * 2
+    assert [base64.b64decode(each["b64_json"]) for each in images] == [large()] * 2
     assert len(provider.paid) == 2
 
 
@@ -267,10 +267,10 @@ async def test_memory_is_bounded_by_what_is_set_and_the_rest_goes_to_disk(
     holds = large_module.SpooledAnswer.fits_in_memory
 
     def watched(self: large_module.SpooledAnswer, size: int) -> bool:
-        held = holds(self, size)
-        if not held:
+        holder = holds(self, size)
+        if not holder:
             spooled.append(size)
-        return held
+        return holder
 
     monkeypatch.setattr(large_module.SpooledAnswer, "fits_in_memory", watched)
     most = 0

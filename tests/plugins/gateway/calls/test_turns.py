@@ -99,15 +99,15 @@ async def test_who_has_no_time_out_waits_for_as_long_as_it_takes(monkeypatch: py
     assert await with_queue_timeout(ACCOUNT, come) == "came"
 
 
-@pytest.mark.parametrize(("left", "told"), [(0.0, 1.0), (7.0, 7.0)])
+@pytest.mark.parametrize(("left", "expected"), [(0.0, 1.0), (7.0, 7.0)])
 async def test_a_wait_that_took_too_long_says_when_to_come_back(
-    monkeypatch: pytest.MonkeyPatch, left: float, told: float
+    monkeypatch: pytest.MonkeyPatch, left: float, expected: float
 ) -> None:
     gate(monkeypatch, 0.0, left)
     max_queue_wait.set(0.01)
     with pytest.raises(RateLimited) as refused:
         await with_queue_timeout(ACCOUNT, asyncio.Event().wait)
-    assert refused.value.retry_after == told
+    assert refused.value.retry_after == expected
     assert module._current_wait.get() is None
 
 
@@ -246,17 +246,17 @@ BEFORE = """{"model": "m", "account": "a", "ids": ["x", "y"], "n": %d, "cost": {
 
 
 @pytest.mark.parametrize(
-    ("maximum", "n", "asked"),
+    ("maximum", "n", "counts"),
     [(None, 2, {"x": 1, "y": 1}), (4, 6, {"x": 4, "y": 2}), (None, 3, {"x": 1, "y": 1})],
 )
 async def test_a_row_of_the_version_before_is_fetched(
-    tmp_path: Any, maximum: int | None, n: int, asked: dict[str, int]
+    tmp_path: Any, maximum: int | None, n: int, counts: dict[str, int]
 ) -> None:
     client = Client({})
     done = await ProviderJobs.from_json(BEFORE % n).fetch(setup(tmp_path, client, maximum=maximum))
-    assert client.asked == asked
-    assert len(done.artifacts) == sum(asked.values())
-    assert [each["index"] for each in done.lost] == list(range(sum(asked.values()), n))
+    assert client.asked == counts
+    assert len(done.artifacts) == sum(counts.values())
+    assert [each["index"] for each in done.lost] == list(range(sum(counts.values()), n))
     assert done.cost is not None
     assert done.cost.usd == pytest.approx(0.6 * len(done.artifacts))
 

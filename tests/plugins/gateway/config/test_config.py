@@ -52,11 +52,11 @@ REACHED = {
 
 
 def test_each_of_awss_keys_reaches_the_deployment_and_is_not_shown() -> None:
-    given = {**REACHED, "aws_bedrock_runtime_endpoint": "https://bedrock.example"}
-    params = "".join(f"      {name}: {value}\n" for name, value in given.items())
+    fields = {**REACHED, "aws_bedrock_runtime_endpoint": "https://bedrock.example"}
+    params = "".join(f"      {name}: {value}\n" for name, value in fields.items())
     text = f"model_list:\n  - model_name: core\n    provider_params:\n      model: bedrock/x\n{params}"
     (model,) = (config := parse(text.encode())).models
-    assert model.provider_settings == given
+    assert model.provider_settings == fields
     assert "a-secret" not in repr(config)
     assert "a-token" not in repr(config)
 
@@ -87,7 +87,7 @@ def test_all_of_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: &x 1\nb: *x\n", "line 1: anchors and aliases are not supported"),
         ("general_settings: {}\ngeneral_settings: {}\n", "line 2: 'general_settings' was given twice"),
@@ -145,11 +145,11 @@ def test_all_of_keys() -> None:
     ],
     ids=range(29),
 )
-def test_a_mistake_is_told_with_its_line(text: str, said: str) -> None:
-    with pytest.raises(ConfigError) as told:
+def test_a_mistake_is_told_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         parse(text.encode(), "config.yaml", {"STABILITY_API_KEY": "k", "EMPTY": ""})
-    assert said in str(told.value)
-    assert str(told.value).startswith("config.yaml: ")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("config.yaml: ")
 
 
 GENERAL = PAGE.replace("os.environ/STABILITY_API_KEY", "k")
@@ -187,27 +187,27 @@ def test_values_that_make_sense() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         (f"sha256: {EMPTY_HASH}", "sha256: is the hash of an empty key"),
         (f"sha256: {'a' * 64}, models: [sd3, sdx]", "models: 'sdx' is not a model_name of model_list"),
     ],
 )
-def test_a_key_that_is_good_for_nothing(key: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"line 13: keys\[0\].{said}"):
+def test_a_key_that_is_good_for_nothing(key: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"line 13: keys\[0\].{message}"):
         parse(f"{GENERAL}keys:\n  - {{name: a, {key}}}\n".encode())
 
 
 def test_a_name_that_can_not_be_shown_is_escaped() -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         parse(f'{GENERAL}  "a\u202eb": 1\n'.encode())
-    assert r"general_settings.a\u202eb: unknown setting" in str(told.value)
+    assert r"general_settings.a\u202eb: unknown setting" in str(caught.value)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         parse(PAGE.replace("stability/sd3.5-large", "5").replace("sk-1234", "6").encode(), "c", {})
-    lines = [line.split(": ")[1:3] for line in str(told.value).splitlines()]
+    lines = [line.split(": ")[1:3] for line in str(caught.value).splitlines()]
     assert lines == [
         ["line 4", "model_list[0].litellm_params.model"],
         ["line 5", "model_list[0].litellm_params.api_key"],
@@ -241,7 +241,7 @@ def test_a_weak_key_serves_on_loopback_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "host", "no_auth", "said"),
+    ("config", "host", "no_auth", "message"),
     [
         (made("sk-1234", "  allowed_hosts: [a.example]\n"), "0.0.0.0", False, "master_key: too weak"),
         (made(STRONG), "0.0.0.0", False, "allowed_hosts: required"),
@@ -259,11 +259,11 @@ def test_a_weak_key_serves_on_loopback_with_a_warning() -> None:
         (made(STRONG), "127.0.0.1", True, "--no-auth: needs a configuration without keys"),
     ],
 )
-def test_what_is_not_safe_is_refused(config: Config, host: str, no_auth: bool, said: str) -> None:
-    with pytest.raises(ConfigError) as told:
+def test_what_is_not_safe_is_refused(config: Config, host: str, no_auth: bool, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         check_bind(config, host, no_auth=no_auth)
-    assert said in str(told.value)
-    assert STRONG not in str(told.value)
+    assert message in str(caught.value)
+    assert STRONG not in str(caught.value)
 
 
 def test_a_strong_key_and_named_hosts_serve_the_world() -> None:

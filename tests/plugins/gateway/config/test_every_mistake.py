@@ -24,8 +24,8 @@ def mistakes(tmp_path: Path, text: str, *, host: str = "127.0.0.1", no_auth: boo
         check(str(path), host=host, no_auth=no_auth)
     except InvalidConfig as error:
         found: dict[int, str] = {}
-        for line, said in error.mistakes:
-            found[line] = f"{found[line]}; {said}" if line in found else said
+        for line, message in error.mistakes:
+            found[line] = f"{found[line]}; {message}" if line in found else message
         return found
     return {}
 
@@ -108,8 +108,8 @@ def test_thirty_mistakes_are_reported_in_one_pass_at_their_own_lines(tmp_path: P
     found = mistakes(tmp_path, MANY)
     assert set(found) == marked(MANY), found
     assert len(found) > 30
-    for said in ("NOT_SET", "strength", "stable-image-core", "'zzz'", "'nope'", "nobody-has-it"):
-        assert any(said in each for each in found.values()), said
+    for message in ("NOT_SET", "strength", "stable-image-core", "'zzz'", "'nope'", "nobody-has-it"):
+        assert any(message in each for each in found.values()), message
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_name_of_a_default_is_judged_even_if_its_value_is_not_known(tmp_path
         """
     found = mistakes(tmp_path, text)
     assert set(found) == marked(text)
-    assert [line for line, said in found.items() if "nor a parameter" in said] == [8]
+    assert [line for line, message in found.items() if "nor a parameter" in message] == [8]
     assert "seed" in found[8]
 
 
@@ -259,7 +259,7 @@ def test_a_syntax_error_does_not_hide_the_mistakes_before_it(tmp_path: Path) -> 
     text = "a: &x 1  # !\nb: *x  # !\nc: [1, 2\n"
     found = mistakes(tmp_path, text)
     assert set(found) >= marked(text)
-    assert any("expected ',' or ']'" in said for said in found.values())
+    assert any("expected ',' or ']'" in message for message in found.values())
 
 
 def test_a_public_address_and_mistakes_of_its_hosts(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_valid_configuration_has_no_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("litellm_settings: {drop_params: 'no'}", "must be true or false, not text"),
         ("litellm_settings: {drop_params: 1}", "must be true or false, not a whole number"),
@@ -352,11 +352,11 @@ def test_a_valid_configuration_has_no_mistake(tmp_path: Path) -> None:
         ("batches: {enabled: 1.5}", "must be true or false, not a number"),
     ],
 )
-def test_messages_use_the_words_of_yaml(tmp_path: Path, line: str, said: str) -> None:
+def test_messages_use_the_words_of_yaml(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(line)
     with pytest.raises(ConfigError) as caught:
         check(str(path), host="127.0.0.1", no_auth=False)
-    assert said in caught.value.message
+    assert message in caught.value.message
     for word in ("bool", "int,", "str,", "dict", "None", "True", "False", "NoneType", "float"):
         assert word not in caught.value.message

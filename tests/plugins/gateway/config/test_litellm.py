@@ -30,7 +30,7 @@ def test_defaults_stand_beside_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("strength: 1.7", "line 6: sd3: strength: must be a number from 0 to 1, not 1.7"),
         ("strength: '0.7'", "line 6: sd3: strength: must be a number from 0 to 1, not '0.7'"),
@@ -47,12 +47,14 @@ def test_defaults_stand_beside_the_key() -> None:
         ("extra_headers: x", "line 6: sd3: extra_headers: headers can't be added"),
     ],
 )
-def test_a_default_that_the_model_does_not_take_is_reported_with_its_line(tmp_path: Path, line: str, said: str) -> None:
+def test_a_default_that_the_model_does_not_take_is_reported_with_its_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"{SD3}      {line}\n{END}")
     with pytest.raises(ConfigError) as error:
         serve.check(str(path), host="127.0.0.1", no_auth=False)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_every_wrong_default_of_every_model_is_reported_at_once(tmp_path: Path) -> None:
@@ -152,9 +154,9 @@ def test_an_unknown_provider_or_model_is_an_error(tmp_path: Path, model: str) ->
 def test_the_check_names_what_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"{SD3}  - model_name: other\n    litellm_params: {{model: openai/gpt-4o}}\n{END}")
-    said = serve.check(str(path), host="127.0.0.1", no_auth=False)
-    assert "config.yaml is valid: 1 model" in said
-    assert "Warning: line 6: model_list[1] is skipped" in said
+    message = serve.check(str(path), host="127.0.0.1", no_auth=False)
+    assert "config.yaml is valid: 1 model" in message
+    assert "Warning: line 6: model_list[1] is skipped" in message
 
 
 def test_a_rate_an_order_and_a_price_of_a_deployment() -> None:
@@ -183,7 +185,7 @@ def test_a_list_that_is_left_blank_is_not_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "said"),
+    ("origin", "message"),
     [
         ("*", "every web page could use the gateway"),
         ("https://*.example", "must name each whole origin"),
@@ -193,8 +195,8 @@ def test_a_list_that_is_left_blank_is_not_given() -> None:
         ("null", "as browsers send it"),
     ],
 )
-def test_an_origin_is_named_whole(origin: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=f"line 8: general_settings.cors_origins: .*{said}"):
+def test_an_origin_is_named_whole(origin: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"line 8: general_settings.cors_origins: .*{message}"):
         parse(f"{SD3}{END}  cors_origins: ['{origin}']\n".encode())
 
 

@@ -47,8 +47,8 @@ def lines_of(error: ConfigError) -> dict[int, str]:
     """The mistakes by their lines."""
     found: dict[int, str] = {}
     for line in error.message.splitlines():
-        place, _, said = line.removeprefix("config.yaml: line ").partition(": ")
-        found[int(place)] = found.get(int(place), "") + said
+        place, _, message = line.removeprefix("config.yaml: line ").partition(": ")
+        found[int(place)] = found.get(int(place), "") + message
     return found
 
 

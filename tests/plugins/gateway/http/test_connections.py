@@ -141,12 +141,12 @@ async def test_a_reader_that_never_reads_is_not_waited_for(
     call = POST + HEADERS + JSON + LENGTH + b"\r\n" + CALL
     app = gateway.gateway._app
     async with AsyncExitStack() as stack:
-        held = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(8)]
-        for connection in held:
+        connections = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(8)]
+        for connection in connections:
             connection.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
             connection.writer.write(call)
         server, most = gateway.gateway._server, 0
-        while len(impasto_emulator.charges) < len(held) or server.open:
+        while len(impasto_emulator.charges) < len(connections) or server.open:
             waiting = [each._wire.get_write_buffer_size() for each in server.open if each._wire is not None]
             most = max(most, *waiting, 0)
             await asyncio.sleep(0.02)
@@ -159,14 +159,14 @@ async def test_a_reader_that_never_reads_is_not_waited_for(
 async def test_more_connections_than_there_may_be(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await limited(start, impasto_emulator, max_connections=3, header_seconds=LONG, idle_seconds=LONG)
     async with AsyncExitStack() as stack:
-        held = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(3)]
+        connections = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(3)]
         await until(lambda: len(gateway.gateway._server.open) == 3)
         over = await asyncio.gather(*(send(gateway.url, GET + HEADERS + b"\r\n", LONG) for _ in range(5)))
         assert [(each.status, each.closed, each.reset) for each in over] == [(503, True, False)] * 5
         assert over[0].error["code"] == "overloaded"
         assert b"\r\nretry-after: 1\r\n" in over[0].head
         assert b"\r\nx-should-retry: true" in over[0].head
-        for connection in held:
+        for connection in connections:
             connection.writer.write(GET + HEADERS + b"\r\n")
             assert b" 200 OK" in await connection.answer()
     await until(lambda: not gateway.gateway._server.open)
@@ -179,17 +179,17 @@ async def test_thousands_of_half_requests_keep_nobody_out(start: Start, impasto_
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4 * many + 300)), hard))
     gateway = await limited(start, impasto_emulator, header_seconds=3, body_idle_seconds=3, idle_seconds=LONG)
     halves = (GET, POST + HEADERS + JSON + LENGTH + b"\r\n{", b"", POST + HEADERS)
-    held: list[Connection] = []
+    connections: list[Connection] = []
     async with AsyncExitStack() as stack:
         for number in range(many):
-            held.append(connection := await stack.enter_async_context(Connection(gateway.url)))
+            connections.append(connection := await stack.enter_async_context(Connection(gateway.url)))
             connection.writer.write(halves[number % len(halves)])
         answers = [await gateway.generate() for _ in range(10)]
         assert [answer.status for answer in answers] == [200] * 10
-        ended = await asyncio.gather(*(connection.rest(LONG) for connection in held))
-    assert all(each.closed for each in ended)
-    assert {each.status for each in ended[0::4]} == {each.status for each in ended[1::4]} == {408}
-    assert {each.status for each in ended[2::4]} == {0}
+        result = await asyncio.gather(*(connection.rest(LONG) for connection in connections))
+    assert all(each.closed for each in result)
+    assert {each.status for each in result[0::4]} == {each.status for each in result[1::4]} == {408}
+    assert {each.status for each in result[2::4]} == {0}
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (await gateway.generate()).status == 200
     assert len(impasto_emulator.charges) == 11
@@ -262,12 +262,12 @@ async def test_an_upload_that_the_gateway_holds_back_is_not_silent(
 ) -> None:
     """A slow disk, or more uploads than memory takes: the sender waits because it is not read."""
     gateway = await limited(start, impasto_emulator, body_seconds=LONG, header_seconds=LONG)
-    write, held = UploadSpool.write, asyncio.Event()
+    write, release = UploadSpool.write, asyncio.Event()
 
     async def slow(self: UploadSpool, data: bytes | memoryview) -> None:
-        if not held.is_set():
+        if not release.is_set():
             await asyncio.sleep(LIMITS["body_idle_seconds"] * 4)
-            held.set()
+            release.set()
         await write(self, data)
 
     monkeypatch.setattr(UploadSpool, "write", slow)
@@ -280,7 +280,7 @@ async def test_an_upload_that_the_gateway_holds_back_is_not_silent(
     kind = b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n" % len(body)
     request = b"POST /v1/images/edits HTTP/1.1\r\n" + HEADERS + kind + b"Connection: close\r\n\r\n" + body
     answer = await send(gateway.url, request, LONG)
-    assert held.is_set()
+    assert release.is_set()
     assert (answer.status, answer.error["code"]) == (400, "invalid_image")  # all of it was read
 
 
@@ -309,14 +309,14 @@ async def test_connections_beyond_the_cap_are_bounded_too(
         await stack.enter_async_context(Connection(gateway.url))
         await until(lambda: len(server.open) == 1)
         silent = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(10)]
-        ended = [asyncio.create_task(each.rest(LONG)) for each in silent]
-        await until(lambda: sum(each.done() for each in ended) == 7)
+        tasks = [asyncio.create_task(each.rest(LONG)) for each in silent]
+        await until(lambda: sum(each.done() for each in tasks) == 7)
         assert (len(server.open), len(server.rejected)) == (1, 3)
-        assert {each.result().data for each in ended if each.done()} == {b""}
-        kept = next(each for each, end in zip(silent, ended, strict=True) if not end.done())
-        kept.writer.write(GET + HEADERS + b"\r\n")
+        assert {each.result().data for each in tasks if each.done()} == {b""}
+        stored = next(each for each, end in zip(silent, tasks, strict=True) if not end.done())
+        stored.writer.write(GET + HEADERS + b"\r\n")
 
-        await until(lambda: sum(each.done() for each in ended) == 8)
-        assert b" 503 " in b"".join(each.result().data for each in ended if each.done())
-        for each in ended:
+        await until(lambda: sum(each.done() for each in tasks) == 8)
+        assert b" 503 " in b"".join(each.result().data for each in tasks if each.done())
+        for each in tasks:
             each.cancel()

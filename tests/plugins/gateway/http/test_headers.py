@@ -36,9 +36,9 @@ async def test_keys_that_begin_alike_are_two(start: Start, impasto_emulator: Emu
         digest = hashlib.sha256(f"{ALIKE}{name}".encode()).hexdigest()
         text += f"  - {{name: {name}, sha256: {digest}, models: [{'sd3' if name == 'first' else 'core'}]}}\n"
     gateway = await start(config(impasto_emulator.url, more=text))
-    seen: list[str] = []
+    names: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: seen.append(json.loads(record.getMessage())["key"])  # type: ignore[method-assign]
+    handler.emit = lambda record: names.append(json.loads(record.getMessage())["key"])  # type: ignore[method-assign]
     access_log.access_logger.addHandler(handler)
     access_log.access_logger.setLevel(logging.INFO)
     body = {"model": "sd3", "prompt": "p"}
@@ -49,7 +49,7 @@ async def test_keys_that_begin_alike_are_two(start: Start, impasto_emulator: Emu
     access_log.access_logger.removeHandler(handler)
     access_log.access_logger.setLevel(logging.NOTSET)
     assert statuses == [200, 404, 200]
-    assert seen == ["first", "second", "first"]
+    assert names == ["first", "second", "first"]
     for prefix in (ALIKE, ALIKE + "firs", ALIKE + "firsts"):
         answer = await gateway.ask("GET", "/v1/models", headers={"authorization": f"Bearer {prefix}"})
         assert answer.error["code"] == "invalid_api_key"

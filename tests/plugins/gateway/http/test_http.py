@@ -307,10 +307,10 @@ async def test_both_parsers_judge_alike(serve: Serve) -> None:
     for status, data in UNSUPPORTED.values():
         assert (await send(url, data)).status == status
     process.terminate()
-    _, told = await asyncio.to_thread(process.communicate, timeout=60)
+    _, output = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
-    assert CANARY.decode() not in told
-    assert "Traceback" not in told
+    assert CANARY.decode() not in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("body", [b"zz\r\n", b"1;a\nb\r\n{\r\n", b"f" * 20, b"1\r\n{}\r\n"])

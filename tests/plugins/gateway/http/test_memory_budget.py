@@ -53,8 +53,8 @@ async def test_a_caller_who_leaves_while_it_is_answered(
     monkeypatch.setattr(
         "impasto_plugins.gateway.api.responses._MAX_WHOLE_BYTES", 1000
     )  # written in pieces, as large answers are
-    told: list[str] = []
-    monkeypatch.setattr("aiohttp.log.server_logger.exception", lambda text, *_, **__: told.append(text))
+    messages: list[str] = []
+    monkeypatch.setattr("aiohttp.log.server_logger.exception", lambda text, *_, **__: messages.append(text))
     gateway = await start()
     impasto_emulator.fault("delay", seconds=0.2)
     picture = base64.b64encode(drawn("PNG", size=(1024, 1024))).decode()
@@ -70,7 +70,7 @@ async def test_a_caller_who_leaves_while_it_is_answered(
     await gateway.idle()
     assert impasto_emulator.requests[0].status == 200
     assert gateway.gateway._app.memory.used_bytes == 0
-    assert not told
+    assert not messages
 
 
 @pytest.mark.parametrize("body", [b"5\r\n{", b"zz\r\n", b"-1\r\n", b"1\r\n{}\r\n"])
@@ -95,6 +95,6 @@ async def test_base64_in_pieces_is_base64(size: int) -> None:
 
     data = os.urandom(size)
     parts: list[bytes | memoryview] = [b"'", memoryview(data), b"'"]
-    made = b"".join([piece async for piece in encode_segments(parts)])
-    assert made == b"'" + base64.b64encode(data) + b"'"
-    assert len(made) == encoded_length(parts)
+    result = b"".join([piece async for piece in encode_segments(parts)])
+    assert result == b"'" + base64.b64encode(data) + b"'"
+    assert len(result) == encoded_length(parts)

@@ -55,15 +55,15 @@ class Worker:
 
     async def begin(self, identity: Fingerprint) -> tuple[StoredCall, bool]:
         """Return a job's row, and True if it was there before."""
-        begun: asyncio.Future[tuple[StoredCall, bool]] = asyncio.get_running_loop().create_future()
+        claim: asyncio.Future[tuple[StoredCall, bool]] = asyncio.get_running_loop().create_future()
 
         async def make(row: StoredCall) -> CallOutcome:
-            begun.set_result((row, False))
+            claim.set_result((row, False))
             return await self.make(row)
 
         async with self.repeats.session(identity, MemoryReservation(self.flow)) as part:
-            await part.run_job(make, ABOUT, begun)
-        return await begun
+            await part.run_job(make, ABOUT, claim)
+        return await claim
 
 
 def identity(*, key: bytes | None = None, count: int | None = None, left: bool = False) -> Fingerprint:

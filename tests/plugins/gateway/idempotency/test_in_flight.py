@@ -25,15 +25,15 @@ ONE, TWO, THREE = (bytes([number]) * 32 for number in (1, 2, 3))
 
 @pytest.fixture
 def open_one(tmp_path: Path) -> Iterator[Callable[[], InFlightTable]]:
-    opened: list[InFlightTable] = []
+    tables: list[InFlightTable] = []
 
     def open_one() -> InFlightTable:
-        opened.append(InFlightTable(tmp_path / "workers"))
-        opened[-1].open()
-        return opened[-1]
+        tables.append(InFlightTable(tmp_path / "workers"))
+        tables[-1].open()
+        return tables[-1]
 
     yield open_one
-    for each in opened:
+    for each in tables:
         each.close()
 
 
@@ -73,18 +73,18 @@ def test_calls_end_in_any_order(open_one: Callable[[], InFlightTable], order: tu
                 mine.mark_disconnected()
                 expected[THREE] = SlotState.ABANDONED
         for flights, (identity, state) in itertools.product((mine, other), expected.items()):
-            assert [seen.state for seen in flights.find(identity)] == ([] if state is SlotState.FREE else [state])
+            assert [entry.state for entry in flights.find(identity)] == ([] if state is SlotState.FREE else [state])
             assert before[identity].is_over() is (state in (SlotState.FREE, SlotState.LOST))
 
 
 def test_a_place_that_another_call_has_taken_is_not_the_first_ones(open_one: Callable[[], InFlightTable]) -> None:
     mine, other = open_one(), open_one()
     first = mine.begin(ONE, None, has_key=False)
-    (seen,) = other.find(ONE)
+    (entry,) = other.find(ONE)
     mine.finish(first)
     again = mine.begin(ONE, None, has_key=False)
     assert again.slot == first.slot
-    assert seen.is_over()
+    assert entry.is_over()
     assert not other.find(ONE)[0].is_over()
 
 
@@ -132,18 +132,18 @@ def test_what_a_dead_worker_did_is_one_heirs(open_one: Callable[[], InFlightTabl
     dead.begin(TWO, None, has_key=True)  # its row tells of it
     dead.mark_lost(dead.begin(THREE, None, has_key=False))
     path = tmp_path / "workers" / dead.name
-    (seen,) = heir.find(ONE)
+    (entry,) = heir.find(ONE)
     with pytest.raises(BlockingIOError), reclaim(path):  # it lives
         pass
     dies(dead)
     with pytest.raises(RuntimeError), reclaim(path) as found:
         raise RuntimeError("the heir could not write it down")
-    assert not seen.is_over()
+    assert not entry.is_over()
     with reclaim(path) as found:
         assert sorted(found) == [ONE, THREE]
         with pytest.raises(BlockingIOError), reclaim(path):
             pass
-    assert seen.is_over()
+    assert entry.is_over()
     assert (heir.other_tables(), heir.find(ONE)) == ([], [])
     with pytest.raises(FileNotFoundError), reclaim(path):
         pass
@@ -190,7 +190,7 @@ def test_without_a_disk_it_is_this_workers_own(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Not a directory"):
         flights.open()
     flight = flights.begin(ONE, None, has_key=False)
-    assert [seen.state for seen in flights.find(ONE)] == [SlotState.RUNNING]
+    assert [entry.state for entry in flights.find(ONE)] == [SlotState.RUNNING]
     flights.finish(flight)
     assert (flights.find(ONE), flights.other_tables()) == ([], [])
     flights.close()
@@ -252,10 +252,10 @@ def test_it_is_remembered_for_a_quarter_of_an_hour_that_a_call_was_lost(
     flights = open_one()
     flights.mark_lost(flights.begin(ONE, None, has_key=False))
     flights.mark_lost(flights.begin(TWO, None, has_key=False))
-    for seconds, lost in ((900, 2), (900.5, 0)):
+    for seconds, count in ((900, 2), (900.5, 0)):
         now = 1000 + seconds
         flights.finish(flights.begin(THREE, None, has_key=False))
-        assert len(flights.find(ONE)) + len(flights.find(TWO)) == lost
+        assert len(flights.find(ONE)) + len(flights.find(TWO)) == count
 
 
 def test_a_table_that_somebody_removes_meanwhile_is_taken_over_all_the_same(
@@ -288,4 +288,4 @@ def test_a_call_is_marked_if_its_caller_left_or_may_not_have_read_its_answer(
     if is_doubtful is not None:
         flight.delivery = cast("Delivery", SimpleNamespace(is_uncertain=is_doubtful))
     flights.mark_disconnected()
-    assert [seen.state for seen in flights.find(ONE)] == [state]
+    assert [entry.state for entry in flights.find(ONE)] == [state]

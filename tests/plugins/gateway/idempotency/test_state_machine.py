@@ -148,8 +148,8 @@ class Store(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         async def end() -> None:
-            for known in self.known.values():
-                for call in (known.running, *known.waiting):
+            for expected_call in self.known.values():
+                for call in (expected_call.running, *expected_call.waiting):
                     if call is not None:
                         call.task.cancel()
                         await asyncio.wait([call.task])
@@ -171,24 +171,24 @@ class Store(RuleBasedStateMachine):
         self.run(self._ask(self.workers[at], key, n))
 
     async def _ask(self, worker: Worker, key: str, n: int) -> None:
-        known = self.known.get(key)
+        expected_call = self.known.get(key)
         call = Call(worker, key, n)
         call.task = asyncio.create_task(call.answer())
-        if known is None:
+        if expected_call is None:
             await self._begins(key, [call])
-        elif known.n != n:
+        elif expected_call.n != n:
             assert await code_of(call.task) == "idempotency_key_reused"
-        elif known.running is not None:
-            known.waiting.append(call)
+        elif expected_call.running is not None:
+            expected_call.waiting.append(call)
         else:
-            assert await told(call.task) == known.outcome
+            assert await told(call.task) == expected_call.outcome
 
     async def _begins(self, key: str, calls: list[Call]) -> None:
         """Of these, which ask for the same, one is made, or all are refused for what the caller has left."""
         n = calls[0].n
         while self._fits(n):
-            if (made := next((call for call in calls if call.is_made), None)) is not None:
-                self.known[key] = Known(n, made, [call for call in calls if call is not made])
+            if (match := next((call for call in calls if call.is_made), None)) is not None:
+                self.known[key] = Known(n, match, [call for call in calls if call is not match])
                 self.pictures[self.today] = self.pictures.get(self.today, 0) + n
                 self.nano += n * NANO
                 return
@@ -201,40 +201,40 @@ class Store(RuleBasedStateMachine):
     def _fits(self, n: int) -> bool:
         return self.pictures.get(self.today, 0) + n <= PICTURES and self.nano + n * NANO <= USD_PER_MONTH * 10**9
 
-    @precondition(lambda self: any(known.running is not None for known in self.known.values()))
+    @precondition(lambda self: any(expected_call.running is not None for expected_call in self.known.values()))
     @rule(key=st.sampled_from(KEYS), how=st.sampled_from(["came", "some", "free", "not sent", "unknown"]))
     def end(self, key: str, how: str) -> None:
         """The provider answers."""
-        known = self.known.get(key)
-        if known is not None and known.running is not None:
-            self.run(self._end(key, known, known.running, how))
+        expected_call = self.known.get(key)
+        if expected_call is not None and expected_call.running is not None:
+            self.run(self._end(key, expected_call, expected_call.running, how))
 
-    async def _end(self, key: str, known: Known, call: Call, how: str) -> None:
-        free, known.running, waiting = 0, None, known.waiting
-        known.waiting = []
+    async def _end(self, key: str, expected_call: Known, call: Call, how: str) -> None:
+        free, expected_call.running, waiting = 0, None, expected_call.waiting
+        expected_call.waiting = []
         self.made += 1
         data = b"%d" % self.made
         match how:
             case "came":
-                call.go.set_result(Result(artifacts=(Artifact(data=data, media_type="image/png"),) * known.n))
-            case "some" if known.n > 1:
-                free = known.n - 1
+                call.go.set_result(Result(artifacts=(Artifact(data=data, media_type="image/png"),) * expected_call.n))
+            case "some" if expected_call.n > 1:
+                free = expected_call.n - 1
                 errors = tuple(FailedArtifact(index=i, error=ProviderFault("no", status=500)) for i in range(free))
                 call.go.set_result(Result(artifacts=(Artifact(data=data, media_type="image/png"),), errors=errors))
             case "unknown":
                 call.go.set_exception(ChargeUnknown("it left"))
             case "free":
-                free = known.n
+                free = expected_call.n
                 call.go.set_exception(ProviderFault("no", status=500))
             case _:
-                free = known.n
+                free = expected_call.n
                 call.go.set_exception(NotSent("no"))
         self.pictures[self.today] -= free
         self.nano -= free * NANO
         if call.go.exception() is None or how == "unknown":
-            known.outcome = "charge_unknown" if how == "unknown" else data
+            expected_call.outcome = "charge_unknown" if how == "unknown" else data
             for each in (call, *waiting):
-                assert await told(each.task) == known.outcome
+                assert await told(each.task) == expected_call.outcome
             return
         assert await code_of(call.task) in ("provider_fault", "provider_unreachable")
         del self.known[key]
@@ -244,18 +244,23 @@ class Store(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), who=st.sampled_from(["the one whose call it is", "one that waits"]))
     def give_up(self, key: str, who: str) -> None:
         """A request is cancelled, as where the time to drain is over."""
-        known = self.known.get(key)
-        if known is not None and known.running is not None:
-            self.run(self._give_up(known, known.running, is_made=who != "one that waits"))
+        expected_call = self.known.get(key)
+        if expected_call is not None and expected_call.running is not None:
+            self.run(self._give_up(expected_call, expected_call.running, is_made=who != "one that waits"))
 
-    async def _give_up(self, known: Known, running: Call, *, is_made: bool) -> None:
-        if not is_made and not known.waiting:
+    async def _give_up(self, expected_call: Known, running: Call, *, is_made: bool) -> None:
+        if not is_made and not expected_call.waiting:
             return
-        call = running if is_made else known.waiting.pop()
+        call = running if is_made else expected_call.waiting.pop()
         call.task.cancel()
         await asyncio.wait([call.task])
         if is_made:
-            waiting, known.running, known.waiting, known.outcome = known.waiting, None, [], "charge_unknown"
+            waiting, expected_call.running, expected_call.waiting, expected_call.outcome = (
+                expected_call.waiting,
+                None,
+                [],
+                "charge_unknown",
+            )
             for each in waiting:
                 assert await told(each.task) == "charge_unknown"
 
@@ -266,24 +271,28 @@ class Store(RuleBasedStateMachine):
 
     async def _crash(self, at: int) -> None:
         dead = self.workers[at]
-        lost: list[Known] = []
-        for known in self.known.values():
-            calls = [call for call in (known.running, *known.waiting) if call is not None and call.worker is dead]
+        failures: list[Known] = []
+        for expected_call in self.known.values():
+            calls = [
+                call
+                for call in (expected_call.running, *expected_call.waiting)
+                if call is not None and call.worker is dead
+            ]
             for call in calls:
                 call.task.cancel()
                 await asyncio.wait([call.task])
-            known.waiting = [call for call in known.waiting if call not in calls]
-            if known.running in calls:
-                known.running, known.outcome = None, "charge_unknown"
-                lost.append(known)
+            expected_call.waiting = [call for call in expected_call.waiting if call not in calls]
+            if expected_call.running in calls:
+                expected_call.running, expected_call.outcome = None, "charge_unknown"
+                failures.append(expected_call)
         await dead.crash()
-        for known in lost:
-            for call in known.waiting:
+        for expected_call in failures:
+            for call in expected_call.waiting:
                 assert await told(call.task) == "charge_unknown"
-            known.waiting = []
+            expected_call.waiting = []
         self.workers[at] = await Worker.begun(self.folder, self.clock)
 
-    @precondition(lambda self: all(known.running is None for known in self.known.values()))
+    @precondition(lambda self: all(expected_call.running is None for expected_call in self.known.values()))
     @rule()
     def a_day_passes(self) -> None:
         """Which is how long a key holds."""

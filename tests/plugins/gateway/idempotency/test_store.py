@@ -36,8 +36,8 @@ async def test_where_it_can_not_be_written_down_no_promise_is_made(
     assert (await ask(gateway)).status == 200
     await leave(gateway, impasto_emulator, count=0)
     await idle(gateway)
-    told = await ask(gateway, count=1)
-    assert told.status in (502, 503)  # it is lost, and not paid for again
+    answer = await ask(gateway, count=1)
+    assert answer.status in (502, 503)  # it is lost, and not paid for again
     assert len(impasto_emulator.charges) == 2
     state.unlink()
     assert (await ask(gateway, key="k")).status == 200
@@ -50,24 +50,28 @@ async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
     assert (await ask(gateway, key="k")).status == 200
     await leave(gateway, impasto_emulator, count=0)
     await idle(gateway)
-    for told in (await ask(gateway, key="k"), await ask(gateway, count=1)):
-        assert (told.status, told.error["code"], told.headers["x-should-retry"]) == (502, "charge_unknown", "false")
+    for answer in (await ask(gateway, key="k"), await ask(gateway, count=1)):
+        assert (answer.status, answer.error["code"], answer.headers["x-should-retry"]) == (
+            502,
+            "charge_unknown",
+            "false",
+        )
     assert len(impasto_emulator.charges) == 2
 
 
 async def test_what_has_expired_is_removed(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
     await ask(gateway, key="k", n=2)
-    data, kept = gateway.gateway._database, gateway.gateway._idempotency.store
+    data, store = gateway.gateway._database, gateway.gateway._idempotency.store
     stray = state / "outcomes" / "stray.0"
     stray.touch()
     for each in (state / "outcomes").iterdir():
         os.utime(each, (0, 0))
-    await data.write(kept.remove_expired)
+    await data.write(store.remove_expired)
     assert len(list((state / "outcomes").iterdir())) == 2
     assert replayed(await ask(gateway, key="k", n=2))
     now = data.clock()
     data.clock = lambda: now + 25 * 3600
-    await data.write(kept.remove_expired)
+    await data.write(store.remove_expired)
     assert list((state / "outcomes").iterdir()) == []
 
 
@@ -105,38 +109,38 @@ async def rows(data: Database) -> list[tuple[str, bytes, str]]:
 
 
 async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(data: Database) -> None:
-    kept, clock = OutcomeStore(data), Clock()
+    store, clock = OutcomeStore(data), Clock()
     data.clock = clock
-    assert await kept.save(ONE, DONE)
-    assert await kept.save(TWO, charge_unknown_error())
+    assert await store.save(ONE, DONE)
+    assert await store.save(TWO, charge_unknown_error())
     clock.now = NOON + 899.5
-    assert await kept.claim(ONE, 1) is not None
-    assert await kept.find_failed(TWO) is not None
+    assert await store.claim(ONE, 1) is not None
+    assert await store.find_failed(TWO) is not None
     clock.now = NOON + 900
-    assert await kept.claim(ONE, 2) is None
-    assert await kept.find_failed(TWO) is None
-    await data.write(kept.remove_expired)
+    assert await store.claim(ONE, 2) is None
+    assert await store.find_failed(TWO) is None
+    await data.write(store.remove_expired)
     assert await rows(data) == []
 
 
 async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(data: Database) -> None:
-    kept, clock = OutcomeStore(data), Clock()
+    store, clock = OutcomeStore(data), Clock()
     data.clock = clock
-    first = await kept.insert_or_join(row(data), join=True)
+    first = await store.insert_or_join(row(data), join=True)
     clock.now = NOON + 99.5
-    assert (await kept.insert_or_join(row(data), join=True)).id == first.id
-    assert await kept.find(first.id, ONE) is not None
-    assert await kept.find(first.id, TWO) is None
+    assert (await store.insert_or_join(row(data), join=True)).id == first.id
+    assert await store.find(first.id, ONE) is not None
+    assert await store.find(first.id, TWO) is None
     clock.now = NOON + 100
-    assert await kept.find(first.id, ONE) is None
-    second = await kept.insert_or_join(row(data, expires=NOON + 200), join=True)
+    assert await store.find(first.id, ONE) is None
+    second = await store.insert_or_join(row(data, expires=NOON + 200), join=True)
     assert second.id != first.id
     assert [id for id, *_ in await rows(data)] == [second.id]
 
 
 async def test_only_a_key_is_joined(data: Database) -> None:
-    kept = OutcomeStore(data)
-    first, second = await kept.insert_or_join(row(data), join=False), await kept.insert_or_join(row(data), join=False)
+    store = OutcomeStore(data)
+    first, second = await store.insert_or_join(row(data), join=False), await store.insert_or_join(row(data), join=False)
     assert first.id != second.id
     assert len(await rows(data)) == 2
 
@@ -144,9 +148,9 @@ async def test_only_a_key_is_joined(data: Database) -> None:
 @pytest.mark.parametrize("forget", [True, False])
 async def test_what_cost_nothing_is_not_found_by_its_key(data: Database, forget: bool) -> None:
     """A job's id, which its caller has, is still told what became of it."""
-    kept = OutcomeStore(data)
-    first = await kept.insert_or_join(row(data), join=True)
-    assert await kept.finish(first, APIError(503, "no"), forget=forget)
+    store = OutcomeStore(data)
+    first = await store.insert_or_join(row(data), join=True)
+    assert await store.finish(first, APIError(503, "no"), forget=forget)
     assert await rows(data) == ([] if forget else [(first.id, b"", "failed")])
 
 
@@ -154,9 +158,9 @@ async def test_what_cost_nothing_is_not_found_by_its_key(data: Database, forget:
 async def test_what_may_have_cost_something_is_found_by_its_key(
     data: Database, outcome: CallOutcome | APIError
 ) -> None:
-    kept = OutcomeStore(data)
-    first = await kept.insert_or_join(row(data), join=True)
-    assert await kept.finish(first, outcome, forget=True)
+    store = OutcomeStore(data)
+    first = await store.insert_or_join(row(data), join=True)
+    assert await store.finish(first, outcome, forget=True)
     (found,) = await rows(data)
     assert found == (first.id, ONE, "done" if outcome is DONE else "failed")
 
@@ -164,15 +168,15 @@ async def test_what_may_have_cost_something_is_found_by_its_key(
 async def test_at_most_64_images_are_in_memory_until_they_are_kept(
     data: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, groups = OutcomeStore(data), list[int]()
-    save = type(kept._files).save
+    store, groups = OutcomeStore(data), list[int]()
+    save = type(store._files).save
 
     def counted(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         groups.append(len(outcomes))
-        return save(kept._files, outcomes)
+        return save(store._files, outcomes)
 
-    monkeypatch.setattr(type(kept._files), "save", counted)
-    assert all(await asyncio.gather(*(kept.save(ONE, DONE) for _ in range(70))))
+    monkeypatch.setattr(type(store._files), "save", counted)
+    assert all(await asyncio.gather(*(store.save(ONE, DONE) for _ in range(70))))
     assert groups == [64, 6]
     assert len(await rows(data)) == 70
 
@@ -180,21 +184,21 @@ async def test_at_most_64_images_are_in_memory_until_they_are_kept(
 async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(
     data: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = OutcomeStore(data)
+    store = OutcomeStore(data)
 
     def breaks(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(kept._files), "save", breaks)
+        patched.setattr(type(store._files), "save", breaks)
         async with asyncio.timeout(60):
-            assert not any(await asyncio.gather(kept.save(ONE, DONE), kept.save(ONE, DONE)))
-    assert await kept.save(ONE, DONE)
+            assert not any(await asyncio.gather(store.save(ONE, DONE), store.save(ONE, DONE)))
+    assert await store.save(ONE, DONE)
 
 
 async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(data: Database) -> None:
-    kept = OutcomeStore(data)
-    tasks = [asyncio.create_task(kept.save(ONE, DONE)) for _ in range(2)]
+    store = OutcomeStore(data)
+    tasks = [asyncio.create_task(store.save(ONE, DONE)) for _ in range(2)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     assert await tasks[1]
@@ -202,33 +206,33 @@ async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(data: Database
 
 
 async def test_what_can_not_be_written_is_not_promised(data: Database) -> None:
-    kept = OutcomeStore(data)
-    first = await kept.insert_or_join(row(data), join=True)
+    store = OutcomeStore(data)
+    first = await store.insert_or_join(row(data), join=True)
     await data.write(lambda db: db.execute("DROP TABLE outcomes"))
-    assert not await kept.save(ONE, DONE)
-    assert not await kept.finish(first, DONE, forget=True)
-    assert not await kept.finish(first, APIError(503, "no"), forget=True)
+    assert not await store.save(ONE, DONE)
+    assert not await store.finish(first, DONE, forget=True)
+    assert not await store.finish(first, APIError(503, "no"), forget=True)
 
 
 async def test_an_image_that_is_gone_may_have_been_charged(data: Database) -> None:
-    kept = OutcomeStore(data)
-    await kept.save(ONE, DONE)
-    claimed = await kept.claim(ONE, 1)
+    store = OutcomeStore(data)
+    await store.save(ONE, DONE)
+    claimed = await store.claim(ONE, 1)
     assert claimed is not None
     (data.folder / "outcomes" / f"{claimed.id}.0").unlink()
-    with pytest.raises(APIError) as told:
-        await kept.load(claimed)
-    assert (told.value.code, told.value.not_charged, told.value.should_retry) == ("charge_unknown", False, False)
+    with pytest.raises(APIError) as caught:
+        await store.load(claimed)
+    assert (caught.value.code, caught.value.not_charged, caught.value.should_retry) == ("charge_unknown", False, False)
 
 
 async def test_a_failure_is_replayed_as_one_that_may_have_been_charged(data: Database) -> None:
-    kept = OutcomeStore(data)
-    given = APIError(504, "no", "server_error", "charge_unknown", "p", should_retry=False, not_charged=False)
-    await kept.save(ONE, given)
-    found = await kept.find_failed(ONE)
+    store = OutcomeStore(data)
+    error = APIError(504, "no", "server_error", "charge_unknown", "p", should_retry=False, not_charged=False)
+    await store.save(ONE, error)
+    found = await store.find_failed(ONE)
     assert found is not None
-    with pytest.raises(APIError) as told:
-        await kept.load(found)
-    assert told.value.to_json() == given.to_json()
-    assert (told.value.status, told.value.not_charged, told.value.should_retry) == (504, False, False)
-    assert told.value.to_response().headers["idempotent-replayed"] == "true"
+    with pytest.raises(APIError) as caught:
+        await store.load(found)
+    assert caught.value.to_json() == error.to_json()
+    assert (caught.value.status, caught.value.not_charged, caught.value.should_retry) == (504, False, False)
+    assert caught.value.to_response().headers["idempotent-replayed"] == "true"

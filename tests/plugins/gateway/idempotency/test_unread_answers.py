@@ -56,15 +56,15 @@ class Clock:
 
 async def running(worker: Worker) -> InFlightEntry:
     worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
-    (seen,) = await find(worker, worker.repeats.in_flight, CONTENT)
-    return seen
+    (entry,) = await find(worker, worker.repeats.in_flight, CONTENT)
+    return entry
 
 
 async def test_whoever_waits_for_a_call_looks_every_second_if_its_worker_lives(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, clock = await running(worker), Clock(monkeypatch)
-    await worker.repeats.wait_for(seen, identity())
+    records, clock = await running(worker), Clock(monkeypatch)
+    await worker.repeats.wait_for(records, identity())
     assert clock.now == pytest.approx(1001, abs=2 * WATCH_SECONDS)
     assert len(clock.sleeps) > 10  # between these it sees that the call is over
 
@@ -73,10 +73,10 @@ async def test_whoever_waits_for_a_call_sees_at_once_that_it_is_over(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flight = worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
-    (seen,) = await find(worker, worker.repeats.in_flight, CONTENT)
+    (entry,) = await find(worker, worker.repeats.in_flight, CONTENT)
     worker.repeats.in_flight.finish(flight)
     clock = Clock(monkeypatch)
-    await worker.repeats.wait_for(seen, identity())
+    await worker.repeats.wait_for(entry, identity())
     assert clock.now == 1000
 
 
@@ -152,11 +152,11 @@ async def test_the_oldest_of_too_many_unread_answers_counts_as_not_read_and_no_o
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_TRACKED_DELIVERIES", 2)
-    unread: list[int] = []
+    sizes: list[int] = []
     monkeypatch.setattr(module, "track_delivery", _Delivery)
     for number in range(4):
-        worker.repeats.track_delivery(identity().request, lambda read: unread.append(number))  # noqa: B023 - called while it is so
-        assert len(unread) == max(0, number - 1)
+        worker.repeats.track_delivery(identity().request, lambda read: sizes.append(number))  # noqa: B023 - called while it is so
+        assert len(sizes) == max(0, number - 1)
     for delivery in tuple(worker.repeats._deliveries):
         delivery.give_up()
 
@@ -191,7 +191,7 @@ async def test_what_an_answer_holds_is_let_go_when_it_was_read_or_is_kept(
     decide[0](read)
     if not read:
         assert released == []  # it is needed until it is on the disk
-        assert [seen.state for seen in await find(worker, other, CONTENT)] == [
+        assert [entry.state for entry in await find(worker, other, CONTENT)] == [
             SlotState.ABANDONED
         ]  # another worker's retry waits for it
     await worker.repeats.flush_deliveries()
@@ -206,20 +206,20 @@ async def test_what_an_answer_holds_is_let_go_when_it_was_read_or_is_kept(
 async def test_an_answer_in_the_last_tenth_of_its_callers_time_out_may_have_come_too_late(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, seconds: float, gave_up: bool
 ) -> None:
-    clock, said = Clock(monkeypatch), list[bool]()
+    clock, messages = Clock(monkeypatch), list[bool]()
 
     async def takes(row: StoredCall | None) -> CallOutcome:
         clock.now += seconds
         return DONE
 
     def follow(request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool) -> None:
-        said.append(gave_up)
+        messages.append(gave_up)
 
     monkeypatch.setattr(module, "track_delivery", follow)
     asks = identity(count=0)
     cast("SimpleNamespace", asks.request).headers = {"x-stainless-read-timeout": "10"}
     await worker.ask(asks, takes)
-    assert said == [gave_up]
+    assert messages == [gave_up]
 
 
 @pytest.mark.parametrize("count", [None, 0])

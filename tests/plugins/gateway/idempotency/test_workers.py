@@ -31,10 +31,10 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
     def found(identity: bytes) -> Any:
         nonlocal looks
         looks += 1
-        seen = find(identity)
+        entry = find(identity)
         if looks == 1:  # from now on the first worker sees it
             monkeypatch.setattr(first.gateway._idempotency.in_flight, "mark_disconnected", mark)
-        return seen
+        return entry
 
     monkeypatch.setattr(other.gateway._idempotency.in_flight, "find", found)
     await leave(first, impasto_emulator, count=0)
@@ -45,13 +45,13 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
 
 def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that change the database, each with how far it has reached when it is committed."""
-    said: list[str] = []
+    messages: list[str] = []
     transact = Database.transact
 
     def transacted(data: Database, work: Any, *, durable: bool = False) -> Any:
         def traced(db: Any) -> Any:
             level = db.execute("PRAGMA synchronous").fetchone()[0]
-            db.set_trace_callback(lambda text: said.append(f"{level} {text}"))
+            db.set_trace_callback(lambda text: messages.append(f"{level} {text}"))
             try:
                 return work(db)
             finally:
@@ -60,14 +60,14 @@ def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return transact(data, traced, durable=durable)
 
     monkeypatch.setattr(Database, "transact", transacted)
-    return said
+    return messages
 
 
 @pytest.mark.parametrize("way", ["key", "left"])
 async def test_what_is_promised_has_reached_the_disk(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, way: str, state: Path
 ) -> None:
-    said, synced, fsync = watched(gateway, monkeypatch), list[str](), os.fsync
+    messages, synced, fsync = watched(gateway, monkeypatch), list[str](), os.fsync
 
     def noted(number: int) -> None:
         synced.append(os.readlink(f"/proc/self/fd/{number}") if os.path.exists("/proc/self/fd") else "")
@@ -79,7 +79,7 @@ async def test_what_is_promised_has_reached_the_disk(
     else:
         await leave(gateway, impasto_emulator, count=0)
     await gateway.idle()
-    writes = [each for each in said if "outcomes" in each and each.split()[1] in ("INSERT", "UPDATE")]
+    writes = [each for each in messages if "outcomes" in each and each.split()[1] in ("INSERT", "UPDATE")]
     assert len(writes) == (2 if way == "key" else 1)
     assert {each[0] for each in writes} == {"2"}  # SQLite's FULL: the log is synced at each commit
     assert len(synced) == 2  # the image, and the folder that has its name
@@ -93,9 +93,9 @@ async def test_what_a_dead_worker_may_have_paid_for_is_on_the_disk_before_its_ta
     await asyncio.to_thread(dead.open)
     dead.begin(b"1" * 32, None, has_key=False)
     dies(dead)
-    said = watched(gateway, monkeypatch)
+    events = watched(gateway, monkeypatch)
     await gateway.gateway._idempotency.reclaim_dead_workers()
-    assert {each.split()[0] for each in said if "INSERT INTO outcomes" in each} == {"2"}
+    assert {each.split()[0] for each in events if "INSERT INTO outcomes" in each} == {"2"}
 
 
 async def test_an_image_that_could_not_be_synced_is_not_promised_and_not_paid_for_again(

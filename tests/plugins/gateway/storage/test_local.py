@@ -21,14 +21,14 @@ async def test_a_kept_picture_expires(tmp_path: Path) -> None:
     folder = LocalStore(tmp_path / "files", 60)
     name = await folder.save(Artifact(data=PICTURE, media_type="image/png"))
     assert len(name.partition(".")[0]) == 43  # 256 bits
-    kept = folder.path / name
-    assert kept.stat().st_mode & 0o077 == 0
+    saved_path = folder.path / name
+    assert saved_path.stat().st_mode & 0o077 == 0
     found = await folder.find(name)
     assert found is not None
     with found.source as source:
         assert source.read() == PICTURE
     await asyncio.to_thread(folder.remove_expired)
-    assert kept.exists()
+    assert saved_path.exists()
     (folder.path / "of somebody else").touch()
     then = time.time() - 61
     for path in folder.path.iterdir():
@@ -56,7 +56,7 @@ async def test_what_is_no_picture_is_not_served(tmp_path: Path) -> None:
 
 
 async def test_nothing_but_its_own_pictures_is_served(tmp_path: Path) -> None:
-    kept = LocalStore(tmp_path, 60)
+    store = LocalStore(tmp_path, 60)
     secret = tmp_path / "secret"
     secret.write_text("secret")
     planted, folder = "L" * 43 + ".png", "D" * 43 + ".png"
@@ -74,10 +74,10 @@ async def test_nothing_but_its_own_pictures_is_served(tmp_path: Path) -> None:
         "L" * 43 + ".png\n",
         "\0",
     ):
-        assert await kept.find(name) is None, name
+        assert await store.find(name) is None, name
     os.mkfifo(tmp_path / ("F" * 43 + ".png"))
     began = time.monotonic()
-    assert await kept.find("F" * 43 + ".png") is None
+    assert await store.find("F" * 43 + ".png") is None
     assert time.monotonic() - began < 1
 
 

@@ -51,8 +51,8 @@ async def fetched(url: str) -> tuple[int, bytes]:
 
 
 async def test_a_picture_goes_up_and_is_shown(gateway: Running, s3: FakeS3) -> None:
-    made = await gateway.sdk.images.generate(model="sd3", prompt="p", n=2, response_format="url")
-    urls = [each.url or "" for each in made.data or []]
+    response = await gateway.sdk.images.generate(model="sd3", prompt="p", n=2, response_format="url")
+    urls = [each.url or "" for each in response.data or []]
     assert len(set(urls)) == 2
     for url in urls:
         assert url.startswith(f"{s3.url}/pictures/made/here/")
@@ -67,9 +67,9 @@ async def test_a_repeated_request_is_shown_the_same_picture(
     gateway: Running, s3: FakeS3, impasto_emulator: Emulator
 ) -> None:
     async def again() -> bytes:
-        asked = {"model": "sd3", "prompt": "p", "response_format": "url"}
+        payload = {"model": "sd3", "prompt": "p", "response_format": "url"}
         key = {"idempotency-key": "the same"}
-        answer = await gateway.ask("POST", "/v1/images/generations", json=asked, headers=key)
+        answer = await gateway.ask("POST", "/v1/images/generations", json=payload, headers=key)
         status, data = await fetched(answer.json["data"][0]["url"])
         assert status == 200
         return data
@@ -128,25 +128,25 @@ def delivered(answer: Answer, caplog: pytest.LogCaptureFixture) -> str:
     assert answer.status == 200
     assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
     assert "could not be stored for a URL" in answer.json["warnings"][0]
-    (told,) = [record.message for record in caplog.records if record.name == "impasto.gateway"]
-    assert not {"AKIATEST", SECRETS["AKIATEST"], "Signature"} & set(told.split())
-    return told
+    (message,) = [record.message for record in caplog.records if record.name == "impasto.gateway"]
+    assert not {"AKIATEST", SECRETS["AKIATEST"], "Signature"} & set(message.split())
+    return message
 
 
 async def test_a_wrong_key_is_told_in_the_log(
     start: Start, impasto_emulator: Emulator, s3: FakeS3, caplog: pytest.LogCaptureFixture
 ) -> None:
     gateway = await start(config(impasto_emulator.url, more=kept_in(s3, secret="of-another")))
-    told = delivered(await gateway.generate(response_format="url"), caplog)
-    assert told.endswith("files.s3: HTTP 403 SignatureDoesNotMatch")
+    message = delivered(await gateway.generate(response_format="url"), caplog)
+    assert message.endswith("files.s3: HTTP 403 SignatureDoesNotMatch")
     assert s3.methods == ["PUT"]
     assert len(impasto_emulator.charges) == 1
 
 
 async def test_an_s3_that_is_down(gateway: Running, s3: FakeS3, caplog: pytest.LogCaptureFixture) -> None:
     s3.statuses = [503] * 9
-    told = delivered(await gateway.generate(response_format="url"), caplog)
-    assert told.endswith("files.s3: HTTP 503 SlowDown")
+    message = delivered(await gateway.generate(response_format="url"), caplog)
+    assert message.endswith("files.s3: HTTP 503 SlowDown")
     assert len(s3.methods) == s3_module.TRIES
 
 
@@ -155,8 +155,8 @@ async def test_an_s3_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr(s3_module, "REQUEST_SECONDS", 0.1)
     s3.pause = 5
-    told = delivered(await gateway.generate(response_format="url"), caplog)
-    assert told.endswith("TimeoutError")
+    message = delivered(await gateway.generate(response_format="url"), caplog)
+    assert message.endswith("TimeoutError")
 
 
 async def test_the_settings_of_the_configuration_lead_to_its_bucket() -> None:
@@ -187,8 +187,8 @@ async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest
             await S3Store.open(S3Config(bucket="pictures"), 60, clients)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AKIATEST"])
-        opened = await S3Store.open(S3Config(bucket="pictures"), 60, clients)
-        url = await opened.url_for("image.png", "http://gateway")
+        store = await S3Store.open(S3Config(bucket="pictures"), 60, clients)
+        url = await store.url_for("image.png", "http://gateway")
     assert url.startswith("https://pictures.s3.eu-west-1.amazonaws.com/image.png?")
 
 
@@ -196,9 +196,9 @@ def test_a_mistake_is_told_with_its_line() -> None:
     from impasto_plugins.gateway.config.loader import parse
 
     def problems(s3: str, more: str = "") -> str:
-        with pytest.raises(ConfigError) as told:
+        with pytest.raises(ConfigError) as caught:
             parse(config("http://127.0.0.1:9", more=f"files:\n  s3: {s3}\n{more}").encode())
-        return str(told.value)
+        return str(caught.value)
 
     assert "files.s3.bucket: required" in problems("{}")
     assert "files.s3.bucket: must be a bucket's name" in problems("{bucket: My_Pictures}")

@@ -29,8 +29,8 @@ BLURRED = png(128, 128)
 
 
 def answered(body: bytes, *, cut: int = 0, kind: str = "image/png", reason: str = "SUCCESS") -> Answer:
-    told = {**PICTURE_HEADERS, "finish-reason": reason, "content-type": kind, "content-length": str(len(body))}
-    return raw(head(200, told), body[: len(body) - cut], end="close" if cut else "")
+    headers = {**PICTURE_HEADERS, "finish-reason": reason, "content-type": kind, "content-length": str(len(body))}
+    return raw(head(200, headers), body[: len(body) - cut], end="close" if cut else "")
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ async def test_its_bytes_are_kept(gateway: Running, provider: Server, name: str)
     assert refused.status == 502
     assert refused.error["code"] == ("charge_unknown" if "broke" in name else "unusable_result")
     gateway.session.headers.pop("authorization")  # whoever knows the name may have it
-    kept = await gateway.ask("GET", path_in(refused.error["message"]))
-    assert (kept.status, kept.body, kept.headers["content-type"]) == (200, came, media_type)
-    assert kept.headers["x-content-type-options"] == "nosniff"
-    assert ("content-disposition" in kept.headers) is (media_type == "application/octet-stream")
+    path = await gateway.ask("GET", path_in(refused.error["message"]))
+    assert (path.status, path.body, path.headers["content-type"]) == (200, came, media_type)
+    assert path.headers["x-content-type-options"] == "nosniff"
+    assert ("content-disposition" in path.headers) is (media_type == "application/octet-stream")
     assert len(provider.paid) == 1
 
 
@@ -84,9 +84,9 @@ async def test_a_page_of_somebodys_proxy_is_not(gateway: Running, provider: Serv
 async def test_of_several_pictures_the_one_that_can_not_be_used(gateway: Running, provider: Server) -> None:
     provider.posts = [picture(), answered(WHOLE[:-20]), picture()]
     answer = await gateway.generate(n=3)
-    (lost,) = answer.json["errors"]
-    assert (len(answer.json["data"]), lost["billed"]) == (2, "yes")
-    assert (await gateway.ask("GET", path_in(lost["message"]))).body == WHOLE[:-20]
+    (failure,) = answer.json["errors"]
+    assert (len(answer.json["data"]), failure["billed"]) == (2, "yes")
+    assert (await gateway.ask("GET", path_in(failure["message"]))).body == WHOLE[:-20]
 
 
 async def test_a_repetition_is_told_the_same(gateway: Running, provider: Server) -> None:
@@ -102,12 +102,12 @@ async def test_a_repetition_is_told_the_same(gateway: Running, provider: Server)
 async def test_what_a_job_came_to(gateway: Running, provider: Server) -> None:
     provider.posts = [answered(WHOLE[:-20])]
     body, headers = {"model": "sd3", "prompt": "p"}, {"prefer": "respond-async"}
-    begun = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
-    told: Any = {"status": "in_progress"}
-    while told["status"] == "in_progress":
+    job = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
+    payload: Any = {"status": "in_progress"}
+    while payload["status"] == "in_progress":
         await asyncio.sleep(0.02)
-        told = (await gateway.ask("GET", begun.headers["location"])).json
-    assert (await gateway.ask("GET", path_in(told["error"]["message"]))).body == WHOLE[:-20]
+        payload = (await gateway.ask("GET", job.headers["location"])).json
+    assert (await gateway.ask("GET", path_in(payload["error"]["message"]))).body == WHOLE[:-20]
 
 
 async def test_where_it_can_not_be_kept_the_error_is_as_it_was(
@@ -158,11 +158,11 @@ async def test_a_blurred_image_beside_good_ones_is_kept(gateway: Running, provid
 async def test_a_blurred_image_of_a_job_is_kept(gateway: Running, provider: Server) -> None:
     provider.posts = [answered(BLURRED, reason="CONTENT_FILTERED")]
     body, headers = {"model": "sd3", "prompt": "p"}, {"prefer": "respond-async"}
-    begun = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
+    answer = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
     job: Any = {"status": "in_progress"}
     while job["status"] == "in_progress":
         await asyncio.sleep(0.02)
-        job = (await gateway.ask("GET", begun.headers["location"])).json
+        job = (await gateway.ask("GET", answer.headers["location"])).json
     assert job["error"]["code"] == "moderation_blocked"
     assert (await gateway.ask("GET", path_in(job["error"]["message"]))).body == BLURRED
 

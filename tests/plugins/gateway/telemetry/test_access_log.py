@@ -44,11 +44,11 @@ class Seen(logging.Handler):
 
 @pytest.fixture
 def log() -> Iterator[Seen]:
-    seen = Seen()
-    access_log.access_logger.addHandler(seen)
+    request = Seen()
+    access_log.access_logger.addHandler(request)
     access_log.access_logger.setLevel(logging.INFO)
-    yield seen
-    access_log.access_logger.removeHandler(seen)
+    yield request
+    access_log.access_logger.removeHandler(request)
     access_log.access_logger.setLevel(logging.NOTSET)
 
 
@@ -183,37 +183,37 @@ def test_a_process_writes_it_to_stdout(serve: Serve, impasto_emulator: Emulator)
     for _ in range(3):
         subprocess.run(["curl", "-sS", f"{url}/v1/models"], check=True, capture_output=True, timeout=60)
     process.terminate()
-    written, told = process.communicate(timeout=60)
+    written, output = process.communicate(timeout=60)
     assert [json.loads(line)["status"] for line in written.splitlines()] == [401] * 3
-    assert "v1/models" not in told
+    assert "v1/models" not in output
 
 
 def test_a_log_that_nobody_takes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that is full blocks whoever writes to it: that is not the loop, and lines are lost instead."""
     monkeypatch.setattr(access_log, "MAX_QUEUED_LINES", 100)
     reader, writer = os.pipe()
-    lines, lost = AccessLogWriter(writer), 0
+    lines, lost_count = AccessLogWriter(writer), 0
 
     def count() -> None:
-        nonlocal lost
-        lost += 1
+        nonlocal lost_count
+        lost_count += 1
 
     lines.on_dropped_line = count
-    seen = Request(id="x" * 1000, method="GET")
-    length, sent = len(access_log.format_line(seen)) + 1, 0
-    while lost < 10:
-        lines.log(seen)
+    request = Request(id="x" * 1000, method="GET")
+    length, sent = len(access_log.format_line(request)) + 1, 0
+    while lost_count < 10:
+        lines.log(request)
         sent += 1
         if sent % 50 == 0:
             time.sleep(0.05)
         assert sent < 5000
     assert sent > 100  # what the pipe took, and what waits
     came = b""
-    while len(came) < (sent - lost) * length:
+    while len(came) < (sent - lost_count) * length:
         came += os.read(reader, 1 << 16)
     lines.__exit__(None, None, None)
     os.close(writer)
-    assert [json.loads(line)["request_id"] for line in came.splitlines()] == ["x" * 1000] * (sent - lost)
+    assert [json.loads(line)["request_id"] for line in came.splitlines()] == ["x" * 1000] * (sent - lost_count)
     os.close(reader)
 
 

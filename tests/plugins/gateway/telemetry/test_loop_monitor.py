@@ -63,8 +63,8 @@ async def test_a_plugin_that_blocks_the_loop_is_named(
     assert (await gateway.generate()).status == 200
 
     def told() -> list[logging.LogRecord]:  # a busy machine holds it up at other times too
-        said = [each for each in caplog.records if each.name == "impasto.gateway"]
-        return list(itertools.dropwhile(lambda each: "impasto_greedy" not in each.message, said))[:2]
+        records = [each for each in caplog.records if each.name == "impasto.gateway"]
+        return list(itertools.dropwhile(lambda each: "impasto_greedy" not in each.message, records))[:2]
 
     await until(lambda: len(told()) == 2)
     during, after = told()
@@ -72,9 +72,9 @@ async def test_a_plugin_that_blocks_the_loop_is_named(
     assert "is blocked" in during.message
     assert "impasto_greedy.Greedy.middleware.<locals>.compute:" in during.message
     assert str(tmp_path) not in during.message
-    held = re.search(r"was blocked for ([\d.]+)", after.message)
-    assert held is not None
-    assert float(held[1]) > 1
+    duration = re.search(r"was blocked for ([\d.]+)", after.message)
+    assert duration is not None
+    assert float(duration[1]) > 1
     assert (await scrape(gateway))("loop_lag_seconds") > 1
     assert (await gateway.ask("GET", "/health/liveliness")).json == {"status": "alive"}
     sys.modules.pop("impasto_greedy", None)

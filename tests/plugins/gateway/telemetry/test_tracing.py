@@ -59,12 +59,12 @@ async def test_a_request_and_what_it_asked_for(
     )
     assert answer.status == 200
     [request] = by_kind(spans, SpanKind.SERVER)
-    asked = by_kind(spans, SpanKind.CLIENT)
+    requests = by_kind(spans, SpanKind.CLIENT)
     assert request.name == f"POST {ROUTE}"
     assert request.parent is not None
     assert f"{request.parent.trace_id:032x}-{request.parent.span_id:016x}" in PARENT
-    assert len(asked) == 2
-    for each in asked:
+    assert len(requests) == 2
+    for each in requests:
         assert each.parent is not None
         assert request.context is not None
         assert (each.parent.span_id, each.parent.trace_id) == (request.context.span_id, request.context.trace_id)
@@ -75,7 +75,7 @@ async def test_a_request_and_what_it_asked_for(
         assert about["gen_ai.request.model"] == "sd3.5-large"
         assert about["gen_ai.output.type"] == "image"
         assert about["http.response.status_code"] == 200
-    assert {told(each)["gen_ai.response.id"] for each in asked} == {r.id for r in impasto_emulator.requests}
+    assert {told(each)["gen_ai.response.id"] for each in requests} == {r.id for r in impasto_emulator.requests}
     about = told(request)
     assert about["http.response.status_code"] == 200
     assert about["gen_ai.request.model"] == "sd3"
@@ -118,11 +118,11 @@ async def test_a_call_that_fails(
     code, billed = ("provider_account", "no") if kind == "status" else ("charge_unknown", "unknown")
     impasto_emulator.fault(kind, **options)
     assert (await gateway.generate()).error["code"] == code
-    [request], [asked] = by_kind(spans, SpanKind.SERVER), by_kind(spans, SpanKind.CLIENT)
+    [request], [requests] = by_kind(spans, SpanKind.SERVER), by_kind(spans, SpanKind.CLIENT)
     assert told(request)["error.type"] == code
     assert told(request)["impasto.charge_unknown"] is (billed == "unknown")
     assert request.status.status_code is StatusCode.ERROR
-    assert told(asked)["impasto.billed"] == billed
+    assert told(requests)["impasto.billed"] == billed
     text = str([span.to_json() for span in spans.get_finished_spans()])
     assert KEY not in text
     assert MASTER not in text
@@ -157,10 +157,10 @@ def test_a_process_exports_as_its_environment_says(serve: Serve) -> None:
     process, url = serve(PAGE, OTEL_TRACES_EXPORTER="console", OTEL_SERVICE_NAME="my-images")
     subprocess.run(["curl", "-sS", f"{url}/v1/models"], check=True, capture_output=True, timeout=60)
     process.terminate()
-    told, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert '"name": "GET /v1/models"' in told
-    assert '"service.name": "my-images"' in told
+    assert '"name": "GET /v1/models"' in output
+    assert '"service.name": "my-images"' in output
 
 
 def test_no_span_is_made_where_nobody_has_set_the_sdk_up() -> None:
@@ -187,6 +187,6 @@ assert provider_from_environment() is None
 async def test_an_exporter_that_is_not_there_is_told_and_nothing_fails(serve: Serve) -> None:
     process, _ = await asyncio.to_thread(serve, PAGE, OTEL_TRACES_EXPORTER="no-such")
     process.terminate()
-    _, told = await asyncio.to_thread(process.communicate, timeout=60)
+    _, output = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
-    assert "no traces by no-such: no installed package has that exporter" in told
+    assert "no traces by no-such: no installed package has that exporter" in output

@@ -42,7 +42,7 @@ def env_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def wire(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Bedrock at an endpoint of the environment's, in a region of it."""
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", recorder.url)
     monkeypatch.setenv("AWS_REGION", "us-west-2")
     return recorder

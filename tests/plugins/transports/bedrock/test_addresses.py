@@ -97,7 +97,7 @@ async def test_the_region_is_in_the_signature(wire: Recorder) -> None:
     async with impasto.Client(aws_access_key_id="a", aws_secret_access_key="b") as client:
         await client.run(GENERATOR, prompt="p")
         await client.run(f"bedrock/{arn}", base_model=GENERATOR, prompt="p")
-    scopes = [(seen.header("authorization") or "").split("/")[2] for seen in wire.seen]
+    scopes = [(request.header("authorization") or "").split("/")[2] for request in wire.seen]
     assert scopes == ["us-west-2", "us-east-2"]
 
 
@@ -200,16 +200,16 @@ async def test_an_invalid_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch, u
 async def test_an_endpoints_path_is_sent_and_signed(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     settings: dict[str, object] = {**KEYS}
     if how == "bedrock_endpoint":
         settings[how] = recorder.url + "/team/a%20b/"
     else:
         monkeypatch.setenv(how, recorder.url + "/team/a%20b/")
-    seen = await called(recorder, **settings)
-    assert seen.path == "/team/a%20b/model/stability.stable-image-core-v1%3A1/invoke"
-    headers = {name.lower(): value for name, value in seen.headers}
-    signed = sigv4.SignedRequest(path=seen.path, headers=headers, body_hash=hashlib.sha256(seen.body).hexdigest())
+    request = await called(recorder, **settings)
+    assert request.path == "/team/a%20b/model/stability.stable-image-core-v1%3A1/invoke"
+    headers = {name.lower(): value for name, value in request.headers}
+    signed = sigv4.SignedRequest(path=request.path, headers=headers, body_hash=hashlib.sha256(request.body).hexdigest())
     sigv4.verify_signature(signed, {ACCESS_KEY: SECRET_KEY}, service="bedrock", now=datetime.now(UTC))
 
 
@@ -230,17 +230,17 @@ async def test_nothing_secret_is_logged(
     config.write_text(ROLE)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
     in_an_hour = in_xml(datetime.now(UTC) + timedelta(hours=1))
-    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else in_an_hour
+    wire.answer = lambda request: pictured() if request.path.startswith("/model/") else in_an_hour
     await called(wire)
     await called(wire, **KEYS, aws_session_token=SESSION_TOKEN)
-    wire.answer = lambda seen: failed("InvalidSignatureException", 403, f"{SESSION_TOKEN} {SECRET_KEY}")
+    wire.answer = lambda request: failed("InvalidSignatureException", 403, f"{SESSION_TOKEN} {SECRET_KEY}")
     async with impasto.Client(**KEYS, aws_session_token=SESSION_TOKEN) as client:
         with pytest.raises(impasto.Unauthorized) as caught:
             await client.run(GENERATOR, prompt="a secret prompt")
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "bearer-canary-token")
-    wire.answer = lambda seen: pictured()
+    wire.answer = lambda request: pictured()
     await called(wire)
-    shown = all_logs.text + repr(caught.value) + repr(client._options) + repr(client._accounts)
+    text = all_logs.text + repr(caught.value) + repr(client._options) + repr(client._accounts)
     for secret in (
         "role-secret-canary",
         "role-token-canary",
@@ -251,7 +251,7 @@ async def test_nothing_secret_is_logged(
         "a secret prompt",
         "Signature=",
     ):
-        assert secret not in shown
+        assert secret not in text
 
 
 async def test_the_users_own_use_of_botocore_is_logged(wire: Recorder, all_logs: pytest.LogCaptureFixture) -> None:

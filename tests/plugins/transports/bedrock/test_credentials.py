@@ -24,15 +24,15 @@ from tests.reliability.test_proxies import proxying
 
 
 async def test_explicit_keys_are_used(wire: Recorder) -> None:
-    seen = await called(wire, **KEYS, aws_session_token=SESSION_TOKEN)
-    assert signer(seen) == ACCESS_KEY
-    assert seen.header("x-amz-security-token") == SESSION_TOKEN
+    request = await called(wire, **KEYS, aws_session_token=SESSION_TOKEN)
+    assert signer(request) == ACCESS_KEY
+    assert request.header("x-amz-security-token") == SESSION_TOKEN
 
 
 @pytest.mark.usefixtures("env_keys")
 async def test_keys_of_the_environment_are_used(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = await called(wire)
-    assert (signer(seen), seen.header("x-amz-security-token")) == ("AKIAENVIRONMENT", None)
+    request = await called(wire)
+    assert (signer(request), request.header("x-amz-security-token")) == ("AKIAENVIRONMENT", None)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "T1")
     assert (await called(wire)).header("x-amz-security-token") == "T1"
 
@@ -44,7 +44,7 @@ async def test_a_sibling_client_sees_a_changed_environment(wire: Recorder, monke
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIANEW")
         await client.run(GENERATOR, prompt="p")
         await client.with_options().run(GENERATOR, prompt="p")
-    assert [signer(seen) for seen in wire.seen] == ["AKIAENVIRONMENT", "AKIAENVIRONMENT", "AKIANEW"]
+    assert [signer(request) for request in wire.seen] == ["AKIAENVIRONMENT", "AKIAENVIRONMENT", "AKIANEW"]
 
 
 def keys(name: str, *more: str) -> str:
@@ -66,8 +66,8 @@ async def test_keys_of_the_files_are_used(
     assert signer(await called(wire, aws_profile="work")) == "AKIAWORK"
     assert signer(await called(wire, aws_profile="elsewhere")) == "AKIAELSEWHERE"
     monkeypatch.setenv("AWS_PROFILE", "home")
-    seen = await called(wire)
-    assert (signer(seen), seen.header("x-amz-security-token")) == ("AKIAHOME", "T2")
+    request = await called(wire)
+    assert (signer(request), request.header("x-amz-security-token")) == ("AKIAHOME", "T2")
     monkeypatch.setenv("AWS_DEFAULT_PROFILE", "work")
     assert signer(await called(wire)) == "AKIAWORK"
 
@@ -81,9 +81,9 @@ async def test_sources_are_used_in_the_documented_order(
     monkeypatch.setenv("AWS_PROFILE", "work")
     assert signer(await called(wire)) == "AKIAENVIRONMENT"
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "bedrock-key")
-    seen = await called(wire)
-    assert signer(seen) == "Bearer bedrock-key"
-    assert not [name for name, _ in seen.headers if name.lower().startswith("x-amz-")]
+    request = await called(wire)
+    assert signer(request) == "Bearer bedrock-key"
+    assert not [name for name, _ in request.headers if name.lower().startswith("x-amz-")]
     assert signer(await called(wire, aws_profile="work")) == "AKIAWORK"
     assert signer(await called(wire, **KEYS)) == ACCESS_KEY
     assert signer(await called(wire, **KEYS, aws_profile="work")) == ACCESS_KEY
@@ -94,8 +94,8 @@ async def test_a_credential_process_is_used(wire: Recorder, config: Path, tmp_pa
     answer = {"Version": 1, "AccessKeyId": "AKIAPROGRAM", "SecretAccessKey": "s", "SessionToken": "T3"}
     program.write_text(f"print({json.dumps(json.dumps(answer))})")
     config.write_text(f'[default]\ncredential_process="{sys.executable}" "{program}"\n')
-    seen = await called(wire)
-    assert (signer(seen), seen.header("x-amz-security-token")) == ("AKIAPROGRAM", "T3")
+    request = await called(wire)
+    assert (signer(request), request.header("x-amz-security-token")) == ("AKIAPROGRAM", "T3")
 
 
 async def test_the_output_of_a_failed_credential_process_is_not_shown(
@@ -110,9 +110,9 @@ async def test_the_output_of_a_failed_credential_process_is_not_shown(
 async def test_a_role_is_assumed(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text(ROLE)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
-    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else in_xml(IN_AN_HOUR)
-    seen = await called(wire)
-    assert (signer(seen), seen.header("x-amz-security-token")) == ("ASIAROLE", "role-token-canary")
+    wire.answer = lambda request: pictured() if request.path.startswith("/model/") else in_xml(IN_AN_HOUR)
+    request = await called(wire)
+    assert (signer(request), request.header("x-amz-security-token")) == ("ASIAROLE", "role-token-canary")
     assert b"painter" in wire.seen[0].body
 
 
@@ -125,7 +125,7 @@ async def test_a_web_identity_is_used(wire: Recorder, tmp_path: Path, monkeypatc
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/painter")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     answer = in_xml(IN_AN_HOUR, "AssumeRoleWithWebIdentity")
-    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else answer
+    wire.answer = lambda request: pictured() if request.path.startswith("/model/") else answer
     assert signer(await called(wire)) == "ASIAROLE"
     assert b"WebIdentityToken=web-token" in wire.seen[0].body
 
@@ -136,19 +136,19 @@ async def test_instance_metadata_are_used(wire: Recorder, monkeypatch: pytest.Mo
     role = "/latest/meta-data/iam/security-credentials/"
     keys = {"AccessKeyId": "ASIAIMDS", "SecretAccessKey": "s", "Token": "T4", "Expiration": f"{IN_AN_HOUR:%FT%TZ}"}
 
-    def answer(seen: Seen) -> Answer:
-        if seen.path.startswith("/model/"):
+    def answer(request: Seen) -> Answer:
+        if request.path.startswith("/model/"):
             return pictured()
-        told = {
+        payload = {
             "/latest/api/token": "a-token",
             role: "painter",
             role + "painter": json.dumps({**keys, "Code": "Success"}),
         }
-        return Answer(body=told[seen.path].encode())
+        return Answer(body=payload[request.path].encode())
 
     wire.answer = answer
-    seen = await called(wire)
-    assert (signer(seen), seen.header("x-amz-security-token")) == ("ASIAIMDS", "T4")
+    request = await called(wire)
+    assert (signer(request), request.header("x-amz-security-token")) == ("ASIAIMDS", "T4")
     assert wire.seen[-2].header("x-aws-ec2-metadata-token") == "a-token"
 
 
@@ -189,7 +189,7 @@ async def test_single_sign_on_is_used(
     monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", wire.url)
     keys = {"accessKeyId": "ASIASSO", "secretAccessKey": "s", "sessionToken": "T5"}
     body = json.dumps({"roleCredentials": {**keys, "expiration": int(IN_AN_HOUR.timestamp() * 1000)}}).encode()
-    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else Answer(body=body)
+    wire.answer = lambda request: pictured() if request.path.startswith("/model/") else Answer(body=body)
     assert "run aws sso login" in await told()
     sso(datetime.now(UTC) - timedelta(hours=1))
     assert "run aws sso login" in await told(aws_profile="old")
@@ -302,5 +302,5 @@ async def test_a_refused_role_is_reported(wire: Recorder, config: Path, monkeypa
     config.write_text(ROLE)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
     body = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>base-secret</Message></Error></ErrorResponse>"
-    wire.answer = lambda seen: Answer(status=403, headers={"content-type": "text/xml"}, body=body)
+    wire.answer = lambda request: Answer(status=403, headers={"content-type": "text/xml"}, body=body)
     assert await told() == "can't get AWS credentials: AssumeRole was refused (AccessDenied)"

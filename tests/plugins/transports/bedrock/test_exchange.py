@@ -231,33 +231,33 @@ async def test_a_proxy_is_used_from_the_environment_or_an_argument(
 
 
 async def test_a_request_has_exactly_the_documented_headers(recorder: Recorder, make_client: MakeClient) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     await make_client(recorder.url).run(ERASE, image=padded(2**21))
-    [seen] = recorder.seen
-    names = [name.lower() for name, _ in seen.headers]
+    [request] = recorder.seen
+    names = [name.lower() for name, _ in request.headers]
     assert sorted(names) == sorted(set(names))
     assert not {"expect", "content-encoding", "transfer-encoding", "cookie", "x-amz-content-sha256"} & set(names)
     assert not [name for name in names if name.startswith("amz-sdk")]
-    assert seen.header("user-agent") == "impasto"
-    assert seen.header("accept-encoding") == "identity"
-    assert seen.header("content-length") == str(len(seen.body))
+    assert request.header("user-agent") == "impasto"
+    assert request.header("accept-encoding") == "identity"
+    assert request.header("content-length") == str(len(request.body))
 
 
 async def test_files_of_every_kind_are_encoded_as_they_are(
     recorder: Recorder, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     data = padded(3 * 2**18 + 1)
     path = tmp_path / "picture.png"
     path.write_bytes(b"before" + data)
     client = make_client(recorder.url)
-    with open(path, "rb") as opened:
-        opened.seek(6)
-        await client.run(ERASE, image=opened, mask=("mask.png", png(64, 64)))
-        assert not opened.closed
+    with open(path, "rb") as file:
+        file.seek(6)
+        await client.run(ERASE, image=file, mask=("mask.png", png(64, 64)))
+        assert not file.closed
     await client.run(ERASE, image="data:image/png;base64," + base64.b64encode(data).decode())
-    for seen in recorder.seen:
-        assert base64.b64decode(json.loads(seen.body)["image"], validate=True) == data
+    for request in recorder.seen:
+        assert base64.b64decode(json.loads(request.body)["image"], validate=True) == data
 
 
 async def test_a_file_that_changed_is_refused_before_a_socket(

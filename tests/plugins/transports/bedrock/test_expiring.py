@@ -32,33 +32,33 @@ class Container:
     broken: bool = False
     open: threading.Event = attrs.field(factory=threading.Event)
 
-    def answer(self, seen: Seen) -> Answer:
-        assert seen.header("authorization") == "container-token"
+    def answer(self, request: Seen) -> Answer:
+        assert request.header("authorization") == "container-token"
         self.asked += 1
         assert self.open.wait(60)
         if self.broken:
             return Answer(status=404, body=b"a-secret-answer")
         self.given += 1
         expires = datetime.now(UTC) + timedelta(minutes=self.minutes)
-        told = {
+        payload = {
             "AccessKeyId": f"ASIA{self.given}",
             "SecretAccessKey": "container-secret",
             "Token": "container-session",
             "Expiration": f"{expires:%Y-%m-%dT%H:%M:%SZ}",
         }
-        return Answer(headers={"content-type": "application/json"}, body=json.dumps(told).encode())
+        return Answer(headers={"content-type": "application/json"}, body=json.dumps(payload).encode())
 
 
 @pytest.fixture
 def container(wire: Recorder, threaded: Recorder, monkeypatch: pytest.MonkeyPatch) -> Container:
-    made = Container()
-    made.open.set()
-    threaded.answer = made.answer
+    result = Container()
+    result.open.set()
+    threaded.answer = result.answer
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", threaded.url + "/credentials")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "container-token")
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)  # between its tries
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.TIMEOUT_SECONDS", 60)  # for each
-    return made
+    return result
 
 
 async def calls(client: impasto.Client, n: int) -> list[impasto.Result | BaseException]:
@@ -66,7 +66,7 @@ async def calls(client: impasto.Client, n: int) -> list[impasto.Result | BaseExc
 
 
 def signers(wire: Recorder) -> list[str]:
-    return [signer(seen) for seen in wire.seen]
+    return [signer(request) for request in wire.seen]
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -154,7 +154,7 @@ async def test_a_failed_renewal_keeps_valid_credentials(
 
 
 async def test_credentials_are_in_no_error(wire: Recorder, container: Container) -> None:
-    wire.answer = lambda seen: failed("ValidationException", 400, " ".join(value for _, value in seen.headers))
+    wire.answer = lambda request: failed("ValidationException", 400, " ".join(value for _, value in request.headers))
     async with impasto.Client() as client:
         with pytest.raises(impasto.BadRequest) as caught:
             await client.run(GENERATOR, prompt="p")

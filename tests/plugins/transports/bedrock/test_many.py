@@ -99,12 +99,13 @@ async def test_closing_ends_calls_in_flight(server: Server, make_client: MakeCli
 
 
 async def test_two_accounts_of_one_client_have_their_own_keys(recorder: Recorder, make_client: MakeClient) -> None:
-    recorder.answer = lambda seen: pictured()
+    recorder.answer = lambda request: pictured()
     client = make_client(recorder.url)
     other = client.with_options(aws_access_key_id="AKIAOTHER", aws_secret_access_key="s", aws_region="us-east-1")
     await asyncio.gather(client.run(ERASE, image=png(96, 96)), other.run(ERASE, image=png(96, 96)))
     signed = {
-        (seen.header("authorization") or "").split("Credential=")[1].split("/bedrock")[0] for seen in recorder.seen
+        (request.header("authorization") or "").split("Credential=")[1].split("/bedrock")[0]
+        for request in recorder.seen
     }
     assert {(each.split("/")[0], each.split("/")[2]) for each in signed} == {
         (ACCESS_KEY, "us-west-2"),

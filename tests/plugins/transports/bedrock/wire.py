@@ -39,15 +39,15 @@ async def failure(client: impasto.Client, model: str = GENERATOR, **params: obje
     arguments = params or {"prompt": "p"}
     with pytest.raises(impasto.ImpastoError) as caught:
         await client.run(model, **arguments)  # type: ignore[arg-type]  # the parameters of a test
-    shown = f"{caught.value!r} {caught.value}"
-    assert SECRET_KEY not in shown
-    assert ACCESS_KEY not in shown
+    text = f"{caught.value!r} {caught.value}"
+    assert SECRET_KEY not in text
+    assert ACCESS_KEY not in text
     return caught.value
 
 
-def signer(seen: Seen) -> str:
+def signer(request: Seen) -> str:
     """The access key id or the bearer token that a request goes out with."""
-    header = seen.header("authorization") or ""
+    header = request.header("authorization") or ""
     find_identity = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/|(Bearer .*)", header)
     assert find_identity is not None, header
     return find_identity[1] or find_identity[2]
@@ -57,7 +57,7 @@ async def called(wire: Recorder, **settings: object) -> Seen:
     """The request of one call with these settings."""
     async with impasto.Client(**settings) as client:  # type: ignore[arg-type]  # the settings of a test
         await client.run(GENERATOR, prompt="p")
-    return [seen for seen in wire.seen if "/model/" in seen.path][-1]
+    return [request for request in wire.seen if "/model/" in request.path][-1]
 
 
 async def told(**settings: object) -> str:
