@@ -23,7 +23,7 @@ from .errors import (
     UnusableResult,
 )
 from .redact import printable
-from .retry_after import retry_after
+from .retry_after import bounded_wait, retry_after
 from .server_events import ServerEvent
 from .wire import WireResponse
 
@@ -57,7 +57,8 @@ class Refusals:
     are the places of both texts, ``required`` those of texts that each refusal has. An answer without a message, or
     without an entry, is not the provider's own refusal: a proxy's page proves nothing, and becomes ChargeUnknown.
     ``advice`` explains them, by the same keys. The message of an Unauthorized is left out: it may repeat the key.
-    ``media_types`` are those of the provider's refusals, such as ``application/problem+json``.
+    ``media_types`` are those of the provider's refusals, such as ``application/problem+json``. ``retry_after`` is the
+    place of the seconds to wait, such as ``error.details[].retryDelay``, for answers without the header.
 
         refusals = Refusals(
             {400: BadRequest, (400, "moderation"): ContentFiltered, 401: Unauthorized, 429: RateLimited},
@@ -74,9 +75,11 @@ class Refusals:
         required: tuple[str, ...] = (),
         advice: Advice | None = None,
         media_types: Collection[str] = ("application/json",),
+        retry_after: str | None = None,
     ) -> None:
         self._kinds, self._message, self._code = kinds, message, code
         self._required, self._advice, self._media_types = required, advice or {}, media_types
+        self._retry_after = retry_after
 
     def __call__(self, response: WireResponse) -> ImpastoError:
         """Return the refusal, or ChargeUnknown."""
@@ -94,6 +97,8 @@ class Refusals:
         error.request_id = response.request_id
         if isinstance(error, RateLimited):
             error.retry_after = retry_after(response.headers)
+            if error.retry_after is None and self._retry_after is not None:
+                error.retry_after = _seconds(_values(body, self._retry_after))
         return error
 
     def in_event(self, event: ServerEvent, *, billed: Billed = "unknown") -> ImpastoError:
@@ -167,13 +172,26 @@ INVALID = object()
 def _texts(body: object, places: Place) -> tuple[str, ...] | None:
     """Return the texts at the first place that has any, or None."""
     for place in (places,) if isinstance(places, str) else places:
-        found: list[object] | None = [body]
-        for name in place.split("."):
-            found = _step(found, name)
-        if found is not None:
+        if (found := _values(body, place)) is not None:
             texts = tuple(printable(each) for each in found[:_MAX_TEXTS] if isinstance(each, str))
             return texts if texts or place.endswith("[]") else None
     return None
+
+
+def _seconds(values: list[object] | None) -> float | None:
+    """Return the first wait: a number, or text such as ``30`` and, in Google's refusals, ``58.9s``."""
+    waits = (
+        retry_after({"retry-after": each.removesuffix("s")}) if isinstance(each, str) else bounded_wait(each)
+        for each in values or ()
+    )
+    return next((each for each in waits if each is not None), None)
+
+
+def _values(body: object, place: str) -> list[object] | None:
+    found: list[object] | None = [body]
+    for name in place.split("."):
+        found = _step(found, name)
+    return found
 
 
 def _step(values: list[object] | None, name: str) -> list[object] | None:

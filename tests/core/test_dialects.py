@@ -139,6 +139,30 @@ def test_retry_after_is_read() -> None:
     assert error.retry_after == 7
 
 
+@pytest.mark.parametrize(
+    ("details", "header", "seconds"),
+    [
+        ([{"reason": "quota"}, {"retryDelay": "58.9s"}], None, 58.9),
+        ([{"retryDelay": "3"}], None, 3),
+        ([{"retryDelay": 4}], None, 4),
+        ([{"retryDelay": "3s"}], "7", 7),
+        ([{"retryDelay": "soon"}, {"retryDelay": "2s"}], "later", 2),
+        ([{"retryDelay": "99999s"}], None, 3600),
+        ([{"retryDelay": True}, {"retryDelay": None}, {"retryDelay": "-1s"}, {"retryDelay": "9" * 500 + "s"}], None, None),
+        ([], None, None),
+        ("none", None, None),
+    ],
+)
+def test_a_refusal_says_in_its_body_when_to_come_again(
+    details: object, header: str | None, seconds: float | None
+) -> None:
+    table = Refusals(STATUSES, retry_after="error.details[].retryDelay")
+    body = {"error": {"message": "slow", "details": details}}
+    error = table(response(429, body, **({"retry-after": header} if header is not None else {})))
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == seconds
+
+
 @attrs.frozen(kw_only=True)
 class Params:
     prompt: str

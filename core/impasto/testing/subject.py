@@ -28,11 +28,15 @@ _ANY = RateLimit(1_000_000, 1.0)
 
 @attrs.frozen(kw_only=True)
 class Refusal:
-    """A refusal in the provider's own form, and the error that it must become."""
+    """A refusal in the provider's own form, and the error that it must become.
+
+    ``retry_after``: the seconds to wait, if its body has them.
+    """
 
     answer: Answer
     error: type[ImpastoError]
     billed: str = "no"
+    retry_after: float | None = None
 
 
 @attrs.frozen(kw_only=True)

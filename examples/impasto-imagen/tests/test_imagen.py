@@ -34,12 +34,13 @@ def answer(*images: bytes | None) -> Answer:
     return Answer(headers=JSON, body=json.dumps({"predictions": predictions}).encode())
 
 
-def refused(status: int, error: type[impasto.ImpastoError], reason: str | None = None) -> Refusal:
-    """Return a refusal of Google, with the error that it must become."""
+def refused(status: int, error: type[impasto.ImpastoError], wait: float | None = None, **info: str) -> Refusal:
+    """Return a refusal of Google, with the error that it must become. ``info`` has its details."""
     body: dict[str, Any] = {"code": status, "message": "no", "status": STATUSES.get(status, "UNAVAILABLE")}
-    if reason is not None:
-        body["details"] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}]
-    return Refusal(answer=Answer(status=status, headers=JSON, body=json.dumps({"error": body}).encode()), error=error)
+    if info:
+        body["details"] = [{"@type": "type.googleapis.com/google.rpc.Help"}, info]
+    answer = Answer(status=status, headers=JSON, body=json.dumps({"error": body}).encode())
+    return Refusal(answer=answer, error=error, retry_after=wait)
 
 
 class Imagen(OperationSuite):
@@ -86,11 +87,12 @@ class Imagen(OperationSuite):
     requirements = Requirements(partial_results=False)
     refusals = (
         refused(400, impasto.BadRequest),
-        refused(400, impasto.Unauthorized, "API_KEY_INVALID"),
+        refused(400, impasto.Unauthorized, reason="API_KEY_INVALID"),
         refused(401, impasto.Unauthorized),
         refused(403, impasto.PermissionDenied),
         refused(404, impasto.NotFound),
         refused(429, impasto.RateLimited),
+        refused(429, impasto.RateLimited, 58.9, retryDelay="58.9s"),
         refused(500, impasto.ProviderFault),
         refused(503, impasto.ProviderFault),
     )

@@ -20,7 +20,9 @@ from impasto_plugins.images.completeness import is_complete
 acme = Provider(
     name="acme", base_url="https://api.acme.example/api", key_variable="ACME_KEY", key_header="x-key", key_prefix=""
 )
-refusals = Refusals({**STATUSES, 451: ContentFiltered}, message="errors[].message", code="errors[].code")
+refusals = Refusals(
+    {**STATUSES, 451: ContentFiltered}, message="errors[].message", code="errors[].code", retry_after="errors[].wait"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -87,8 +89,9 @@ def images(*several):
     return answer(200, {"artifacts": data, "credits": 2 * len(several)})
 
 
-def refusal(status, error):
-    return Refusal(answer=answer(status, {"errors": [{"code": "no", "message": "no"}]}), error=error)
+def refusal(status, error, wait=None):
+    errors = [{"code": "no", "message": "no"}, {"wait": wait}]
+    return Refusal(answer=answer(status, {"errors": errors}), error=error, retry_after=wait)
 
 
 class TestGouache(OperationSuite):
@@ -119,7 +122,7 @@ class TestGouache(OperationSuite):
     reports = {"usd": 0.02}
     requirements = Requirements(partial_results=False)
     refusals = (
-        refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited),
+        refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited, 3.5),
         refusal(451, impasto.ContentFiltered),
     )
     scenarios = {"three images": Scenario(answers=(images(*IMAGES),), images=IMAGES, reports={"usd": 0.06})}
@@ -130,6 +133,11 @@ _PACK = "# PACK"
 DEFECTS: Mapping[str, Defect] = {
     "a form's n is left to the provider's default": Defect(
         changes={_PACK: 'fields.pop("count", None)'}, check="n_images_are_requested", says="n=9 sent count="
+    ),
+    "a wait in the body is unread": Defect(
+        changes={', retry_after="errors[].wait"': ""},
+        check="refusals_are_what_its_author_says",
+        says="retry_after is None, not the 3.5 of its body",
     ),
     "a form's files are in another order": Defect(
         changes={"files=files)": "files=files[::-1])"},

@@ -96,6 +96,8 @@ class ResponseChecks(Subject):
                 wrong.append(f"{label} ended in {_describe(came)}, not {refusal.error.__name__}")
             elif came.billed != refusal.billed:
                 wrong.append(f"{label}: billed is {came.billed!r}, not {refusal.billed!r}")
+            elif refusal.retry_after not in (None, wait := getattr(came, "retry_after", None)):
+                wrong.append(f"{label}: retry_after is {wait!r}, not the {refusal.retry_after:g} of its body")
             is_authorized_again = refusal.error is Unauthorized and hasattr(self.operation().provider, "authorize")
             if posts != (2 if is_authorized_again else 1):
                 wrong.append(f"{label}: {posts} paid requests")

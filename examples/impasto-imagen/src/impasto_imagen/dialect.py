@@ -25,6 +25,7 @@ _refusals = Refusals(
     code=("error.details[].reason", "error.status"),
     required=("error.status",),
     advice={400: "check GEMINI_API_KEY", 401: "check the key, or the credentials of Vertex AI"},
+    retry_after="error.details[].retryDelay",
 )
 
 
