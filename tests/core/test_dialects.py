@@ -148,7 +148,11 @@ def test_retry_after_is_read() -> None:
         ([{"retryDelay": "3s"}], "7", 7),
         ([{"retryDelay": "soon"}, {"retryDelay": "2s"}], "later", 2),
         ([{"retryDelay": "99999s"}], None, 3600),
-        ([{"retryDelay": True}, {"retryDelay": None}, {"retryDelay": "-1s"}, {"retryDelay": "9" * 500 + "s"}], None, None),
+        (
+            [{"retryDelay": True}, {"retryDelay": None}, {"retryDelay": "-1s"}, {"retryDelay": "9" * 500 + "s"}],
+            None,
+            None,
+        ),
         ([], None, None),
         ("none", None, None),
     ],

@@ -54,6 +54,7 @@ async def main():
             for way in ("gemini", "vertex_ai")
         ]
         results = (gpt, flux, edit, combined, nova, inpainted, *imagen)
+        said["different"] = len({each.data for each in nova.artifacts})
         said["run"] = [len(each.artifacts) for each in results]
         said["usd"] = [round(each.cost.usd, 6) for each in (gpt, flux)]
     return said
@@ -182,7 +183,11 @@ def test_its_own_tests_pass(site: Site, name: str) -> None:
 
 def test_the_client_runs_them_against_their_stand_ins(site: Site) -> None:
     payload = json.loads(site.python("-c", PYTHON))
-    assert payload == {"run": [3, 2, 1, 1, 7, 1, 6, 6], "usd": [round(2 * 5e-6 + 3 * 272 * 40e-6, 6), 0.06]}
+    assert payload == {
+        "different": 7,  # two requests, whose images differ although the provider's own seed is always 12
+        "run": [3, 2, 1, 1, 7, 1, 6, 6],
+        "usd": [round(2 * 5e-6 + 3 * 272 * 40e-6, 6), 0.06],
+    }
 
 
 def test_the_command_line_has_their_emulators(site: Site) -> None:

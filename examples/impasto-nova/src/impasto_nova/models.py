@@ -44,7 +44,7 @@ class Config:
     negativeText: str | None = fields.text(1, 1024, description="What the image must not show.")  # noqa: N815 - the provider's
     quality: str | None = fields.choice("standard", "premium", default="standard", description="Quality of the image.")
     cfgScale: float | None = fields.number(1.1, 10, default=6.5, description="Adherence to the prompt.")  # noqa: N815
-    seed: int | None = fields.integer(0, 858_993_459, description="Seed of the random noise.")
+    seed: int | None = fields.integer(0, 858_993_459, default=12, description="Seed of the random noise.")
     numberOfImages: int | None = fields.integer(1, 5, default=1, description="Images of one request; set by n.")  # noqa: N815
 
 
