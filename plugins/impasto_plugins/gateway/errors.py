@@ -10,6 +10,7 @@ import logging
 import math
 import secrets
 from collections.abc import Iterator
+from typing import Self
 
 import attrs
 from aiohttp import web
@@ -98,6 +99,28 @@ class APIError(Exception):
         if self.close:
             response.force_close()
         return response
+
+
+@attrs.define(eq=False)
+class JobInProgress(APIError):
+    """The response to a call whose jobs at the provider take longer than the call may. ``jobs``: their record.
+
+    Until ``add_id`` is called, nobody fetches them.
+    """
+
+    jobs: str = attrs.field(default="", kw_only=True)
+
+    @classmethod
+    def of(cls, jobs: str) -> Self:
+        """Return the response without an id."""
+        message = "the provider's job takes longer than this call may; it continues, and may be charged"
+        return cls(504, message, SERVER, "charge_unknown", should_retry=False, not_charged=False, jobs=jobs)
+
+    def add_id(self, id: str) -> None:
+        """Add the id by which the caller can fetch the outcome."""
+        self.code = "job_in_progress"
+        self.headers["location"] = f"/v1/images/jobs/{id}"
+        self.message += f"; GET /v1/images/jobs/{id} has its images, without another charge"
 
 
 def invalid_params_error(error: InvalidRequest, operation: Operation) -> APIError:

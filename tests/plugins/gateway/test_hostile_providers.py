@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from impasto_plugins.gateway.idempotency.in_flight import SLOTS
 from impasto_plugins.gateway.telemetry import access_log
 from tests.distributions import OPERATIONS, install
-from tests.plugins.gateway.conftest import Running, Start, config, entry
-from tests.reliability.hostile import KEY, MODEL, event, job
-from tests.reliability.servers import Answer, Server, head, http, in_json, raw
+from tests.plugins.gateway.conftest import Answer, Running, Start, config, entry
+from tests.reliability.hostile import IMAGE, KEY, MODEL, PICTURE, event, job
+from tests.reliability.servers import Answer as ProviderAnswer, Server, head, http, in_json, raw
 
 PLUGIN = "from tests.reliability.hostile import operation\n\npaint = operation()\n"
 ECHO = f"you sent {KEY}"
@@ -28,7 +32,7 @@ async def villain(start: Start, provider: Server, tmp_path: Path, monkeypatch: p
     return await start(config(provider.url, entries=entries, general="  timeout: 1\n"))
 
 
-ECHOES: dict[str, Answer] = {
+ECHOES: dict[str, ProviderAnswer] = {
     "an unusable answer": http(200, ECHO.encode(), content_type="text/plain", x_request_id=ECHO),
     "an image with a request id": http(200, b"no image", content_type="image/png", x_request_id=ECHO),
     "a refusal": in_json({"error": {"message": ECHO, "code": ECHO}}, 400, x_request_id=ECHO),
@@ -61,3 +65,62 @@ async def test_a_key_that_the_provider_repeats_is_in_no_answer_file_or_log(
     texts += [path.read_bytes() for path in state.rglob("*") if path.is_file()]
     assert [text[:200] for text in texts if KEY[:12] in str(text)] == []
     assert '"provider_request_ids"' in caplog.text
+
+
+async def ended(gateway: Running, location: str) -> Answer:
+    """Return the job's state once it is over."""
+    async with asyncio.timeout(60):
+        while (answer := await gateway.ask("GET", location)).json.get("status") == "in_progress":
+            await asyncio.sleep(0.02)
+    return answer
+
+
+@pytest.mark.parametrize("key", [{}, {"idempotency-key": "one"}], ids=["no key", "key"])
+async def test_a_job_that_takes_longer_than_its_call_is_fetched_later(
+    villain: Running, provider: Server, key: dict[str, str]
+) -> None:
+    provider.posts, provider.polls = [job()], [NOT_YET]
+    call: dict[str, Any] = {"json": {"model": "paint", "prompt": "p"}, "headers": key}
+    late = await villain.ask("POST", "/v1/images/generations", **call)
+    assert (late.status, late.error["code"], late.headers["x-should-retry"]) == (504, "job_in_progress", "false")
+    location = late.headers["location"]
+    assert f"GET {location} has its images" in str(late.error["message"])
+    assert (await villain.ask("GET", location)).json["status"] == "in_progress"
+    provider.polls = [PICTURE]
+    done = await ended(villain, location)
+    assert (done.json["status"], b64decode(done.json["data"][0]["b64_json"])) == ("completed", IMAGE)
+    if key:
+        again = await villain.ask("POST", "/v1/images/generations", **call)
+        assert (again.status, b64decode(again.json["data"][0]["b64_json"])) == (200, IMAGE)
+    assert len(provider.paid) == 1
+
+
+async def test_a_job_that_the_provider_no_longer_knows_is_not_fetched_again(villain: Running, provider: Server) -> None:
+    provider.posts = [job()]
+    provider.polls = [in_json({"error": {"message": "no such job", "code": "none"}}, 404)]
+    answer = await villain.generate(model="paint")
+    assert (answer.status, answer.error["code"]) == (502, "charge_unknown")
+    assert "location" not in answer.headers
+
+
+async def test_a_job_that_takes_longer_than_its_call_and_fails_says_so(villain: Running, provider: Server) -> None:
+    provider.posts, provider.polls = [job()], [NOT_YET]
+    late = await villain.generate(model="paint")
+    provider.polls = [in_json({"failed": "no"})]
+    failed = await ended(villain, late.headers["location"])
+    assert (failed.json["status"], failed.json["error"]["message"]) == ("failed", "the job failed")
+
+
+@pytest.mark.parametrize("key", [{}, {"idempotency-key": "one"}], ids=["no key", "key"])
+async def test_jobs_that_never_end_leave_half_of_the_room_for_new_calls(
+    villain: Running, provider: Server, key: dict[str, str]
+) -> None:
+    provider.posts, provider.polls = [job()], [NOT_YET]
+    table = villain.gateway._idempotency.in_flight
+    others = [table.begin(bytes(32), None, has_key=True) for _ in range(SLOTS // 2)]
+    late = await villain.ask("POST", "/v1/images/generations", json={"model": "paint", "prompt": "p"}, headers=key)
+    assert (late.status, late.error["code"], late.headers["x-should-retry"]) == (504, "charge_unknown", "false")
+    assert "location" not in late.headers
+    for each in others:
+        table.finish(each)
+    await villain.idle()

@@ -20,16 +20,17 @@ from impasto_plugins.gateway.calls.execution import (
     CallOutcome,
     DeploymentCandidates,
     PreparedCall,
+    UnfinishedJobs,
     execute_with_fallback,
     prepare,
 )
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, PartialImages, ProviderJob
 from impasto_plugins.gateway.config.model import DAY_SECONDS
-from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.errors import APIError, JobInProgress
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
-from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencySession, JobStarted
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
+from impasto_plugins.gateway.idempotency.session import CallLabel, IdempotencySession, JobStarted
 from impasto_plugins.gateway.idempotency.store import StoredCall
 from impasto_plugins.gateway.telemetry.request_record import RECORD_KEY, UNKNOWN_MODEL
 
@@ -167,13 +168,17 @@ async def _execute(
     if on_attempt is not None and row is not None:
         spools.on_attempt = partial(on_attempt, row)
 
-    async def on_job(prepared_call: PreparedCall, account: str, all_jobs: Sequence[ProviderJob]) -> None:
+    async def on_job(prepared_call: PreparedCall, all_jobs: Sequence[ProviderJob]) -> None:
         if row is not None:
-            provider_jobs = ProviderJobs.from_call(prepared_call, account, all_jobs, spools.created)
+            provider_jobs = ProviderJobs.from_call(prepared_call, all_jobs, spools.created)
             await context.services.idempotency.store.record_jobs(row, provider_jobs.to_json())
 
     charge = BudgetGuard(context.services.database, context.caller).charge
-    outcome = await execute_with_fallback(call.first, call.others, charge, spools, on_job)
+    try:
+        outcome = await execute_with_fallback(call.first, call.others, charge, spools, on_job)
+    except UnfinishedJobs as unfinished:
+        provider_jobs = ProviderJobs.from_call(unfinished.prepared_call, unfinished.jobs, spools.created)
+        raise JobInProgress.of(provider_jobs.to_json()) from None
     if on_attempt is None and call.label.response_format == "url":  # a job's URLs are made when it is asked for
         return await store_for_urls(context, outcome)
     return outcome

@@ -22,8 +22,9 @@ from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError, charge_unknown_error
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.idempotency import serialization
-from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, IdempotencyCoordinator, JobStarted
+from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
+from impasto_plugins.gateway.idempotency.session import JobStarted
 from impasto_plugins.gateway.idempotency.store import StoredCall
 from impasto_plugins.gateway.storage.database import storage_required
 

@@ -12,6 +12,7 @@ import attrs
 from impasto import (
     Artifact,
     Call,
+    ChargeUnknown,
     Cost,
     ImpastoError,
     InvalidRequest,
@@ -220,19 +221,31 @@ Charge = Callable[[PreparedCall, Callable[[], Awaitable[Result]]], Awaitable[Res
 """Runs an attempt within its caller's budget. Raises APIError, and the attempt's errors."""
 
 
-OnJob = Callable[[PreparedCall, str, Sequence[ProviderJob]], Awaitable[object]]
-"""Receives the call that began a new job, the fingerprint of its account, and all jobs of the call so far."""
+@attrs.define(eq=False)
+class UnfinishedJobs(Exception):
+    """The time of a call is over, and its jobs at the provider continue."""
+
+    prepared_call: PreparedCall
+    jobs: Sequence[ProviderJob]
+
+
+OnJob = Callable[[PreparedCall, Sequence[ProviderJob]], Awaitable[object]]
+"""Receives the call that began a new job, and all jobs of the call so far."""
 
 
 async def execute_with_fallback(
     first: PreparedCall, others: DeploymentCandidates, charge: Charge, spools: AnswerSpools, on_job: OnJob
 ) -> CallOutcome:
-    """Run the call, and fall back to another deployment only if nothing was charged. Raises APIError."""
+    """Run the call, and fall back to another deployment only if nothing was charged.
+
+    Raises APIError, and UnfinishedJobs.
+    """
 
     async def attempt(prepared_call: PreparedCall, *, waits: bool) -> CallOutcome:
+        requests = Attempt(partial(on_job, prepared_call))
         try:
             quote = Quote(prepared_call.cost, prepared_call.warnings)
-            call_factory = partial(GatewayCall, spools, quote, Attempt(partial(on_job, prepared_call)))
+            call_factory = partial(GatewayCall, spools, quote, requests)
             make_attempt = partial(
                 with_queue_timeout,
                 prepared_call.deployment.account,
@@ -247,6 +260,9 @@ async def execute_with_fallback(
             raise invalid_params_error(error, prepared_call.deployment.operation) from None
         except ImpastoError as error:
             await salvage.save_unusable(spools.salvage_store, error)
+            is_unfinished = isinstance(error, ChargeUnknown) and error.status != 404  # which the provider still knows
+            if requests.jobs and is_unfinished and spools.job_seconds is None:
+                raise UnfinishedJobs(prepared_call, requests.jobs) from None
             raise
 
     try:

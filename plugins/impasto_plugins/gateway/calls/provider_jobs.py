@@ -39,13 +39,11 @@ class ProviderJobs:
     created: int
 
     @classmethod
-    def from_call(
-        cls, prepared_call: PreparedCall, account: str, jobs: Sequence[ProviderJob], created: int
-    ) -> ProviderJobs:
+    def from_call(cls, prepared_call: PreparedCall, jobs: Sequence[ProviderJob], created: int) -> ProviderJobs:
         """Return the record of a call whose job was accepted."""
         return cls(
             model=prepared_call.deployment.config.model,
-            account=account,
+            account=prepared_call.deployment.account.fingerprint,
             jobs=tuple(jobs),
             n=prepared_call.n,
             cost=prepared_call.cost,

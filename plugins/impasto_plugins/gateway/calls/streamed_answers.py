@@ -200,12 +200,9 @@ class ProviderJob:
 
 @attrs.define(eq=False)
 class Attempt:
-    """The requests of one attempt of a call. ``on_job`` is awaited before a new job is polled.
+    """The requests of one attempt of a call. ``on_job`` is awaited before a new job is polled, with all jobs so far."""
 
-    ``on_job`` gets the fingerprint of the account and all jobs so far.
-    """
-
-    on_job: Callable[[str, Sequence[ProviderJob]], Awaitable[object]]
+    on_job: Callable[[Sequence[ProviderJob]], Awaitable[object]]
     jobs: list[ProviderJob] = attrs.field(factory=list[ProviderJob])
     images: int = 0
     """Images of the requests so far."""
@@ -258,4 +255,4 @@ class GatewayCall(Call):
         """Await ``on_job`` if a job was accepted since the last request."""
         if not self._is_written:
             self._is_written = True
-            await self._attempt.on_job(self.account.fingerprint, self._attempt.jobs)
+            await self._attempt.on_job(self._attempt.jobs)

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
 
 import attrs
 from aiohttp import web
 
 from impasto_plugins.gateway.calls.execution import CallOutcome
-from impasto_plugins.gateway.calls.queue_timeout import read_max_queue_wait
-from impasto_plugins.gateway.errors import APIError, charge_unknown_error
+from impasto_plugins.gateway.errors import APIError, JobInProgress, charge_unknown_error
 from impasto_plugins.gateway.http.connection import client_disconnected, track_delivery
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
-from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database, storage_required
+from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 
 from .fingerprint import KEY_HEADER, Fingerprint
 from .in_flight import SLOTS, InFlightCall, InFlightEntry, InFlightTable, SlotState
+from .session import CallLabel, IdempotencySession
 from .store import KEY_SECONDS, OutcomeStore, StoredCall, new_row_id
 
 WATCH_SECONDS = 0.05
@@ -36,27 +34,10 @@ WATCH_SECONDS = 0.05
 MAX_TRACKED_DELIVERIES = SLOTS // 4
 """Responses whose delivery is tracked; one more, and the oldest counts as not read."""
 
-_NEAR_TIMEOUT_FRACTION = 0.9
-"""Fraction of a caller's time-out after which a response may come too late for it."""
-
 _RECHECK_SECONDS = 1.0
 """Seconds between checks if the worker of a joined call is alive."""
 
 _log = logging.getLogger("impasto.gateway")
-
-MakeCall = Callable[[StoredCall | None], Awaitable[CallOutcome]]
-"""Makes a call, with its row if it is stored. Raises APIError."""
-
-JobStarted = asyncio.Future[tuple[StoredCall, bool]]
-"""A job's row, and True if it existed before."""
-
-
-@attrs.frozen
-class CallLabel:
-    """Further facts in a call's row: the model under its public name."""
-
-    model: str
-    response_format: str
 
 
 class IdempotencyCoordinator:
@@ -268,6 +249,9 @@ class IdempotencyCoordinator:
         try:
             outcome = await make()
         except APIError as failure:
+            if isinstance(failure, JobInProgress) and self.in_flight.has_room:
+                self._continue(attrs.evolve(row, accepted=failure.jobs), call, failure)
+                raise
             outcome = failure
         except BaseException:  # the process ends, or has a bug
             self.in_flight.mark_lost(call)
@@ -280,6 +264,25 @@ class IdempotencyCoordinator:
         if isinstance(outcome, APIError):
             raise outcome
         return outcome
+
+    async def continue_as_job(self, fingerprint: Fingerprint, label: CallLabel, failure: JobInProgress) -> None:
+        """Store a call without a row whose jobs take too long, and fetch them. Its caller learns the id."""
+        if not self.in_flight.has_room:
+            return
+        row = attrs.evolve(self._new_row(fingerprint, label), identity=b"", accepted=failure.jobs)
+        call = self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True)
+        try:
+            await self.store.insert_or_join(row, join=False)
+        except DATABASE_ERRORS as error:
+            _log.error("a call's job can't be recorded, and is not fetched: %s", error)
+            self.in_flight.finish(call)
+        else:
+            self._continue(row, call, failure)
+
+    def _continue(self, row: StoredCall, call: InFlightCall, failure: JobInProgress) -> None:
+        """Fetch the jobs of a call whose time is over."""
+        failure.add_id(row.id)
+        self._resume(row, call)
 
     async def reclaim_dead_workers(self) -> None:
         """Take over the calls of dead workers. Raises DATABASE_ERRORS."""
@@ -300,98 +303,3 @@ class IdempotencyCoordinator:
             made=now,
             expires=now + KEY_SECONDS,
         )
-
-
-@attrs.define(eq=False)
-class IdempotencySession:
-    """The idempotency of one request."""
-
-    _coordinator: IdempotencyCoordinator
-    _fingerprint: Fingerprint
-    _reservation: MemoryReservation
-    stack: ExitStack = attrs.field(factory=ExitStack)
-    """Resources of the outcome, for as long as it may have to be stored."""
-    _call: InFlightCall | None = None
-    _row: StoredCall | None = None
-    _outcome: CallOutcome | APIError | None = None
-    _replayed: bool = False
-    _call_seconds: float = 0.0
-    """Seconds that the call took."""
-
-    async def get_outcome(self, make: MakeCall, label: CallLabel) -> tuple[CallOutcome, StoredCall | None]:
-        """Return the outcome of the call: run it here if needed, or load that of a row. Raises APIError."""
-        fingerprint, coordinator = self._fingerprint, self._coordinator
-        call: InFlightCall | None = None
-        if fingerprint.key is not None or fingerprint.count:
-            with storage_required():
-                if fingerprint.key is not None:
-                    self._row, call = await coordinator.claim_or_join(fingerprint, label, wait=True)
-                elif fingerprint.count:
-                    self._row = await coordinator.find_previous_attempt(fingerprint, fingerprint.count)
-        if self._row is not None:
-            # The row is durable before the provider is asked: a kill from here on is reported, and never repeated.
-            if call is not None:
-                running = coordinator.run_and_record(self._row, call, partial(make, self._row))
-                return await running, None
-            self._replayed = True
-            return await coordinator.store.load(self._row), self._row
-        self._call = coordinator.in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
-        started_at = time.monotonic()
-        try:
-            self._outcome = await make(None)
-        except APIError as failure:
-            self._outcome = failure
-            raise
-        self._call_seconds = time.monotonic() - started_at
-        return self._outcome, None
-
-    async def run_job(
-        self, make: Callable[[StoredCall], Awaitable[CallOutcome]], label: CallLabel, job_started: JobStarted
-    ) -> None:
-        """Run the call as a job, or call ``job_started`` with the existing one.
-
-        ``make`` calls ``job_started`` when all is well. Raises APIError if it failed before that.
-        """
-        fingerprint, coordinator = self._fingerprint, self._coordinator
-        row: StoredCall | None = None
-        call: InFlightCall | None = None
-        with storage_required():
-            if fingerprint.key is None and fingerprint.count:
-                row = await coordinator.store.claim(fingerprint.content, fingerprint.count, as_job=True)
-            if row is None:
-                row, call = await coordinator.claim_or_join(fingerprint, label, wait=False)
-        if call is None:
-            job_started.set_result((row, True))
-            return
-        try:
-            await coordinator.run_and_record(row, call, partial(make, row), has_id=job_started.done)
-        except APIError:  # it is stored
-            if not job_started.done():
-                raise
-
-    async def end(self, *, broken: bool) -> None:
-        """End the session: the request is answered, or its caller left. ``broken``: the response is incomplete."""
-        fingerprint, coordinator, call, outcome = self._fingerprint, self._coordinator, self._call, self._outcome
-        closed = broken or client_disconnected(fingerprint.request)
-        if call is None:
-            if closed and self._replayed and self._row is not None and fingerprint.key is None and fingerprint.count:
-                await coordinator.store.release(self._row, fingerprint.count)
-        elif outcome is None:
-            coordinator.in_flight.mark_lost(call)  # the process ends, or has a bug
-        elif isinstance(outcome, APIError):
-            if outcome.not_charged:
-                coordinator.in_flight.finish(call)
-            else:
-                await coordinator.store_outcome(fingerprint, call, outcome)
-        elif broken:
-            await coordinator.store_outcome(fingerprint, call, outcome)
-        elif closed or fingerprint.count is not None:
-            gave_up = (
-                self._call_seconds > read_max_queue_wait(fingerprint.request.headers, math.inf) * _NEAR_TIMEOUT_FRACTION
-            )
-            self.stack.enter_context(
-                self._reservation.transfer()
-            )  # the answer is in memory for longer than the request
-            coordinator.await_delivery(fingerprint, call, outcome, self.stack.pop_all(), gave_up=gave_up)
-        else:
-            coordinator.in_flight.finish(call)  # no SDK: nothing will ask again by itself

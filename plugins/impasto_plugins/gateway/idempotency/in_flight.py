@@ -102,6 +102,11 @@ class InFlightTable:
         os.close(self._fd)
         self._fd = -1
 
+    @property
+    def has_room(self) -> bool:
+        """True if a call may stay here for a long time: half of the slots are for new ones."""
+        return len(self._free) > SLOTS // 2
+
     def begin(self, identity: bytes, request: web.BaseRequest | None, *, has_key: bool) -> InFlightCall:
         """Add a call; ``has_key`` if its row identifies it. Raises APIError if too many run."""
         while self._lost_slots and self._lost_slots[0][0] < time.monotonic() - LOST_SECONDS:

@@ -15,9 +15,10 @@ from impasto import Artifact
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
-from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencyCoordinator
+from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.in_flight import InFlightEntry, InFlightTable
+from impasto_plugins.gateway.idempotency.session import CallLabel
 from impasto_plugins.gateway.idempotency.store import StoredCall
 from impasto_plugins.gateway.storage.database import Database
 

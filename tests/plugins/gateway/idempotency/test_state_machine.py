@@ -37,8 +37,9 @@ from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import APIError, to_api_error
 from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.idempotency import coordinator as repeats_module
-from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencyCoordinator
+from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
+from impasto_plugins.gateway.idempotency.session import CallLabel
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS, StoredCall
 from impasto_plugins.gateway.storage.database import Database
 

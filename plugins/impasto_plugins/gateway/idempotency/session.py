@@ -1,0 +1,141 @@
+"""The idempotency of one request: it runs its call, joins another, or gets a stored outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.calls.queue_timeout import read_max_queue_wait
+from impasto_plugins.gateway.errors import APIError, JobInProgress
+from impasto_plugins.gateway.http.connection import client_disconnected
+from impasto_plugins.gateway.http.memory_budget import MemoryReservation
+from impasto_plugins.gateway.storage.database import storage_required
+
+from .fingerprint import Fingerprint
+from .in_flight import InFlightCall
+from .store import StoredCall
+
+if TYPE_CHECKING:
+    from .coordinator import IdempotencyCoordinator
+
+_NEAR_TIMEOUT_FRACTION = 0.9
+"""Fraction of a caller's time-out after which a response may come too late for it."""
+
+MakeCall = Callable[[StoredCall | None], Awaitable[CallOutcome]]
+"""Makes a call, with its row if it is stored. Raises APIError."""
+
+JobStarted = asyncio.Future[tuple[StoredCall, bool]]
+"""A job's row, and True if it existed before."""
+
+
+@attrs.frozen
+class CallLabel:
+    """Further facts in a call's row: the model under its public name."""
+
+    model: str
+    response_format: str
+
+
+@attrs.define(eq=False)
+class IdempotencySession:
+    """The idempotency of one request."""
+
+    _coordinator: IdempotencyCoordinator
+    _fingerprint: Fingerprint
+    _reservation: MemoryReservation
+    stack: ExitStack = attrs.field(factory=ExitStack)
+    """Resources of the outcome, for as long as it may have to be stored."""
+    _call: InFlightCall | None = None
+    _row: StoredCall | None = None
+    _outcome: CallOutcome | APIError | None = None
+    _replayed: bool = False
+    _call_seconds: float = 0.0
+    """Seconds that the call took."""
+
+    async def get_outcome(self, make: MakeCall, label: CallLabel) -> tuple[CallOutcome, StoredCall | None]:
+        """Return the outcome of the call: run it here if needed, or load that of a row. Raises APIError."""
+        fingerprint, coordinator = self._fingerprint, self._coordinator
+        call: InFlightCall | None = None
+        if fingerprint.key is not None or fingerprint.count:
+            with storage_required():
+                if fingerprint.key is not None:
+                    self._row, call = await coordinator.claim_or_join(fingerprint, label, wait=True)
+                elif fingerprint.count:
+                    self._row = await coordinator.find_previous_attempt(fingerprint, fingerprint.count)
+        if self._row is not None:
+            # The row is durable before the provider is asked: a kill from here on is reported, and never repeated.
+            if call is not None:
+                running = coordinator.run_and_record(self._row, call, partial(make, self._row))
+                return await running, None
+            self._replayed = True
+            return await coordinator.store.load(self._row), self._row
+        self._call = coordinator.in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
+        started_at = time.monotonic()
+        try:
+            self._outcome = await make(None)
+        except APIError as failure:
+            self._outcome = failure
+            if isinstance(failure, JobInProgress):
+                await coordinator.continue_as_job(fingerprint, label, failure)
+            raise
+        self._call_seconds = time.monotonic() - started_at
+        return self._outcome, None
+
+    async def run_job(
+        self, make: Callable[[StoredCall], Awaitable[CallOutcome]], label: CallLabel, job_started: JobStarted
+    ) -> None:
+        """Run the call as a job, or call ``job_started`` with the existing one.
+
+        ``make`` calls ``job_started`` when all is well. Raises APIError if it failed before that.
+        """
+        fingerprint, coordinator = self._fingerprint, self._coordinator
+        row: StoredCall | None = None
+        call: InFlightCall | None = None
+        with storage_required():
+            if fingerprint.key is None and fingerprint.count:
+                row = await coordinator.store.claim(fingerprint.content, fingerprint.count, as_job=True)
+            if row is None:
+                row, call = await coordinator.claim_or_join(fingerprint, label, wait=False)
+        if call is None:
+            job_started.set_result((row, True))
+            return
+        try:
+            await coordinator.run_and_record(row, call, partial(make, row), has_id=job_started.done)
+        except APIError:  # it is stored
+            if not job_started.done():
+                raise
+
+    async def end(self, *, broken: bool) -> None:
+        """End the session: the request is answered, or its caller left. ``broken``: the response is incomplete."""
+        fingerprint, coordinator, call, outcome = self._fingerprint, self._coordinator, self._call, self._outcome
+        closed = broken or client_disconnected(fingerprint.request)
+        if call is None:
+            if closed and self._replayed and self._row is not None and fingerprint.key is None and fingerprint.count:
+                await coordinator.store.release(self._row, fingerprint.count)
+        elif outcome is None:
+            coordinator.in_flight.mark_lost(call)  # the process ends, or has a bug
+        elif isinstance(outcome, APIError):
+            if outcome.not_charged:
+                coordinator.in_flight.finish(call)
+            else:
+                await coordinator.store_outcome(fingerprint, call, outcome)
+        elif broken:
+            await coordinator.store_outcome(fingerprint, call, outcome)
+        elif closed or fingerprint.count is not None:
+            gave_up = (
+                self._call_seconds > read_max_queue_wait(fingerprint.request.headers, math.inf) * _NEAR_TIMEOUT_FRACTION
+            )
+            self.stack.enter_context(
+                self._reservation.transfer()
+            )  # the answer is in memory for longer than the request
+            coordinator.await_delivery(fingerprint, call, outcome, self.stack.pop_all(), gave_up=gave_up)
+        else:
+            coordinator.in_flight.finish(call)  # no SDK: nothing will ask again by itself
