@@ -168,6 +168,11 @@ DEFECTS: Mapping[str, Defect] = {
         check="breaks_off_has_no_result",
         says="a stream that ends after 2 events",
     ),
+    "a damaged image of a stream": Defect(
+        changes={"not is_complete(data, ": "data == b'' and not is_complete(data, "},
+        check="damaged_image_of_a_stream",
+        says="a stream with half of its last image ended in it returned a Result",
+    ),
     "the usage of a stream is dropped": Defect(
         changes={
             "return self.result(body) if event.event": "body.pop('usage', 0); return self.result(body) if event.event"

@@ -81,6 +81,21 @@ class StreamChecks(WireChecks):
             assert is_right, f"a stream that ends after {number} events ended in {describe_outcome(came.outcome)}"
 
     @check
+    def test_a_damaged_image_of_a_stream_is_no_result(self) -> None:
+        """Check a whole stream in which the base64 of the last image is cut short."""
+        stream = self._declared()
+        image = stream.images[-1]
+        whole, half = base64.b64encode(image), base64.b64encode(image[: len(image) // 2])
+        if not self.requirements.detects_truncation or whole not in stream.answer.body:
+            pytest.skip("detects_truncation=False, or the stream has no base64 of its image")
+        came = self._streamed([attrs.evolve(stream.answer, body=stream.answer.body.replace(whole, half))])
+        images = came.outcome.artifacts if isinstance(came.outcome, Result) else ()
+        assert len(images) < len(stream.images), (
+            f"a stream with half of its last image ended in {describe_outcome(came.outcome)}: "
+            "images_from_base64 checks the images of an event too"
+        )
+
+    @check
     def test_an_error_in_a_stream_is_reported(self) -> None:
         """Check the declared failures of streams, and the refusals of a request for one."""
         stream = self._declared()
