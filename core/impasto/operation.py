@@ -16,11 +16,12 @@ from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .params import close_files, files_of, structure
 from .provider import Account, Provider
-from .records import Partial, Pending, Request, Result, is_valid_cost
+from .records import Partial, Pending, Request, Result, is_valid_cost, is_valid_usage
 from .redact import describe_error
 from .rules import NoEffect, Rule, check_names
 from .server_events import ServerEvent
 from .sizes import Size, check_size_names, size_of_fields
+from .usage import TokenPrice
 from .wire import Scalar, WireRequest, WireResponse
 
 T = TypeVar("T")
@@ -225,6 +226,13 @@ class Operation:
             reason = f"its price returned {what}"
             raise BrokenPlugin(f"{request.operation}: {reason}; nothing was sent")
         return cost
+
+    def priced_by_usage(self, result: Result) -> Result:
+        """Return a result with the cost of the tokens that its provider counted, if they have a price."""
+        usage = result.usage
+        if usage is None or not isinstance(self.price, TokenPrice) or not is_valid_usage(usage):
+            return result
+        return attrs.evolve(result, cost=self.price.of(usage))
 
     def _warnings(self, arguments: Mapping[str, object]) -> tuple[str, ...]:
         warning = [rule for rule in self.rules if isinstance(rule, NoEffect)]

@@ -141,6 +141,8 @@ class Route:
             with call.deadline:
                 outcome = await self._run(call, poll_interval)
             outcome = checked_result(outcome, call) if call.has_odd_result else outcome
+            if outcome.usage is not None and outcome.cost is None:
+                outcome = self.operation.priced_by_usage(outcome)
             result = outcome.completed(
                 call.price,
                 call.request,

@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 import pytest
 
-from impasto import BrokenPlugin, Cost, File, FlatPrice, InvalidRequest, Registry
+from impasto import BrokenPlugin, Cost, File, FlatPrice, InvalidRequest, Registry, Result, Usage
+from impasto.dialects import TokenPrice
 from impasto.fields import choice, file, text
 
 ERASE = Registry().operation("stability/erase")
@@ -51,6 +52,17 @@ def test_a_price_in_words() -> None:
     assert str(FlatPrice(cost=DIME)) == "10 credits, 0.1 USD a call, as of 2026-01-01"
     bare = Cost(usd=0.0375, as_of="2026-01-01")
     assert str(FlatPrice(cost=bare, note="up to 1 MP")) == "0.0375 USD a call, as of 2026-01-01 (up to 1 MP)"
+
+
+def test_tokens_are_priced_if_the_plugin_gives_no_cost() -> None:
+    price: TokenPrice[object] = TokenPrice(text_input=5, image_input=5, output=40, as_of="2026-01-01")
+    operation = attrs.evolve(ERASE, price=price)
+    counted = Result(artifacts=(), usage=Usage(input_tokens=100, output_tokens=1000))
+    assert operation.priced_by_usage(counted).cost == Cost(usd=0.0405, as_of="2026-01-01")
+    odd = attrs.evolve(counted, usage=Usage(input_tokens=-1, output_tokens=1000))
+    for result in (odd, attrs.evolve(counted, usage=None)):
+        assert operation.priced_by_usage(result) is result
+    assert ERASE.priced_by_usage(counted) is counted
 
 
 def test_a_job_that_is_resumed_costs_nothing_and_a_price_of_another_type_is_named() -> None:

@@ -39,8 +39,7 @@ class Dialect:
 
     def normalize_response(self, operation, request, response):
         result = self.sound.normalize_response(operation, request, response)
-        usage = usage_by_modality(COUNTS)
-        return attrs.evolve(result, usage=usage, cost=operation.price.of(usage))
+        return attrs.evolve(result, usage=usage_by_modality(COUNTS))
 
 
 price = TokenPrice(text_input=0.3, image_input=0.3, output=30, text_output=2.5, as_of="2026-11-01")

@@ -24,7 +24,6 @@ from impasto import (
 from impasto.dialects import (
     STATUSES,
     Refusals,
-    TokenPrice,
     images_from_base64,
     json_object,
     split_files,
@@ -70,7 +69,7 @@ class Dialect:
         data = json_object(response).get("data")
         if not isinstance(data, list):
             raise unusable("has no images", response)
-        return self._result(operation, response, data)
+        return self._result(response, data)
 
     def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Partial | Result | None:
         """Return a partial image, the result, or None for other events. Raises the error that an event reports."""
@@ -80,16 +79,14 @@ class Dialect:
             return None
         response = WireResponse(status=200, headers={}, body=event.data.encode())
         body = json_object(response)
-        result = self._result(operation, response, [body])
+        result = self._result(response, [body])
         index = body.get("partial_image_index")
         return Partial(result.artifacts[0], index) if isinstance(index, int) else result
 
-    def _result(self, operation: Operation, response: WireResponse, data: Sequence[object]) -> Result:
+    def _result(self, response: WireResponse, data: Sequence[object]) -> Result:
         body = json_object(response)
         texts = [entry.get("b64_json") if isinstance(entry, Mapping) else None for entry in data]
-        usage = usage_in(body.get("usage"))
-        cost = operation.price.of(usage) if isinstance(operation.price, TokenPrice) else None
-        return attrs.evolve(images_from_base64(texts, response, is_complete), usage=usage, cost=cost)
+        return attrs.evolve(images_from_base64(texts, response, is_complete), usage=usage_in(body.get("usage")))
 
 
 dialect = Dialect()
