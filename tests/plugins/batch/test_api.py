@@ -171,7 +171,8 @@ async def test_leaving_early_keeps_a_record(client: impasto.Client, impasto_emul
     waiting = asyncio.ensure_future(anext(outcomes))
     while sum(row["row"] == "intent" for row in await asyncio.to_thread(told, tmp_path / "out")) < 3:
         await asyncio.sleep(0.05)
-    await asyncio.sleep(0.3)
+    while len(impasto_emulator.requests) < 3:
+        await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await outcomes.aclose()

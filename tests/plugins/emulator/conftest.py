@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -70,6 +71,16 @@ class Wire:
             method, url, headers={**own, **(headers or {})}, allow_redirects=False, **options
         ) as answer:
             return answer.status, answer.headers, await answer.read()
+
+
+class Clock:
+    """A clock for a module of the emulator, in place of ``time``, so many seconds ``ahead`` of the other."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        """Return the seconds of this clock."""
+        return time.monotonic() + self.ahead
 
 
 @asynccontextmanager

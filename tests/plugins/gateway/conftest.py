@@ -120,6 +120,12 @@ class Running:
         await asyncio.wait_for(self.gateway._app.wait_idle(), 60)
         await asyncio.wait_for(self.gateway._idempotency.flush_deliveries(), 60)
 
+    async def delivered(self) -> None:
+        """Wait until every answer is known to be read, or not to be."""
+        async with asyncio.timeout(60):
+            while self.gateway._idempotency._deliveries:
+                await asyncio.sleep(0.01)
+
     async def aclose(self) -> None:
         """Ends it; an upload that was refused half-way would else still be sent when the loop is gone."""
         await self.sdk.close()

@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import json
 
-from tests.plugins.emulator.conftest import CREATIVE, GENERATE, INPAINT, KEY, SD3, Wire, plain, started
+import pytest
+
+from tests.plugins.emulator.conftest import CREATIVE, GENERATE, INPAINT, KEY, SD3, Clock, Wire, plain, started
 
 PROMPT = {"prompt": "a lighthouse"}
 
@@ -97,8 +99,16 @@ async def test_history_is_bounded_and_the_totals_are_not() -> None:
         assert (payload["count"], payload["credits"], len(payload["charges"])) == (3, 9.0, 2)
 
 
-async def test_the_151st_request_in_the_window_locks_the_key_out() -> None:
-    async with started(rate_seconds=30, lock_seconds=1.0) as wire:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the windows of keys."""
+    clock = Clock()
+    monkeypatch.setattr("impasto_plugins.emulator.state.charges.time", clock)
+    return clock
+
+
+async def test_the_151st_request_in_the_window_locks_the_key_out(clock: Clock) -> None:
+    async with started(rate_seconds=600, lock_seconds=600) as wire:
         for _ in range(150):
             assert (await wire.get("/v1/user/balance"))[0] == 200
         status, headers, body = await wire.post(GENERATE, PROMPT)
@@ -108,19 +118,19 @@ async def test_the_151st_request_in_the_window_locks_the_key_out() -> None:
         assert (await wire.post(GENERATE, {}))[0] == 429, "before anything is checked"
         assert (await wire.post(GENERATE, PROMPT, key="sk-another"))[0] == 200, "each key by itself"
         assert (wire.emulator.lockouts, len(wire.emulator.charges)) == (1, 1)
-        await asyncio.sleep(1.1)
+        clock.ahead = 601
         assert (await wire.post(GENERATE, PROMPT))[0] == 200
         payload = json.loads((await wire.get("/_emulator/charges"))[2])
         assert payload["lockouts"] == {"count": 1, "retriggered": 0, "refused": 2}
 
 
-async def test_a_second_lock_out_counts_as_triggered_again() -> None:
-    async with started(rate_requests=1, rate_seconds=30, lock_seconds=0.1, retry_after=True) as wire:
+async def test_a_second_lock_out_counts_as_triggered_again(clock: Clock) -> None:
+    async with started(rate_requests=1, rate_seconds=6000, lock_seconds=600, retry_after=True) as wire:
         for _ in range(2):
             await wire.get("/v1/user/balance")
             status, headers, _ = await wire.get("/v1/user/balance")
-            assert (status, headers["retry-after"]) == (429, "1")
-            await asyncio.sleep(0.15)
+            assert (status, headers["retry-after"]) == (429, "600")
+            clock.ahead += 601
         payload = json.loads((await wire.get("/_emulator/charges"))[2])
         assert payload["lockouts"] == {"count": 2, "retriggered": 1, "refused": 2}
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.plugins.emulator.conftest import CREATIVE, RELIGHT, Answer, Wire, opened, plain, started
+from tests.plugins.emulator.conftest import CREATIVE, RELIGHT, Answer, Clock, Wire, opened, plain, started
 
 FIELDS: dict[str, dict[str, object]] = {
     CREATIVE: {"prompt": "x", "image": plain(), "seed": 5},
@@ -83,12 +83,14 @@ async def test_another_key_and_unknown_ids_are_not_found(wire: Wire) -> None:
     assert (await wire.get(RESULTS + id, key=None))[0] == 401
 
 
-async def test_a_result_expires() -> None:
-    async with started(result_seconds=0.8, job_seconds=0) as wire:
+async def test_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("impasto_plugins.emulator.state.jobs.time", clock)
+    async with started(result_seconds=600, job_seconds=0) as wire:
         _, _, body = await wire.post(CREATIVE, FIELDS[CREATIVE])
         path = RESULTS + json.loads(body)["id"]
         assert (await finished(wire, path))[0] == 200
-        await asyncio.sleep(0.9)
+        clock.ahead = 601
         assert (await wire.get(path))[0] == 404
 
 

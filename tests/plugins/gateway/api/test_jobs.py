@@ -205,14 +205,14 @@ async def test_a_retry_whose_first_answer_was_lost_is_given_the_same_job(
     assert (retried.status, retried.headers["idempotent-replayed"]) == (202, "true")
     assert (await ended(gateway, retried)).json["status"] == "completed"
     assert len(impasto_emulator.charges) == 1
-    await asyncio.sleep(0.4)  # it is known to have arrived by then
+    await gateway.delivered()
     assert "idempotent-replayed" not in (await begin(gateway, headers={"x-stainless-retry-count": "2"})).headers
     await gateway.idle()
 
 
 async def test_jobs_of_sdks_that_arrived_are_nobody_elses(gateway: Running, impasto_emulator: Emulator) -> None:
     first = await begin(gateway, headers={"x-stainless-retry-count": "0"})
-    await asyncio.sleep(0.4)
+    await gateway.delivered()
     second = await begin(gateway, headers={"x-stainless-retry-count": "1"})  # of another call, that was refused
     assert first.json["id"] != second.json["id"]
     await gateway.idle()

@@ -13,7 +13,7 @@ import pytest
 from impasto_plugins.emulator import Emulator
 from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, named
-from tests.plugins.gateway.raw import answered_unread
+from tests.plugins.gateway.raw import answered_unread, until
 
 PATH = "/v1/images/generations"
 BODY = {"model": "sd3", "prompt": "p"}
@@ -247,7 +247,7 @@ async def test_a_retry_takes_nothing_from_a_call_whose_caller_is_there(
 ) -> None:
     impasto_emulator.fault("delay", seconds=0.5)
     running = asyncio.create_task(ask(gateway, count=0))
-    await asyncio.sleep(0.1)
+    await until(lambda: len(impasto_emulator.requests) == 1)
     assert not replayed(await ask(gateway, count=1))  # of another attempt, which was refused perhaps
     assert not replayed(await running)
     assert len(impasto_emulator.charges) == 2
@@ -298,7 +298,7 @@ async def test_an_answer_that_its_caller_hung_up_on_is_kept(gateway: Running, im
 async def test_what_a_caller_got_is_not_kept(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
     for count in (0, None):
         assert (await ask(gateway, count=count)).status == 200
-    await asyncio.sleep(0.4)
+    await gateway.delivered()
     assert not gateway.gateway._idempotency.in_flight._calls
     assert not (state / "outcomes").exists()
     assert await gateway.gateway._database.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()) == (
