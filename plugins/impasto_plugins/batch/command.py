@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from .cli.run import CommandOptions
 
 
-def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
-    if "://" not in value:
+def _local(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    if value and "://" not in value:
         return Path(value)
     from .output.s3 import local_folder
 
-    return local_folder(value)
+    return local_folder(value) if value is not None else None
 
 
 _folder = click.argument("folder", metavar="DIR", callback=_local)
@@ -35,9 +35,7 @@ def command() -> None:
 @command.command("run", short_help="Run a manifest, or resume it.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--out", required=True, metavar="DIR", help="Output: a folder, or s3://bucket/prefix.")
-@click.option(
-    "--staging", type=click.Path(path_type=Path), metavar="DIR", help="With s3://: the local folder of the ledger."
-)
+@click.option("--staging", callback=_local, metavar="DIR", help="With s3://: the local folder of the ledger.")
 @click.option("--s3-endpoint", metavar="URL", help="With s3://: an S3 that is not Amazon's.")
 @click.option("--dry-run", is_flag=True, help="Validate the manifest and print its cost; send nothing.")
 @click.option(
@@ -134,9 +132,7 @@ def report(folder: Path, every: bool) -> None:
 
 @command.command("export", short_help="Write a training set from a batch.")
 @_folder
-@click.option(
-    "--out", "-o", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new folder for the shards."
-)
+@click.option("--out", "-o", required=True, callback=_local, metavar="DIR", help="A new folder for the shards.")
 @click.option(
     "--form",
     type=click.Choice(["parquet", "webdataset"]),

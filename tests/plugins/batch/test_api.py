@@ -199,3 +199,9 @@ async def test_an_unknown_option_is_named_with_the_allowed_ones(client: impasto.
 async def test_wrong_settings(client: impasto.Client, settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         await all_of(client.batch([row("a")], **settings))  # type: ignore[arg-type]  # what the test is about
+
+
+async def test_an_empty_name_is_not_the_current_folder(client: impasto.Client, impasto_emulator: Emulator) -> None:
+    with pytest.raises(ConfigError, match="the output folder has an empty name"):
+        await anext(client.batch(many(1), out=""))
+    assert impasto_emulator.requests == []

@@ -222,3 +222,27 @@ def test_another_address_of_several_providers_is_refused(
     assert done.exit_code == 2
     assert "--api-base is the address of one provider, but the models belong to acme, stability" in done.stderr
     assert not impasto_emulator.requests
+
+
+EMPTY_NAME = "the output folder has an empty name; give a folder, such as . for the current one"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "manifest.jsonl", "--out", ""),
+        ("run", "manifest.jsonl", "--out", "s3://bucket/x", "--staging", ""),
+        ("status", ""),
+        ("report", ""),
+        ("export", "out", "--out", ""),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, words: tuple[str, ...]
+) -> None:
+    """As a shell writes a variable without a value."""
+    manifest(row("a"))
+    done = batch(*words)
+    assert (done.exit_code, done.stderr) == (2, f"Error: {EMPTY_NAME}\n")
+    assert impasto_emulator.requests == []
+    assert [path.name for path in Path().iterdir()] == ["manifest.jsonl"]

@@ -39,7 +39,7 @@ def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
                 return
             _check_names(names, path)
             for cells in reader:
-                if not cells:
+                if not any(cells):  # spreadsheets write such lines behind the last one
                     continue
                 if len(cells) != len(names):
                     yield (

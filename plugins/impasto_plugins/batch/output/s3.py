@@ -92,7 +92,9 @@ def target_of(out: str, staging: object, endpoint: str | None) -> BucketTarget |
 
 
 def local_folder(text: str) -> Path:
-    """Return the local folder of a batch named by its ``--out``."""
+    """Return the local folder of a batch named by its ``--out``. Raises ConfigError."""
+    if not text:  # a shell's variable without a value; Path would take the current folder
+        raise ConfigError("the output folder has an empty name; give a folder, such as . for the current one")
     return BucketTarget.parse(text).staging if text.startswith(SCHEME) else Path(text)
 
 

@@ -64,6 +64,12 @@ def test_a_csv_file_that_is_none(tmp_path: Path, text: str, message: str) -> Non
         planned(tmp_path / "m.csv")
 
 
+def test_empty_lines_of_a_spreadsheet_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"id,model,prompt\r\na,{CORE},p\r\n,,\r\n\r\n,,,,,\r\n")
+    plan = planned(tmp_path / "m.csv")
+    assert (plan.rows, plan.invalid) == (1, [])
+
+
 def test_rows_of_a_csv_file_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(f"id,model,prompt\na,{CORE},p\nb,{CORE}\nc,none/such,p\n")
     plan = planned(tmp_path / "m.csv")
