@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -17,23 +18,31 @@ from impasto import (
     Client,
     ContentFiltered,
     Cost,
+    FailedArtifact,
     Handler,
+    Operation,
     Partial,
     ProviderFault,
     Registry,
+    Request,
     Result,
     Retry,
     ServerEvent,
     UnusableResult,
+    Usage,
     WireRequest,
     WireResponse,
     hookimpl,
 )
+from impasto.fields import integer
+from impasto.records import MAX_ARTIFACTS
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
 from tests.images import png
 from tests.reliability.servers import Answer, Server, head, raw, serving
-from tests.streams import END, FINAL, HEAD, PAINT, PREVIEWS, Dialect, chunk, completed, failed, preview, stream, whole
+from tests.streams import (
+    END, FINAL, HEAD, PAINT, PREVIEWS, Dialect, Params, chunk, completed, event, failed, preview, stream, whole,
+)  # fmt: skip
 
 DONE = b"data: [DONE]\n\n"
 ALL = preview(0) + preview(1) + preview(2) + completed() + DONE
@@ -163,6 +172,60 @@ async def test_the_images_of_several_results_of_a_stream_are_all_kept_and_each_c
     assert result.usage.total_tokens == 12 * len(came)
 
 
+class Gallery(Dialect):
+    """Each event of this provider has all images so far, and the number of those that it refused."""
+
+    def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Result:
+        body = json.loads(event.data)
+        artifacts = tuple(Artifact(data=b64decode(each), media_type="image/png") for each in body["images"])
+        refused = range(len(artifacts), len(artifacts) + body.get("refused", 0))
+        errors = tuple(FailedArtifact(index=each, error=ContentFiltered("refused", billed="no")) for each in refused)
+        return Result(artifacts=artifacts, errors=errors, usage=Usage(input_tokens=0, output_tokens=body["tokens"]))
+
+
+@attrs.frozen(kw_only=True)
+class SeveralParams(Params):
+    images: int | None = integer(1, 4)
+
+
+GALLERY = attrs.evolve(PAINT, dialect=Gallery(), params=SeveralParams, native_n=("images", 4))
+
+
+def gallery(*images: bytes, tokens: int = 1, refused: int = 0) -> bytes:
+    return event("images", images=[b64encode(each).decode() for each in images], tokens=tokens, refused=refused)
+
+
+async def test_results_that_repeat_the_images_before_are_counted_once() -> None:
+    answer = stream(gallery(FINAL, tokens=7), gallery(FINAL, OTHER, tokens=14))
+    async with painting(answer, model=GALLERY) as (client, _):
+        result = await client.run("acme/paint", prompt="a kite", n=2)
+    assert [each.data for each in result.artifacts] == [FINAL, OTHER]
+    assert (result.usage, result.cost) == (Usage(input_tokens=0, output_tokens=14), COST.times(2))
+
+
+async def test_a_stream_of_results_without_end_gives_as_many_images_as_any_answer() -> None:
+    answer = stream(*(gallery(png(8, width)) for width in range(1, MAX_ARTIFACTS + 6)))
+    async with painting(answer, model=GALLERY) as (client, _):
+        result = await client.run("acme/paint", prompt="a kite")
+    assert len(result.artifacts) == MAX_ARTIFACTS
+
+
+async def test_a_second_result_may_come_late() -> None:
+    may_end = asyncio.Event()
+
+    async def answer(asked: Any, wire: Any) -> None:
+        await wire.send(HEAD + chunk(completed()) + chunk(preview(0)))
+        await may_end.wait()
+        await wire.send(chunk(completed(OTHER)) + END)
+
+    async with painting(answer) as (client, _), aclosing(client.stream("acme/paint", prompt="a kite")) as outcomes:
+        assert isinstance(await anext(outcomes), Partial)
+        may_end.set()
+        result = await anext(outcomes)
+    assert isinstance(result, Result)
+    assert [each.data for each in result.artifacts] == [FINAL, OTHER]
+
+
 async def test_a_run_without_partial_images_asks_for_no_stream_and_reads_one_all_the_same() -> None:
     async with painting(stream(ALL)) as (client, server):
         result = await client.run("acme/paint", prompt="a kite")
@@ -199,6 +262,19 @@ async def test_a_result_counts_although_the_stream_breaks_off_after_it() -> None
 async def test_a_result_counts_although_the_stream_never_ends() -> None:
     async with painting(stream(completed(), 30.0), timeout=1) as (client, _):
         assert images(await asyncio.wait_for(collect(client), 5)) == [FINAL]
+
+
+async def test_an_image_and_a_refusal_are_all_of_a_request_for_two() -> None:
+    async with painting(stream(gallery(FINAL, refused=1), 30.0), model=GALLERY, timeout=1) as (client, _):
+        result = await asyncio.wait_for(client.run("acme/paint", prompt="a kite", n=2), 5)
+    assert [each.data for each in result.artifacts] == [FINAL]
+    assert [type(each.error) for each in result.errors] == [ContentFiltered]
+
+
+async def test_an_error_counts_although_the_stream_never_ends() -> None:
+    async with painting(stream(failed("moderation_blocked"), 30.0), timeout=1) as (client, _):
+        with pytest.raises(ContentFiltered):
+            await asyncio.wait_for(collect(client), 5)
 
 
 async def test_partial_images_without_end_are_ended_by_the_deadline() -> None:
