@@ -45,11 +45,10 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
             raise
         except BaseException as error:  # a plugin may raise anything: the other images are kept
             pass_interrupt(error)
-            unfetched = _unfetched(error, download)
+            unfetched = failure(_unfetched(error, download), download)
             if unfetched is error:
-                failure(unfetched, download)
                 raise
-            raise failure(unfetched, download) from error
+            raise unfetched from error
 
     def result(rest: Callable[[Call], ImpastoError] | None = None) -> Result:
         pairs = [*zip(pending.downloads, outcomes, strict=True)]

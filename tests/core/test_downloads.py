@@ -78,6 +78,8 @@ class Dialect:
         return None if is_own else refusals(response)
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        if response.headers.get("x-blocked"):
+            raise ContentFiltered("blocked by the host of the images", status=200, billed="no")
         if response.media_type == "image/png":
             self.images += 1
             return image_in_body(response, is_complete)
@@ -209,10 +211,11 @@ async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised()
         (Answer(headers={"content-type": "image/png"}, body=IMAGES[1].body[:40]), UnusableResult, "no complete image"),
         (says(urls=addresses(2)), UnusableResult, "further addresses"),
         (Answer(headers={"x-broken": "1"}), UnusableResult, "a fault of the plugin"),
+        (IMAGES[1].with_headers(x_blocked="1"), ContentFiltered, "blocked"),
         (Answer(status=302, headers={"location": "{other_url}/stolen"}), UnusableResult, "302"),
         (Answer(headers={"content-type": "application/octet-stream"}, body=b"?"), UnusableResult, "HTTP 200"),
     ],
-    ids=["gone", "expired", "cut", "nested", "plugin", "redirect", "unknown"],
+    ids=["gone", "expired", "cut", "nested", "plugin", "blocked", "redirect", "unknown"],
 )  # fmt: skip
 async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type[ImpastoError], text: str) -> None:
     says_where = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")
@@ -243,13 +246,15 @@ async def test_an_address_that_was_not_declared_is_not_asked_and_loses_no_other(
 
 
 async def test_if_time_is_over_the_images_that_came_are_kept() -> None:
-    vendor = Vendor(says(urls=addresses(3)), held={1}, images={2: BUSY})
-    async with acme(vendor, timeout=1.0) as (client, _):
+    end = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")
+    images = {0: IMAGES[0].with_headers(x_request_id="req-of-image-0"), 2: BUSY}
+    async with acme(Vendor(end, held={1}, images=images), timeout=1.0) as (client, _):
         result = await client.run("acme/x", prompt="a kite", n=3)
     assert sizes(result) == [8]
     assert [(each.index, type(each.error), each.error.id) for each in result.errors] == [
         (1, ChargeUnknown, "job-1"), (2, ChargeUnknown, "job-1")
     ]  # fmt: skip
+    assert {each.error.request_id for each in result.errors} == {"req-of-the-addresses"}
 
 
 async def test_if_time_is_over_and_nothing_came_the_job_is_named() -> None:

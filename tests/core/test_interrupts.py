@@ -11,13 +11,14 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import attrs
 import pytest
 
 import impasto
-from impasto import BrokenPlugin, Registry, Result, WireRequest, hookimpl
+from impasto import BrokenPlugin, Download, Pending, Registry, Result, WireRequest, WireResponse, hookimpl
 from impasto.distributions import scan_entry_points
 from impasto.interrupts import pass_interrupt
 from impasto.redact import describe_error
@@ -85,6 +86,51 @@ async def painted(operation: object = ERASE, transport: object = None, **setting
         return await client.run("mine/painted", image=IMAGE)
 
 
+class Slow:
+    """A transport whose polls do not end, and that is interrupted as it cancels the job."""
+
+    @hookimpl
+    async def send(self, wire: WireRequest) -> Any:
+        if wire.target == "/cancel":
+            press()
+        if wire.method == "GET":
+            await asyncio.sleep(60)
+        return await Loopback().send(wire)
+
+
+class Free:
+    """A transport that also sends free requests."""
+
+    @hookimpl
+    async def send(self, wire: WireRequest) -> WireResponse:
+        with wire.call.sending(paid=wire.method == "POST"):
+            return WireResponse(status=200, headers={"content-type": wire.method}, body=IMAGE)
+
+
+POLL = WireRequest(target="/poll", method="GET")
+
+
+class Jobs:
+    """A dialect of jobs, whose images are fetched from addresses."""
+
+    def __init__(self, pending: Pending) -> None:
+        self.pending = pending
+
+    def transform_request(self, *_: object) -> WireRequest:
+        return WireRequest(target="/jobs")
+
+    def classify_error(self, *_: object) -> None:
+        return None
+
+    def normalize_response(self, operation: object, request: object, response: WireResponse) -> Pending:
+        return press() if response.media_type == "get" else self.pending  # type: ignore[no-any-return]  # it raises
+
+
+def job(transport: object, **pending: Any) -> Awaitable[Result]:
+    operation = attrs.evolve(ERASE, dialect=Jobs(Pending(id="job", **pending)))
+    return painted(operation, transport=transport, timeout=1)
+
+
 class Provider(impasto.Provider):
     account = press
 
@@ -98,6 +144,8 @@ PLACES: dict[str, Callable[[], Awaitable[Result]]] = {
     "transport closed": lambda: painted(transport=type("Closes", (Opened,), {"aclose": press})),
     "middleware": lambda: painted(middleware=[Layer()]),
     "end of a call": lambda: painted(middleware=[waits_for_the_end]),
+    "cancel of a job": lambda: job(Slow(), poll=POLL, interval=0.0, cancel=WireRequest(target="/cancel", method="PUT")),
+    "download": lambda: job(Free(), downloads=(Download(request=POLL, index=0),)),
 }
 
 
@@ -107,6 +155,10 @@ def test_it_ends_the_program_wherever_a_plugin_is_asked(place: str) -> None:
     try:
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(PLACES[place]())
+        for task in asyncio.all_tasks(loop):  # as asyncio.run does
+            task.cancel()
+            with suppress(KeyboardInterrupt, asyncio.CancelledError):
+                loop.run_until_complete(task)
     finally:
         loop.close()
 
