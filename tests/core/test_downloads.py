@@ -295,6 +295,11 @@ async def test_a_caller_who_gives_up_gets_the_images_that_came(n: int, came: lis
     assert "client.resume fetches its result" in notes
 
 
+async def test_as_many_images_as_an_answer_may_have_are_fetched() -> None:
+    async with acme(Vendor(says(urls=addresses(64)), images=dict.fromkeys(range(64), IMAGES[0]))) as (client, _):
+        assert len((await client.run("acme/x", prompt="a kite")).artifacts) == 64
+
+
 async def test_more_addresses_than_an_answer_may_have_are_refused_unfetched() -> None:
     async with acme(Vendor(says(urls=addresses(65)))) as (client, recorder):
         with pytest.raises(UnusableResult, match="contains 65 artifacts; at most 64") as caught:

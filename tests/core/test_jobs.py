@@ -20,8 +20,10 @@ from impasto import (
     Cost,
     ImpastoError,
     JobFailed,
+    NotFound,
     Operation,
     Pending,
+    PollExpired,
     Provider,
     Registry,
     Request,
@@ -58,6 +60,8 @@ class Dialect:
             return None
         if response.status == 401 and response.media_type == "application/json":
             return Unauthorized("no", status=401)
+        if response.status == 404 and response.media_type == "application/json":
+            return NotFound("no such job", status=404)
         return ChargeUnknown(f"HTTP {response.status}", status=response.status)
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
@@ -194,6 +198,23 @@ async def test_a_proxys_503_does_not_end_a_job() -> None:
         assert len((await client.run("acme/x", prompt="a kite")).artifacts) == 1
 
 
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+async def test_the_result_of_a_finished_job_is_asked_for_until_its_host_is_free(status: int) -> None:
+    busy = Answer(status=status, body=b"<html>")
+    answers = in_turn(says(poll="/s", is_ready=True), busy, busy, busy, busy, IMAGE)
+    async with acme(answers, poll_interval=0.01) as (client, _):
+        assert len((await client.run("acme/x", prompt="a kite")).artifacts) == 1
+
+
+@pytest.mark.parametrize("status", [302, 400, 410])
+async def test_the_result_of_a_finished_job_is_refused_three_times_at_most(status: int) -> None:
+    answers = in_turn(says(poll="/s", is_ready=True), Answer(status=status, body=b"<html>"))
+    async with acme(answers, poll_interval=0.01) as (client, recorder):
+        with pytest.raises(ChargeUnknown, match=str(status)):
+            await client.run("acme/x", prompt="a kite")
+    assert len(recorder.requests) == 1 + 3
+
+
 @pytest.mark.parametrize(
     ("job", "settings", "waits"),
     [
@@ -213,6 +234,32 @@ async def test_the_interval_is_the_callers_or_the_jobs_or_the_providers(
     async with acme(in_turn(says(poll="/s", **job), says(poll="/s", **job), IMAGE), **settings) as (client, _):
         await client.run("acme/x", prompt="a kite")
     assert [each for each in sleeps if each or job.get("is_ready")][: len(waits)] == waits
+
+
+async def test_eight_addresses_of_a_job_are_followed_at_once(sleeps: list[float]) -> None:
+    async with acme(in_turn(*[says(poll="/s", is_ready=True)] * 12, IMAGE), poll_interval=0.5) as (client, _):
+        await client.run("acme/x", prompt="a kite")
+    waits = [each for each in sleeps if isinstance(each, float)]
+    assert waits.index(0.5) == 1 + 8  # each wait before it was of 0 s
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kind"),
+    [
+        ({"result_ttl": 0.0}, {}, PollExpired),
+        ({}, {"result_ttl": 0.0}, PollExpired),
+        ({"result_ttl": 3600.0}, {"result_ttl": 0.0}, PollExpired),
+        ({"result_ttl": 0.0}, {"result_ttl": 3600.0}, ChargeUnknown),
+    ],
+)
+async def test_a_job_keeps_its_result_for_as_long_as_its_last_word_says(
+    first: dict[str, Any], then: dict[str, Any], kind: type[ImpastoError]
+) -> None:
+    answers = in_turn(says(poll="/s", **first), says(poll="/s", **then), says(status=404))
+    async with acme(answers, poll_interval=0.01) as (client, _):
+        with pytest.raises(kind) as caught:
+            await client.run("acme/x", prompt="a kite")
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("status", [200, 429, 503])

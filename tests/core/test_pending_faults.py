@@ -75,9 +75,20 @@ async def test_an_accepted_job_without_a_usable_id_is_an_unusable_answer(id: Any
         assert (caught.value.billed, len(server.asked)) == ("yes", 1)
 
 
-@pytest.mark.parametrize("field", ["poll", "downloads", "errors"])
-async def test_a_job_of_wrong_types_is_an_unusable_answer(field: str) -> None:
-    wrong: Any = {field: "wrong"}
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("poll", "wrong"),
+        ("downloads", "wrong"),
+        ("downloads", ("wrong",)),
+        ("downloads", [Download(request=STATUS)]),
+        ("errors", "wrong"),
+        ("errors", ("wrong",)),
+        ("errors", [FailedArtifact(index=0, error=ContentFiltered("not this"))]),
+    ],
+)
+async def test_a_job_of_wrong_types_is_an_unusable_answer(field: str, value: object) -> None:
+    wrong: Any = {field: value}
     async with accepting(PICTURE, **wrong) as (client, server):
         with pytest.raises(UnusableResult, match="plugin"):
             await client.run(MODEL, prompt="a kite")
