@@ -186,10 +186,11 @@ async def test_moderation_in_a_200_is_as_free_as_the_provider_says(answers: tupl
 
 
 async def test_a_refused_poll_says_nothing_of_the_jobs_bill() -> None:
-    async with acme(in_turn(says(poll="/status"), says(status=401)), poll_interval=0.01) as (client, _):
+    async with acme(in_turn(says(poll="/status"), says(status=401)), poll_interval=0.01) as (client, recorder):
         with pytest.raises(Unauthorized) as caught:
             await client.run("acme/x", prompt="a kite")
     assert caught.value.billed == "unknown"
+    assert targets(recorder) == ["POST /submit", "GET /status"]  # the same key would be refused again
 
 
 async def test_a_proxys_503_does_not_end_a_job() -> None:

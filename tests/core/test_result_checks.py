@@ -8,12 +8,24 @@ import attrs
 import pytest
 
 import impasto
-from impasto import Artifact, ContentFiltered, FailedArtifact, Operation, Request, Result, UnusableResult, WireResponse
+from impasto import (
+    Artifact,
+    ContentFiltered,
+    FailedArtifact,
+    Handler,
+    Operation,
+    Request,
+    Result,
+    UnusableResult,
+    WireRequest,
+    WireResponse,
+)
 from tests.reliability.hostile import IMAGE, KEY, MODEL, PICTURE, Dialect, attacked, event, operation
 from tests.reliability.servers import http
 
 DONE = http(200, event({}), content_type="text/event-stream")
 ARTIFACT = Artifact(data=IMAGE, media_type="image/png")
+EMPTY = Artifact(data=b"", media_type="image/png")
 
 
 @attrs.frozen
@@ -85,6 +97,10 @@ async def test_a_wrong_type_beside_a_paid_image_loses_no_image_and_is_named(
         ({"artifacts": (Artifact(data="text", media_type="image/png"),)}, "must have bytes or a File"),  # type: ignore[arg-type]
         ({"artifacts": (Artifact(file="x.png", media_type="image/png"),)}, "must have bytes or a File"),  # type: ignore[arg-type]
         ({"artifacts": (Artifact(data=IMAGE, media_type=None),)}, "must have bytes or a File"),  # type: ignore[arg-type]
+        ({"artifacts": ()}, "contains no artifact, or an empty one"),
+        ({"artifacts": (EMPTY,)}, "contains no artifact, or an empty one"),
+        ({"artifacts": (EMPTY, ARTIFACT)}, "contains no artifact, or an empty one"),
+        ({"artifacts": (ARTIFACT, EMPTY)}, "contains no artifact, or an empty one"),
     ],
 )
 async def test_a_result_without_a_usable_artifact_is_unusable_and_has_the_answer(
@@ -93,6 +109,26 @@ async def test_a_result_without_a_usable_artifact_is_unusable_and_has_the_answer
     with pytest.raises(UnusableResult, match=problem) as caught:
         await run(streams, **result)
     assert (caught.value.billed, caught.value.raw) == ("yes", event({}) if streams else IMAGE)
+
+
+async def test_a_result_without_artifacts_is_unusable_even_if_nothing_was_sent() -> None:
+    async def cache(wire: WireRequest, next: Handler) -> WireResponse:
+        return WireResponse(status=200, headers={"content-type": "image/png"}, body=b"")
+
+    model = operation(Returning(Result(artifacts=())))
+    async with attacked(PICTURE, model=model, middleware=[cache]) as (client, server):
+        with pytest.raises(UnusableResult, match="contains no artifact"):
+            await client.run(MODEL, prompt="a kite")
+        assert not server.paid
+
+
+@pytest.mark.parametrize(
+    "result",
+    [{"request_id": f"to {KEY}"}, {"artifacts": (attrs.evolve(ARTIFACT, finish_reason=f"to {KEY}"),)}],
+    ids=["request_id", "finish_reason"],
+)
+async def test_a_single_text_of_a_result_does_not_show_the_key(result: dict[str, Any]) -> None:
+    assert KEY[:12] not in repr(await run(False, **result))
 
 
 async def test_no_text_of_a_result_shows_the_key() -> None:
