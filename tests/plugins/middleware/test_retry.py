@@ -11,7 +11,17 @@ from collections.abc import Callable
 import pytest
 
 import impasto
-from impasto import Account, ChargeUnknown, NotSent, ProviderFault, Request, Retry, WireRequest, WireResponse
+from impasto import (
+    Account,
+    ChargeUnknown,
+    NotSent,
+    ProviderFault,
+    Request,
+    Retry,
+    Unauthorized,
+    WireRequest,
+    WireResponse,
+)
 from impasto.ext import Options
 from impasto_plugins.middleware import retry as module
 from impasto_plugins.middleware.gate import gate_of, model_pauses
@@ -68,6 +78,13 @@ def busy() -> ProviderFault:
     return ProviderFault("busy", status=500)
 
 
+def refused(*, retryable: bool, is_free: bool = True) -> Unauthorized:
+    """What the route raises of a 401; it is retryable if the plugin can authorize again."""
+    error = Unauthorized("no", status=401, billed="no" if is_free else "unknown")
+    error.retryable = retryable
+    return error
+
+
 async def test_every_kind_of_failure_doubles_the_wait(waits: list[float]) -> None:
     wire = request_of(Retry(attempts=9, refused=9, on_ambiguous=True, max_charges=9))
     failures = [NotSent("x"), busy(), ChargeUnknown("x"), NotSent("x"), ChargeUnknown("x")]
@@ -91,6 +108,23 @@ async def test_retries_end_as_the_policy_says(
 ) -> None:
     failures = [make() for _ in range(9)]
     assert await send(request_of(policy), failures) == (number, failures[number - 1])
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize(
+    ("failure", "number"),
+    [
+        (lambda: refused(retryable=True), 2),
+        (lambda: refused(retryable=False), 1),
+        (lambda: refused(retryable=True, is_free=False), 1),
+    ],
+)
+async def test_a_401_is_authorized_again_once_if_it_can_be_and_was_free(
+    failure: Callable[[], Unauthorized], number: int, method: str
+) -> None:
+    failures: list[impasto.ImpastoError] = [failure() for _ in range(9)]
+    wire = request_of(Retry(attempts=9, refused=9, on_ambiguous=True), method=method)
+    assert await send(wire, failures) == (number, failures[number - 1])
 
 
 async def test_a_refusal_that_is_not_retryable_is_raised_at_once() -> None:
