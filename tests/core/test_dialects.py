@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import Callable
 
 import attrs
 import pytest
@@ -16,6 +18,7 @@ from impasto import (
     File,
     FileRef,
     ImpastoError,
+    InvalidRequest,
     Operation,
     Provider,
     ProviderFault,
@@ -34,8 +37,11 @@ from impasto.dialects import (
     TokenPrice,
     image_in_body,
     images_from_base64,
+    images_from_urls,
+    images_of_job,
     json_object,
     pending_from_url,
+    poll_of_job,
     split_files,
     usage_in,
 )
@@ -239,6 +245,33 @@ class WithNested:
     images: tuple[File, ...] | None = fields.files()
     words: tuple[str, ...] | None = fields.texts()
     nested: Nested | None = fields.group(Nested)
+
+
+ACME = Provider(name="acme", base_url="https://acme.example", key_variable="ACME_API_KEY").account({"api_key": "k"})
+IMAGE_URL = "https://acme.example/1.png"
+FORM = re.compile(r"https://acme\.example/\S+")
+REQUESTS: dict[str, Callable[..., WireRequest | None]] = {
+    "poll_of_job": lambda **options: poll_of_job(IMAGE_URL, ACME, FORM, **options),
+    "images_of_job": lambda **options: images_of_job(IMAGE_URL, ACME, FORM, **options).downloads[0].request,
+    "pending_from_url": lambda **options: pending_from_url(IMAGE_URL, response(200, {}), **options).poll,
+    "images_from_urls": lambda **options: (
+        images_from_urls([IMAGE_URL], response(200, {}), **options).downloads[0].request
+    ),
+}
+
+
+@pytest.mark.parametrize("helper", REQUESTS)
+def test_an_address_is_asked_with_the_key_unless_the_plugin_says_otherwise(helper: str) -> None:
+    request = REQUESTS[helper]
+    assert request() == WireRequest(url=IMAGE_URL, method="GET", anonymous=False)
+    assert request(anonymous=True) == WireRequest(url=IMAGE_URL, method="GET", anonymous=True)
+
+
+def test_the_address_of_a_job_has_at_most_8192_characters() -> None:
+    longest = IMAGE_URL.ljust(8_192, "x")
+    assert poll_of_job(longest, ACME, FORM).url == longest
+    with pytest.raises(InvalidRequest, match="must be the address of a job, as acme answered it"):
+        poll_of_job(f"{longest}x", ACME, FORM)
 
 
 def test_a_nested_object_becomes_json_with_its_files() -> None:
