@@ -98,7 +98,7 @@ class Source:
     """Credentials as botocore finds them: ``left`` seconds before they end."""
 
     def __init__(self, left: float) -> None:
-        self.left, self.fetched = left, 0
+        self.left, self.fetched, self.searches = left, 0, 0
 
     def refresh_needed(self, seconds: float = 900) -> bool:
         return self.left <= seconds
@@ -110,6 +110,7 @@ class Source:
 
 async def request(source: Any) -> Identity:
     async def find() -> Any:
+        source.searches = getattr(source, "searches", 0) + 1
         return source
 
     return Identity("us-west-2", "https://bedrock.example", source=find)
@@ -149,6 +150,7 @@ async def test_credentials_that_expire_soon_are_fetched_in_the_background_and_ex
     keys = await identity.keys()
     assert keys is not None
     assert keys.access_key == "AKIA3"
+    assert source.searches == 1, "what was found once is asked again, files and servers are not"
 
 
 async def test_credentials_that_do_not_expire_are_never_fetched_again() -> None:
