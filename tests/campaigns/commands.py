@@ -217,7 +217,7 @@ def broken(case: Case, folder: Path) -> str | None:
     try:
         out, err = process.communicate(timeout=8 if serves else LONGEST_SECONDS)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGINT if serves else signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGTERM if serves else signal.SIGKILL)  # a parent may ignore SIGINT
         out, err = process.communicate()
         if not serves:
             return f"hangs: {err[-500:]!r}"
