@@ -123,7 +123,7 @@ class Jobs:
         return None
 
     def normalize_response(self, operation: object, request: object, response: WireResponse) -> Pending:
-        return press() if response.media_type == "get" else self.pending  # type: ignore[no-any-return]  # it raises
+        return press() if response.media_type == "get" else self.pending
 
 
 def job(transport: object, **pending: Any) -> Awaitable[Result]:
