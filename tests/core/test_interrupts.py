@@ -159,6 +159,8 @@ def test_it_ends_the_program_wherever_a_plugin_is_asked(place: str) -> None:
             task.cancel()
             with suppress(KeyboardInterrupt, asyncio.CancelledError):
                 loop.run_until_complete(task)
+            if not task.cancelled():
+                task.exception()  # asyncio reports what nobody asks for
     finally:
         loop.close()
 
