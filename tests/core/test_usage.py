@@ -57,6 +57,9 @@ def test_counts_by_modality_are_a_usage_with_its_details() -> None:
     [
         ({"candidatesTokenCount": None, "thoughtsTokenCount": None}, (268, 1332, 42, 1290)),  # the total has them
         ({"totalTokenCount": None}, (268, 1332, 42, 1290)),
+        ({"totalTokenCount": None, "thoughtsTokenCount": None}, (268, 1300, 10, 1290)),
+        ({"totalTokenCount": None, "candidatesTokenCount": None}, (268, 32, None, None)),
+        ({"totalTokenCount": 268 + 1290}, (268, 1290, 0, 1290)),
         ({"toolUsePromptTokenCount": 5, "totalTokenCount": 1605}, (273, 1332, 42, 1290)),
         ({"candidatesTokensDetails": None}, (268, 1332, None, None)),
         ({"candidatesTokensDetails": []}, (268, 1332, 1332, 0)),
@@ -78,6 +81,20 @@ def test_counts_may_lack_some(changes: dict[str, object], expected: tuple[int | 
 )
 def test_what_is_no_count_is_none(counts: object) -> None:
     assert usage_by_modality(counts) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"input_tokens": 0, "output_tokens": 0}, Usage(input_tokens=0, output_tokens=0)),
+        ({"input_tokens": 5}, None),
+        ({"output_tokens": 5}, None),
+        ({"input_tokens": -1, "output_tokens": 5}, None),
+        ({"input_tokens": 5, "output_tokens": True}, None),
+    ],
+)
+def test_both_counts_of_openais_form_are_needed(counts: object, expected: Usage | None) -> None:
+    assert usage_in(counts) == expected
 
 
 def test_openais_details_of_the_output() -> None:
