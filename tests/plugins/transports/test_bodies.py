@@ -7,12 +7,14 @@ import base64
 import io
 import json
 from contextlib import ExitStack
-from typing import Any, BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
+import attrs
 import pytest
 
-from impasto import File, InvalidRequest, WireRequest
-from impasto_plugins.transports.form import decimal_text, make_form
+from impasto import Call, File, InvalidRequest, Request, WireRequest
+from impasto_plugins.transports.form import decimal_text, make_form, parameter_of
 from impasto_plugins.transports.json_body import JSONBody, MemoryPayload
 from tests.plugins.transports.test_form import _Writes, _written
 
@@ -126,6 +128,21 @@ async def test_a_body_in_memory_is_sent_in_pieces_of_a_mebibyte() -> None:
     await payload.write(writer)
     assert list(map(len, writer.writes)) == [MIB, MIB, 1]
     assert payload.size == len(body)
+
+
+@attrs.frozen
+class Params:
+    prompt: str
+    images: tuple[File, ...]
+    mask: File
+
+
+def test_a_file_is_named_as_the_caller_gave_it() -> None:
+    params = Params("a kite", (image(9), image(9)), image(9))
+    request = Request(operation="acme/x", params=params, target="/")
+    wire = WireRequest(target="/").with_call(cast("Call", SimpleNamespace(request=request)))
+    for file, name in ((params.images[1], "images"), (params.mask, "mask"), (image(9), "init[]")):
+        assert parameter_of(wire, file, "init[]") == name
 
 
 @pytest.mark.parametrize("make", [lambda wire: JSONBody.of(wire).encode(), lambda wire: make_form(wire, ExitStack())])
