@@ -23,7 +23,6 @@ from impasto import (
     NotFound,
     Operation,
     Pending,
-    PollExpired,
     Provider,
     Registry,
     Request,
@@ -199,23 +198,6 @@ async def test_a_proxys_503_does_not_end_a_job() -> None:
         assert len((await client.run("acme/x", prompt="a kite")).artifacts) == 1
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
-async def test_the_result_of_a_finished_job_is_asked_for_until_its_host_is_free(status: int) -> None:
-    busy = Answer(status=status, body=b"<html>")
-    answers = in_turn(says(poll="/s", is_ready=True), busy, busy, busy, busy, IMAGE)
-    async with acme(answers, poll_interval=0.01) as (client, _):
-        assert len((await client.run("acme/x", prompt="a kite")).artifacts) == 1
-
-
-@pytest.mark.parametrize("status", [302, 400, 410])
-async def test_the_result_of_a_finished_job_is_refused_three_times_at_most(status: int) -> None:
-    answers = in_turn(says(poll="/s", is_ready=True), Answer(status=status, body=b"<html>"))
-    async with acme(answers, poll_interval=0.01) as (client, recorder):
-        with pytest.raises(ChargeUnknown, match=str(status)):
-            await client.run("acme/x", prompt="a kite")
-    assert len(recorder.requests) == 1 + 3
-
-
 @pytest.mark.parametrize(
     ("job", "settings", "waits"),
     [
@@ -242,25 +224,6 @@ async def test_eight_addresses_of_a_job_are_followed_at_once(sleeps: list[float]
         await client.run("acme/x", prompt="a kite")
     waits = [each for each in map(str, sleeps) if each != "0"]  # those are the transport's
     assert waits[:10] == ["0.0"] * 9 + ["0.5"]
-
-
-@pytest.mark.parametrize(
-    ("first", "then", "kind"),
-    [
-        ({"result_ttl": 0.0}, {}, PollExpired),
-        ({}, {"result_ttl": 0.0}, PollExpired),
-        ({"result_ttl": 3600.0}, {"result_ttl": 0.0}, PollExpired),
-        ({"result_ttl": 0.0}, {"result_ttl": 3600.0}, ChargeUnknown),
-    ],
-)
-async def test_a_job_keeps_its_result_for_as_long_as_its_last_word_says(
-    first: dict[str, Any], then: dict[str, Any], kind: type[ImpastoError]
-) -> None:
-    answers = in_turn(says(poll="/s", **first), says(poll="/s", **then), says(status=404))
-    async with acme(answers, poll_interval=0.01) as (client, _):
-        with pytest.raises(kind) as caught:
-            await client.run("acme/x", prompt="a kite")
-    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("status", [200, 429, 503])

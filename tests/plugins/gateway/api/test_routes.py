@@ -177,6 +177,18 @@ async def test_what_its_head_shows_is_answered_without_the_body(
     assert not impasto_emulator.requests
 
 
+@pytest.mark.parametrize(("kind", "numerator", "denominator"), [(b"application/json", 4, 3), (FORM, 1, 1)])
+async def test_json_may_be_a_third_larger_than_a_form_for_its_base64(
+    standing: Running, kind: bytes, numerator: int, denominator: int
+) -> None:
+    most = standing.gateway._app.runtime.max_body_bytes * numerator // denominator
+    for length, status in ((most, b"100"), (most + 1, b"413")):
+        head = asked(EDITS, Content_Type=kind, Content_Length=b"%d" % length, Expect=b"100-continue")
+        async with Connection(standing.url) as connection:
+            connection.writer.write(head)
+            assert (await connection.reader.readline()).split()[1] == status
+
+
 ANSWERS = {
     "a list": GET + HEADERS + b"Connection: close\r\n\r\n",
     "an error": b"GET /x HTTP/1.1\r\n" + HEADERS + b"\r\n",
