@@ -102,6 +102,9 @@ def test_the_ca_can_be_a_context_a_file_or_a_folder(tmp_path: Any, monkeypatch: 
             tls_of(damaged)
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     assert isinstance(tls_of(None), ssl.SSLContext)
+    monkeypatch.delenv("SSL_CERT_DIR")
+    monkeypatch.setattr(tls, "_AT_IMPORT", (str(tmp_path),))  # aiohttp still trusts what it found there
+    assert isinstance(tls_of(None), ssl.SSLContext)
 
 
 @pytest.mark.parametrize(
