@@ -14,6 +14,7 @@ from impasto import (
     ChargeUnknown,
     ContentFiltered,
     Cost,
+    FailedArtifact,
     File,
     FlatPrice,
     ImpastoError,
@@ -80,6 +81,22 @@ class Dialect:
         return Result(artifacts=(artifact(body),), usage=usage)
 
 
+class Gallery(Dialect):
+    """Each event of this provider has all images so far, and the number of those that it refused."""
+
+    def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Result:
+        body = json.loads(event.data)
+        artifacts = tuple(artifact({"b64_json": each}) for each in body["images"])
+        refused = range(len(artifacts), len(artifacts) + body.get("refused", 0))
+        errors = tuple(FailedArtifact(index=each, error=ContentFiltered("refused", billed="no")) for each in refused)
+        return Result(artifacts=artifacts, errors=errors, usage=Usage(input_tokens=0, output_tokens=body["tokens"]))
+
+
+@attrs.frozen(kw_only=True)
+class SeveralParams(Params):
+    images: int | None = integer(1, 4)
+
+
 def artifact(body: dict[str, Any]) -> Artifact:
     return Artifact(data=b64decode(body["b64_json"]), media_type="image/png")
 
@@ -90,6 +107,7 @@ PAINT = Operation(
     id="acme/paint", title="Paint", params=Params, target="/paint", provider=PROVIDER, dialect=Dialect(), price=PRICE
 )
 RETOUCH = attrs.evolve(PAINT, id="acme/retouch", title="Retouch", params=EditParams, target="/retouch")
+GALLERY = attrs.evolve(PAINT, dialect=Gallery(), params=SeveralParams, native_n=("images", 4))
 
 
 def event(name: str, **body: object) -> bytes:
@@ -104,6 +122,10 @@ def preview(index: int, image: bytes | None = None, kind: str = "image_generatio
 def completed(image: bytes = FINAL, kind: str = "image_generation") -> bytes:
     usage = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
     return event(f"{kind}.completed", b64_json=b64encode(image).decode(), created_at=1, usage=usage)
+
+
+def gallery(*images: bytes, tokens: int = 1, refused: int = 0) -> bytes:
+    return event("images", images=[b64encode(each).decode() for each in images], tokens=tokens, refused=refused)
 
 
 def failed(code: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -18,13 +17,10 @@ from impasto import (
     Client,
     ContentFiltered,
     Cost,
-    FailedArtifact,
     Handler,
-    Operation,
     Partial,
     ProviderFault,
     Registry,
-    Request,
     Result,
     Retry,
     ServerEvent,
@@ -34,15 +30,27 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
-from impasto.fields import integer
 from impasto.records import MAX_ARTIFACTS
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
 from tests.images import png
 from tests.reliability.servers import Answer, Server, head, raw, serving
 from tests.streams import (
-    END, FINAL, HEAD, PAINT, PREVIEWS, Dialect, Params, chunk, completed, event, failed, preview, stream, whole,
-)  # fmt: skip
+    END,
+    FINAL,
+    GALLERY,
+    HEAD,
+    PAINT,
+    PREVIEWS,
+    Dialect,
+    chunk,
+    completed,
+    failed,
+    gallery,
+    preview,
+    stream,
+    whole,
+)
 
 DONE = b"data: [DONE]\n\n"
 ALL = preview(0) + preview(1) + preview(2) + completed() + DONE
@@ -170,29 +178,6 @@ async def test_the_images_of_several_results_of_a_stream_are_all_kept_and_each_c
     assert result.cost == COST.times(len(came))
     assert result.usage is not None
     assert result.usage.total_tokens == 12 * len(came)
-
-
-class Gallery(Dialect):
-    """Each event of this provider has all images so far, and the number of those that it refused."""
-
-    def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Result:
-        body = json.loads(event.data)
-        artifacts = tuple(Artifact(data=b64decode(each), media_type="image/png") for each in body["images"])
-        refused = range(len(artifacts), len(artifacts) + body.get("refused", 0))
-        errors = tuple(FailedArtifact(index=each, error=ContentFiltered("refused", billed="no")) for each in refused)
-        return Result(artifacts=artifacts, errors=errors, usage=Usage(input_tokens=0, output_tokens=body["tokens"]))
-
-
-@attrs.frozen(kw_only=True)
-class SeveralParams(Params):
-    images: int | None = integer(1, 4)
-
-
-GALLERY = attrs.evolve(PAINT, dialect=Gallery(), params=SeveralParams, native_n=("images", 4))
-
-
-def gallery(*images: bytes, tokens: int = 1, refused: int = 0) -> bytes:
-    return event("images", images=[b64encode(each).decode() for each in images], tokens=tokens, refused=refused)
 
 
 async def test_results_that_repeat_the_images_before_are_counted_once() -> None:
