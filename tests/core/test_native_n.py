@@ -171,6 +171,14 @@ async def test_if_all_are_filtered_the_call_fails_for_free() -> None:
             assert (caught.value.billed, caught.value.billed_each) == ("no", ("no", "no"))
 
 
+@pytest.mark.parametrize(("n", "each"), [(1, ()), (2, ("unknown",) * 2), (4, ("unknown",) * 4)])
+async def test_the_error_of_one_request_is_that_of_each_of_its_images(n: int, each: tuple[str, ...]) -> None:
+    async with acme(lambda _: Answer(status=502, body=b"<html>")) as (client, _):
+        with pytest.raises(ImpastoError) as caught:
+            await client.run("acme/four", prompt="a kite", n=n)
+    assert (caught.value.billed, caught.value.billed_each) == ("unknown", each)
+
+
 async def test_more_images_than_asked_for_are_counted_and_said() -> None:
     async with acme(lambda request: makes(request, more=2)) as (client, _):
         result = await client.run("acme/four", prompt="a kite", n=2)

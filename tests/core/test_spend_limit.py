@@ -6,7 +6,7 @@ Over sockets: tests/reliability/test_spending.py.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext
 from typing import Any
 
 import attrs
@@ -35,8 +35,8 @@ PICTURE = Artifact(data=b"x", media_type="image/png")
 ACCOUNT = Account(provider=Provider(name="p", base_url="https://p.example"), base_url="https://p.example", headers={})
 
 
-def a_call(retry: Retry | None = None, *, posts: int = 1, price: Cost | None = DIME) -> Call:
-    request = Request(operation="p/m", params=DIME, target="/")
+def a_call(retry: Retry | None = None, *, posts: int = 1, price: Cost | None = DIME, count: int = 1) -> Call:
+    request = Request(operation="p/m", params=DIME, target="/", count=count)
     call = Call(request, ACCOUNT, timeout=9, retry=retry or Retry())
     call.price = price
     for _ in range(posts):
@@ -49,8 +49,8 @@ def a_call(retry: Retry | None = None, *, posts: int = 1, price: Cost | None = D
 def spent(spend: Spend, call: Call, ending: Result | BaseException, limit: float = 1.0) -> float:
     """Run a call that ends so. Return what it added to what is spent."""
     before = spend.usd
-    raised = [type(ending)] if isinstance(ending, BaseException) else []
-    with suppress(*raised), spend.reserve(call, limit) as settle:
+    fails = pytest.raises(type(ending)) if isinstance(ending, BaseException) else nullcontext()
+    with fails, spend.reserve(call, limit) as settle:
         if isinstance(ending, BaseException):
             raise ending
         is_free, earlier = call.is_proven_free, call.unknown_attempts
@@ -86,6 +86,15 @@ def test_a_call_that_ends_early_counts_by_its_evidence() -> None:
     job = a_call(posts=0)
     job.mark_job_accepted(Pending(id="a", poll=WireRequest(target="/", method="GET")))
     assert spent(Spend(), job, asyncio.CancelledError()) == 1
+
+
+@pytest.mark.parametrize(
+    ("billed", "images"), [(("yes", "no"), 1), (("yes", "unknown"), 2), (("unknown", "no", "no"), 1), (("yes",) * 3, 3)]
+)
+def test_of_a_failed_call_each_image_counts_that_was_not_free(billed: tuple[str, ...], images: int) -> None:
+    error = ChargeUnknown("no")
+    error.billed_each = billed  # type: ignore[assignment]  # of "no", "yes" and "unknown"
+    assert spent(Spend(), a_call(count=len(billed)), error) == images
 
 
 def test_what_is_reserved_is_not_there_for_another_call_until_it_ends() -> None:

@@ -330,6 +330,7 @@ async def test_a_url_is_replayed_and_made_anew_where_it_has_expired(
         assert old["url"] != new["url"]
         assert (await gateway.ask("GET", old["url"])).status == 404
         assert (await gateway.ask("GET", new["url"])).body.startswith(b"\x89PNG")
+    assert (await ask(gateway, key="k", response_format="url", n=2)).body == again.body, "they are stored once"
     assert len(impasto_emulator.charges) == 2
 
 

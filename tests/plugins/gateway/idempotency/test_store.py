@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from impasto import Artifact
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, charge_unknown_error
+from impasto_plugins.gateway.idempotency.in_flight import InFlightTable
 from impasto_plugins.gateway.idempotency.store import OutcomeStore, StoredCall, new_row_id
 from impasto_plugins.gateway.storage.database import Database
 from tests.plugins.gateway.conftest import Running, Start
@@ -136,6 +138,40 @@ async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(data: 
     second = await store.insert_or_join(row(data, expires=NOON + 200), join=True)
     assert second.id != first.id
     assert [id for id, *_ in await rows(data)] == [second.id]
+
+
+@contextmanager
+def statements(data: Database) -> Iterator[list[str]]:
+    """Yield the statements that are run meanwhile."""
+    found: list[str] = []
+    assert data._connection is not None
+    data._connection.set_trace_callback(found.append)
+    yield found
+    data._connection.set_trace_callback(None)
+
+
+async def test_what_was_paid_for_survives_a_power_loss(data: Database) -> None:
+    """SQLite syncs a commit to the disk in the mode FULL alone."""
+    store, table = OutcomeStore(data), InFlightTable(data.folder / "in_flight")
+    first = await store.insert_or_join(row(data), join=True)
+    dead = InFlightTable(data.folder / "in_flight")
+    await asyncio.to_thread(dead.open)
+    dead.begin(ONE, None, has_key=False)
+    await asyncio.to_thread(dead.close)
+    works: dict[str, Callable[[], Awaitable[object]]] = {
+        "a call, before it is sent": lambda: store.insert_or_join(row(data), join=False),
+        "a provider's job": lambda: store.record_jobs(first, "[]"),
+        "an outcome": lambda: store.finish(first, DONE, forget=False),
+        "the outcome for a retry": lambda: store.save(TWO, DONE),
+        "a call of a dead worker": lambda: store.reclaim_dead_workers(table),
+    }
+    for name, work in works.items():
+        with statements(data) as run:
+            await work()
+        written = next(at for at, each in enumerate(run) if each.startswith(("INSERT", "UPDATE")))
+        modes = [each for each in run[:written] if each.startswith("PRAGMA synchronous")]
+        assert modes[-1] == "PRAGMA synchronous=FULL", name
+        assert "COMMIT" in run[written:], name
 
 
 async def test_only_a_key_is_joined(data: Database) -> None:
