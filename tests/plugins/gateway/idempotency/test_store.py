@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +140,13 @@ async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(data: 
     assert [id for id, *_ in await rows(data)] == [second.id]
 
 
-@contextmanager
-def statements(data: Database) -> Iterator[list[str]]:
+@asynccontextmanager
+async def statements(data: Database) -> AsyncIterator[list[str]]:
     """Yield the statements that are run meanwhile."""
     found: list[str] = []
-    assert data._connection is not None
-    data._connection.set_trace_callback(found.append)
+    await data.write(lambda db: db.set_trace_callback(found.append))
     yield found
-    data._connection.set_trace_callback(None)
+    await data.write(lambda db: db.set_trace_callback(None))
 
 
 async def test_what_was_paid_for_survives_a_power_loss(data: Database) -> None:
@@ -166,7 +165,7 @@ async def test_what_was_paid_for_survives_a_power_loss(data: Database) -> None:
         "a call of a dead worker": lambda: store.reclaim_dead_workers(table),
     }
     for name, work in works.items():
-        with statements(data) as run:
+        async with statements(data) as run:
             await work()
         written = next(at for at, each in enumerate(run) if each.startswith(("INSERT", "UPDATE")))
         modes = [each for each in run[:written] if each.startswith("PRAGMA synchronous")]
