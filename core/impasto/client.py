@@ -54,13 +54,14 @@ class Client:
     def with_options(self, **settings: Unpack[Settings]) -> Client:
         """Return a client that shares connections and limits with this one, with other keys, limits or times.
 
+        What is not named stays, in ``providers`` too: there None takes away a provider's setting, or all of them.
         Raises ConfigError for settings of the shared connections; these can't differ between siblings.
         """
         check_names(settings)
         if fixed := sorted(SHARED & settings.keys()):
             raise ConfigError(f"{fixed[0]} is shared by both clients and can't change; make another Client")
         sibling = object.__new__(Client)
-        sibling._options = attrs.evolve(self._options, **settings)
+        sibling._options = self._options.changed(settings)
         sibling._shared = self._shared
         sibling._accounts = {}
         return sibling

@@ -48,7 +48,7 @@ async def fan_out(
 
     If it is cancelled, the CancelledError carries the images that had come, see ``result_of_cancelled``.
     """
-    requests, warnings = requests_with_seeds(n, request, operation.fields.get("seed"), operation.native_n)
+    requests, warnings = requests_with_seeds(n, request, operation, operation.native_n)
     if len(requests) == 1:
         return await run_single(n, requests[0], run)
     outcomes: list[Result | ImpastoError | None] = [None] * len(requests)
@@ -131,18 +131,20 @@ def result_of_cancelled(error: BaseException) -> Result | None:
 
 
 def requests_with_seeds(
-    n: int, request: Request, field: Field | None, native: tuple[str, int] | None = None
+    n: int, request: Request, operation: Operation, native: tuple[str, int] | None = None
 ) -> tuple[list[Request], tuple[str, ...]]:
     """Return the requests of n images, with seeds counted up from the first, and warnings.
 
     Without a seed they count up from the provider's default, which would make the same image each time.
 
+    A model without a field for it draws a seed itself if it takes a prompt; of an image alone it makes the same again.
     ``native``: the field for the number of images of one request, and its maximum. Raises InvalidRequest if the seeds
     would pass the field's maximum.
     """
     name, maximum = native or (None, 1)
+    field = operation.fields.get("seed")
     warnings: tuple[str, ...] = ()
-    if field is None and native is None and n > 1:
+    if n > 1 and operation.native_n is None and {"seed", "prompt"}.isdisjoint({*operation.fields, *operation.roles}):
         warnings = (f"{request.operation} does not take a seed: the {n} images may be alike",)
     seed: int | None = getattr(request.params, "seed", None) if field is not None else None
     if seed and (wrong := list(check_n_and_seed(n, seed, field))):

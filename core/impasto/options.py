@@ -153,6 +153,15 @@ class Options:
         """The transport and the middleware as a key of the route cache."""
         return identity(self.transport), *map(identity, self.middleware)
 
+    def changed(self, settings: Settings) -> Options:
+        """Return these options with other settings. Those of a provider that are not named stay."""
+        if settings.get("providers") is not None:
+            providers = _mapping(settings["providers"])
+            names = {*self.providers, *providers}
+            own = {name: {**self.providers.get(name, {}), **providers.get(name, {})} for name in names}
+            settings = {**settings, "providers": own}
+        return attrs.evolve(self, **settings)
+
     def settings(self, provider: str) -> Mapping[str, object]:
         """Return one provider's settings: ``api_key`` and ``api_base`` belong to stability, ``aws_*`` to bedrock."""
         own = self.providers.get(provider, {})

@@ -12,10 +12,11 @@ import impasto
 import impasto_plugins
 from impasto import BadRequest, InvalidRequest
 from impasto.fanout import check_n_and_seed, fan_out, requests_with_seeds, result_of_cancelled
-from impasto.fields import fields_of, integer
+from impasto.fields import integer, text
 from tests.images import png
 from tests.recorder import Answer, Recorder, Seen, in_json, picture
 
+ERASE = impasto.Registry().operation("stability/erase")
 REFUSAL = {"id": "e1", "name": "bad_request", "errors": ["prompt: no"]}
 
 
@@ -112,7 +113,7 @@ def test_images_differ_if_the_provider_has_a_seed_of_its_own(
         seed: int | None = integer(-1, 1000, default=default)
 
     request = impasto.Request(operation="acme/paint", params=Params(seed=value), target="/paint")
-    requests, _ = requests_with_seeds(3, request, fields_of(Params)["seed"])
+    requests, _ = requests_with_seeds(3, request, attrs.evolve(ERASE, params=Params, rules=()))
     assert [each.params for each in requests] == [Params(seed=seed) for seed in sent]
     assert request.params == Params(seed=value)
 
@@ -127,10 +128,17 @@ async def test_a_seed_that_would_pass_its_bound(client: impasto.Client, recorder
     assert max(post.fields["seed"] for post in recorder.posts) == str(most)
 
 
-async def test_a_model_without_a_seed_warns(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_model_that_makes_the_same_of_the_same_image_warns(client: impasto.Client, recorder: Recorder) -> None:
     result = await client.run("stability/upscale-fast", n=2, image=png(64, 64))
     assert result.warnings == ("stability/upscale-fast does not take a seed: the 2 images may be alike",)
     assert [post.files["image"].data for post in recorder.posts] == [png(64, 64)] * 2
+
+
+@pytest.mark.parametrize("field", [text(role="prompt"), integer(1, 9)])
+def test_a_provider_that_draws_a_seed_itself_makes_other_images(field: Any) -> None:
+    params = attrs.make_class("Params", {"caption" if field.metadata["impasto"].role else "seed": field})
+    request = impasto.Request(operation="acme/paint", params=params(), target="/paint")
+    assert requests_with_seeds(2, request, attrs.evolve(ERASE, params=params, rules=())) == ([request] * 2, ())
 
 
 async def test_one_open_file_serves_all_calls(client: impasto.Client, recorder: Recorder, tmp_path: Any) -> None:

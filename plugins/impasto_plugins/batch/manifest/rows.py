@@ -162,9 +162,7 @@ def tasks_of(
         request, warnings = check_request(operation, row.model, translation)
         n = translation.n
     count = cast(int, n)
-    requests, warnings_of_seeds = (
-        requests_with_seeds(count, request, operation.fields.get("seed")) if count > 1 else ([request], ())
-    )
+    requests, warnings_of_seeds = requests_with_seeds(count, request, operation) if count > 1 else ([request], ())
     sha256, mark = digest(row, arguments), mark_of(line, row.arguments, operation.file_arguments, folder)
     content = {"model": row.model, **{word: _labels(each) for word, each in arguments.items()}}
     return [
@@ -181,7 +179,7 @@ def tasks_of(
             sha256=sha256,
             line=mark,
             position=position,
-            warnings=warnings if operation.native_n is not None else (*warnings, *warnings_of_seeds),
+            warnings=(*warnings, *warnings_of_seeds),
             native_maximum=operation.native_n[1] if operation.native_n is not None else 1,
         )
         for index, each in enumerate(requests)

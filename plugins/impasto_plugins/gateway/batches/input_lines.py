@@ -175,7 +175,6 @@ def create_tasks(line: InputLine, endpoint: str, runtime: Runtime, caller: Calle
 
 def _split_images(prepared_call: PreparedCall) -> list[PreparedCall]:
     """Return the request for each of its images alone; with a larger ``n`` it is also that of the images after it."""
-    operation = prepared_call.deployment.operation
-    requests, notes = requests_with_seeds(prepared_call.n, prepared_call.request, operation.fields.get("seed"))
-    warnings = prepared_call.warnings if operation.native_n is not None else (*prepared_call.warnings, *notes)
+    requests, notes = requests_with_seeds(prepared_call.n, prepared_call.request, prepared_call.deployment.operation)
+    warnings = (*prepared_call.warnings, *notes)
     return [attrs.evolve(prepared_call, request=request, n=1, warnings=warnings) for request in requests]
