@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import attrs
@@ -67,6 +67,18 @@ def with_values(params: Mapping[str, object], values: Mapping[str, object]) -> d
         elif (inner := _fields_of_object(changed.get(first, {}))) is not None:
             changed[first] = with_values(inner, {nested: value})
     return changed
+
+
+def leaves_of(
+    params: Mapping[str, object], fields: Mapping[str, Field], within: str = ""
+) -> Iterator[tuple[str, object]]:
+    """Yield the values of parameters with their names, those of nested objects with dots, as ``with_values`` takes."""
+    for name, value in params.items():
+        field = fields.get(name)
+        if field is not None and field.kind == "group" and isinstance(value, Mapping):
+            yield from leaves_of(value, field.fields, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", value
 
 
 def _fields_of_object(value: object) -> Mapping[str, object] | None:

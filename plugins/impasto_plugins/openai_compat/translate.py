@@ -18,7 +18,7 @@ from impasto.ext import MAX_PROBLEMS, Makes, check_n, field_at, kind_in_words, p
 from impasto.fields import format_value
 from impasto.rules import Needs, value_at
 
-from .sizes import checked_size, fit_size, with_values
+from .sizes import checked_size, fit_size, leaves_of, with_values
 from .words import MOST_PARTIAL_IMAGES, advice, is_neutral, may_be_dropped
 
 Format = Literal["b64_json", "url"]
@@ -162,26 +162,25 @@ class _Translator:
 
     def fill(self, defaults: Mapping[str, object]) -> None:
         """Place default values of the model's fields, as far as its rules allow them beside the rest."""
-        chosen = {name: value for name, value in defaults.items() if name not in self.params}
+        own = {name: value for name, value in defaults.items() if name not in self.params}
+        chosen = dict(leaves_of(own, self.operation.fields))
         if not chosen:
             return
         before = self._broken_fields(self.params)
-        while wrong := self._broken_fields({**self.params, **chosen}) - before:
+        while wrong := self._broken_fields(with_values(self.params, chosen)) - before:
             del chosen[self._least_fitting(chosen, wrong)]
-        params = self._implied({**self.params, **chosen})
-        for name, value in chosen.items():
-            if all(
-                rule.applies(params) for rule in self.operation.rules if isinstance(rule, Needs) and name in rule.others
-            ):
-                self.params[name] = value
-                self.words[name] = name
+        params = self._implied(with_values(self.params, chosen))
+        needs = [rule for rule in self.operation.rules if isinstance(rule, Needs) and not rule.applies(params)]
+        fitting = {name: each for name, each in chosen.items() if not any(name in rule.others for rule in needs)}
+        self.params = with_values(self.params, fitting)
+        self.words |= {name: name for name in own if name in self.params}
 
     def _least_fitting(self, chosen: Mapping[str, object], wrong: set[str]) -> str:
         """Return the default to leave out: one that a rule names, or else one without which fewer rules are broken."""
 
         def without(name: str) -> int:
             rest = {each: value for each, value in chosen.items() if each != name}
-            return len(self._broken_fields({**self.params, **rest}))
+            return len(self._broken_fields(with_values(self.params, rest)))
 
         return next((name for name in chosen if name in wrong), None) or min(chosen, key=without)
 

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from impasto import AspectRatios, BrokenPlugin, Dialect, InvalidRequest, Operation, Provider, Sizes, WidthHeight, fields
-from impasto.rules import Excludes
+from impasto.rules import Excludes, Needs
 from impasto.sizes import Size
 from impasto_plugins.openai_compat.check import check_request
 from impasto_plugins.openai_compat.translate import translate
@@ -190,3 +190,34 @@ def test_a_field_called_size_takes_its_own_texts_and_openais() -> None:
     assert checked(model, size="512x256") == (EitherSize(prompt="a", size=Shape(width=512, height=256)), ())
     with pytest.raises(InvalidRequest, match="size: must be auto or WIDTHxHEIGHT"):
         checked(model, size="4K")
+
+
+RULES = (Needs("reference", ("image_size.crop",), value="edit"), Excludes("reference", "none", ("output.shape.ratio",)))
+
+
+@pytest.mark.parametrize(
+    ("reference", "left"),
+    [
+        ("edit", {"image_size": {"width": 512, "crop": True}, "output": {"shape": {"ratio": "1:1", "width": 64}}}),
+        ("draw", {"image_size": {"width": 512}, "output": {"shape": {"ratio": "1:1", "width": 64}}}),
+        ("none", {"image_size": {"width": 512}, "output": {"shape": {"width": 64}}}),
+        (None, {"image_size": {"width": 512}, "output": {"shape": {"ratio": "1:1", "width": 64}}}),
+    ],
+)
+def test_a_default_of_a_nested_field_that_the_call_excludes_is_left_out(
+    reference: str | None, left: dict[str, object]
+) -> None:
+    model = operation(rules=RULES)
+    defaults = {
+        "image_size": {"width": 512, "crop": True},
+        "output": {"shape": {"ratio": "1:1", "width": 64}},
+    }
+    translation = translate(model, {"prompt": "a", "reference": reference}, defaults=defaults)
+    given = {"prompt": "a"} if reference is None else {"prompt": "a", "reference": reference}
+    assert (translation.params, translation.problems) == ({**given, **left}, ())
+    assert check_request(model, "acme/x", translation)[1] == ()
+
+
+def test_a_default_of_which_nothing_fits_is_left_out_whole() -> None:
+    translation = translate(operation(rules=RULES), {"prompt": "a"}, defaults={"image_size": {"crop": True}})
+    assert translation.params == {"prompt": "a"}
