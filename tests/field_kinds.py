@@ -10,11 +10,19 @@ from impasto.ext import media_type_of
 from impasto.rules import Excludes
 
 
+def anything(file):
+    return ()
+
+
+def too_dark(file):
+    return ["is too dark"] if file.read() == b"dark" else []
+
+
 @attrs.frozen(kw_only=True)
 class Style:
     strength: float | None = f.number(0, 1)
-    reference: File | None = f.file(role=None)
-    layers: tuple[File, ...] | None = f.files(maximum=2, role=None)
+    reference: File | None = f.file(anything, role=None)
+    layers: tuple[File, ...] | None = f.files(maximum=2, role=None, inspect=anything)
 
 
 @attrs.frozen(kw_only=True)
@@ -23,15 +31,11 @@ class Member:
     weight: float | None = f.number(0.05, 1)
 
 
-def too_dark(file):
-    return ["is too dark"] if file.read() == b"dark" else []
-
-
 @attrs.frozen(kw_only=True)
 class Subject:
     image: File = f.file(too_dark, role=None, required=True)
     kind: str | None = f.choice("person", "product")
-    details: tuple[File, ...] | None = f.files(maximum=2, role=None, inspect=lambda file: ())
+    details: tuple[File, ...] | None = f.files(maximum=2, role=None, inspect=anything)
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +47,7 @@ class Canvas:
 @attrs.frozen(kw_only=True)
 class Params:
     text: str = f.text(1, 100, required=True, role="prompt")
-    images: tuple[File, ...] | None = f.files(maximum=3, inspect=lambda file: ())
+    images: tuple[File, ...] | None = f.files(maximum=3, inspect=anything)
     colors: tuple[str, ...] | None = f.texts(3)
     tile: bool | None = f.boolean()
     width: int | None = f.integer(256, 1440, step=32)

@@ -48,9 +48,9 @@ class Field:
 
     ``description`` is one or two sentences for users. ``role`` names the OpenAI-style argument that fills the field;
     ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
-    in words; without ``inspect`` an image or a mask must be complete. ``minimum`` and ``maximum`` limit a number, a
-    text's length or a list's, whose ``item`` is the field of each value. ``pattern`` must match all of a text;
-    ``pattern_words`` say in messages what it allows. ``mask_area`` is the area of a mask that the provider edits.
+    in words; without ``inspect`` it must be a complete image, unless it is a sound. ``minimum`` and ``maximum`` limit a
+    number, a text's length or a list's, whose ``item`` is the field of each value. ``pattern`` must match all of a
+    text; ``pattern_words`` say in messages what it allows. ``mask_area`` is the area of a mask that the provider edits.
     ``group`` is the class of a nested object and ``fields`` are its fields; a text of ``choices`` may stand in its
     place. The kind ``other`` is an attribute that no function of ``fields`` declares, of which only the type is known.
     """
@@ -254,7 +254,7 @@ class Field:
 
     @property
     def _inspector(self) -> Inspector | None:
-        return inspector_of(self.role) if self.inspect is None and self.role is not None else self.inspect
+        return inspector_of(self.role or "image") if self.inspect is None and self.kind == "file" else self.inspect
 
     def _file(self, value: object) -> File:
         file = File.of(value)

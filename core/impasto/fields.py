@@ -220,7 +220,7 @@ def file(
 ) -> Any:
     """Declare a file: bytes, a path, an open binary file, (name, bytes) or a data: URI.
 
-    An image or a mask must be a complete PNG, JPEG or WebP, unless ``inspect`` decides: it yields a file's problems.
+    Unless it is a sound, it must be a complete PNG, JPEG or WebP, or what ``inspect`` decides: it yields the problems.
     ``limits`` says in words what it takes, if its class does not.
     ``mask_area``: the area that the provider edits, if it is a mask. OpenAI's masks, of which the transparent area is
     edited, become such ones in the drop-in functions and the gateway.

@@ -26,7 +26,7 @@ class Style:
     """A nested object."""
 
     strength: float = fields.number(0, 1, required=True)
-    reference: File | None = fields.file(role=None)
+    reference: File | None = fields.file(lambda file: (), role=None)
 
 
 @attrs.frozen(kw_only=True)

@@ -89,7 +89,7 @@ COLORS = Excludes("style", "ink", ("palette",), by_default=True)
                 "palette.members": "not allowed when palette.name is given; leave it out",
             },
         ),
-        (ONE_KIND, {"palette": 5}, {"palette": "must be an object with name, members, shade, not a whole number"}),
+        (ONE_KIND, {"palette": 5}, {"palette": "must be an object with name, members, shade, not 5"}),
     ],
 )
 def test_rules_hold_for_the_fields_of_nested_objects(

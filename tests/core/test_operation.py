@@ -24,7 +24,7 @@ class Params:
     prompt: str = text(required=True, role="prompt", alias="text")
     first: File | None = file(any_file, role="image")
     second: File | None = file(any_file, role="image")
-    other: File | None = file(role=None)
+    other: File | None = file(any_file, role=None)
     mode: str | None = choice("a", "b")
 
 

@@ -245,7 +245,7 @@ def test_a_plain_class_describes_itself() -> None:
         "scale": ("number", False, None, "a number"),
         "sampler": ("choice", False, "euler", "one of euler, ddim"),
         "tile": ("other", False, False, "bool"),
-        "image": ("file", False, None, "a file"),
+        "image": ("file", False, None, "a file: PNG, JPEG or WebP"),
         "size": ("other", False, None, "Size"),
     }
 

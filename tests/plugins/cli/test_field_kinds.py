@@ -24,7 +24,7 @@ def any_file(file: File) -> list[str]:
 @attrs.frozen(kw_only=True)
 class Style:
     strength: float | None = fields.number(0, 1)
-    reference: File | None = fields.file(role=None)
+    reference: File | None = fields.file(any_file, role=None)
     tags: tuple[str, ...] | None = fields.texts(2)
 
 

@@ -22,7 +22,7 @@ from impasto_plugins.openai_compat.translate import translate
 @attrs.frozen(kw_only=True)
 class Style:
     strength: float | None = fields.number(0, 1)
-    reference: File | None = fields.file(role=None)
+    reference: File | None = fields.file(lambda file: (), role=None)
 
 
 @attrs.frozen(kw_only=True)
