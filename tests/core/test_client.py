@@ -232,22 +232,6 @@ async def test_siblings_share_connections_and_have_their_own_keys_and_times(
         await client.run("stability/sd3", prompt="x")
 
 
-async def test_a_sibling_keeps_the_settings_of_providers_that_it_does_not_name() -> None:
-    providers = {"acme": {"api_key": "k", "api_base": "https://a.example", "project": "p"}, "other": {"api_key": "o"}}
-    async with impasto.Client(providers=providers) as client:
-        sibling = client.with_options(providers={"acme": {"api_key": "k2", "project": None}, "third": {"api_key": "t"}})
-        assert dict(sibling._options.providers) == {
-            "acme": {"api_key": "k2", "api_base": "https://a.example", "project": None},
-            "other": {"api_key": "o"},
-            "third": {"api_key": "t"},
-        }
-        assert sibling.with_options(timeout=5, providers={})._options.providers == sibling._options.providers
-        assert sibling.with_options(providers=None)._options.providers == {}
-        assert client._options.providers == providers
-        with pytest.raises(ConfigError, match="providers must be a mapping of names to settings"):
-            client.with_options(providers={"acme": "k"})  # type: ignore[dict-item]  # what the test is about
-
-
 @pytest.mark.parametrize("settings", [{"proxy": "http://127.0.0.1:1"}, {"ssl": "ca.pem"}, {"max_concurrency": 1}])
 async def test_siblings_can_not_change_what_they_share(client: impasto.Client, settings: Any) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(settings))} is shared by both clients and can't change"):

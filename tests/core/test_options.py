@@ -104,3 +104,19 @@ async def test_an_unknown_setting_is_named_with_the_closest() -> None:
         impasto.Client(api_ky="sk-x")  # type: ignore[call-arg]  # what the test is about
     with pytest.raises(TypeError, match="unknown setting 'zzz'; the settings are api_key, "):
         impasto.Client().with_options(zzz=1)  # type: ignore[call-arg]  # what the test is about
+
+
+async def test_a_sibling_keeps_the_settings_of_providers_that_it_does_not_name() -> None:
+    providers = {"acme": {"api_key": "k", "api_base": "https://a.example", "project": "p"}, "other": {"api_key": "o"}}
+    async with impasto.Client(providers=providers) as client:
+        sibling = client.with_options(providers={"acme": {"api_key": "k2", "project": None}, "third": {"api_key": "t"}})
+        assert dict(sibling._options.providers) == {
+            "acme": {"api_key": "k2", "api_base": "https://a.example", "project": None},
+            "other": {"api_key": "o"},
+            "third": {"api_key": "t"},
+        }
+        assert sibling.with_options(timeout=5, providers={})._options.providers == sibling._options.providers
+        assert sibling.with_options(providers=None)._options.providers == {}
+        assert client._options.providers == providers
+        with pytest.raises(ConfigError, match="providers must be a mapping of names to settings"):
+            client.with_options(providers={"acme": "k"})  # type: ignore[dict-item]  # what the test is about
