@@ -52,6 +52,22 @@ class Specs:
         """
 
     @hookspec(firstresult=True)
+    def sign(
+        self, account: Account, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Mapping[str, str] | None:
+        """Return the headers that sign a request, of which these are the bytes. Implement it in a Provider.
+
+        Called by the transport for each request that is not anonymous, again for each retry, just before it is sent:
+        with the whole address, the headers that a plugin set and the content type. In a thread if there are files.
+
+            class Signing(Provider):
+                @hookimpl
+                def sign(self, account: Account, method: str, url: str, body: bytes) -> Mapping[str, str]:
+                    text = f"{method} {url} {sha256(body).hexdigest()}".encode()
+                    return {"x-signature": hmac.new((account.key or "").encode(), text, sha256).hexdigest()}
+        """
+
+    @hookspec(firstresult=True)
     def send(self, wire: WireRequest) -> Awaitable[WireResponse] | None:
         """Send one request, once. The only hook that may use the network.
 

@@ -36,12 +36,13 @@ class Provider:
     default; if it is set, it is the minimum at the vendor's own host.
     ``user_header`` carries the caller's end user (``request.user``), or ``user_field`` of the body; the dialect puts it
     there. Without both it is not sent, with a warning. ``health_path`` is the path of a
-    free GET that shows if the provider answers. ``key_query``: the query parameter for the key, in place of a header.
+    free GET that shows if the provider answers. ``key_query``: the query parameter for the key, in place of a header;
+    with ``key_header=""`` the key is not sent: it signs requests.
 
     ``hosts`` are the vendor's further hosts, to which ``WireRequest.url`` may lead, anonymous or not:
     ``"cdn.acme.ai"``, or ``"*.acme.ai"`` for every host below ``acme.ai``, which is another. ``settings`` names what an
     account has beside its key and address, such as a project; the values are text, in ``Account.settings``. A subclass
-    may have the hook ``authorize``.
+    may have the hooks ``authorize`` and ``sign``.
     """
 
     name: str
@@ -88,12 +89,13 @@ class Provider:
             if key is None:
                 raise ConfigError(f"no key for {self.name}: set {self.key_variable} or give api_key")
         valid_key = check_key(key, label) if key is not None else None
-        in_header = valid_key is not None and self.key_query is None
+        in_header = valid_key is not None and self.key_query is None and self.key_header
         return Account(
             provider=self,
             base_url=base_url,
             headers={self.key_header: f"{self.key_prefix}{valid_key}"} if in_header else {},
             query={self.key_query: valid_key} if valid_key is not None and self.key_query is not None else {},
+            key=valid_key,
             settings=self._own_settings(settings),
             secrets=(valid_key,) if valid_key not in (None, _EMULATOR_KEY) else (),  # a word that messages may hold
             rate_limit=self.rate_limit if self.is_own_host(base_url) else None,
@@ -116,7 +118,7 @@ class Provider:
 class Account:
     """A provider, an address and a key. Its repr holds no secret.
 
-    ``headers`` and ``query`` (parameters of the URL) hold the key. ``secrets`` are texts that no message may show;
+    ``headers`` and ``query`` (parameters of the URL) hold the ``key``. ``secrets`` are texts that no message may show;
     ``settings`` holds what the provider or its own transport needs.
     """
 
@@ -124,6 +126,7 @@ class Account:
     base_url: str
     headers: Mapping[str, str] = attrs.field(repr=False)
     query: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    key: str | None = attrs.field(default=None, repr=False)
     secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
     settings: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     rate_limit: RateLimit | None = None

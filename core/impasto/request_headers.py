@@ -1,10 +1,12 @@
-"""The headers of a plugin's request: those of its hook ``authorize``, and the check before they are sent."""
+"""The headers of a plugin's request: those of its hooks ``authorize`` and ``sign``, and the check of all."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,6 +14,9 @@ from .call_errors import redact_error
 from .errors import BrokenPlugin, ImpastoError, NotSent
 from .redact import printable
 from .wire import WireRequest
+
+if TYPE_CHECKING:
+    from .call import Call
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 """A header's name and value as they may be sent: a line break would begin another header, or another request."""
@@ -32,12 +37,37 @@ _returned: dict[str, deque[str]] = {}
 """The last secrets that ``authorize`` of a provider returned: a later error of it may repeat one."""
 
 
-async def authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mapping[str, str]]]) -> WireRequest:
-    """Return the request with the headers of the provider's hook ``authorize``, which no message may show.
+def _signed(call: Call, sign: Callable[..., Mapping[str, str]], **request: object) -> Mapping[str, str]:
+    """Return the headers of the provider's hook ``sign``, which no message may show. Raises BrokenPlugin."""
+    failure = ""
+    try:
+        headers = {**sign(account=call.account, **request)}
+    except ImpastoError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        failure = f"sign raised {type(error).__name__}; nothing was sent"
+    if failure:
+        raise BrokenPlugin(failure)  # outside the except block: the hook's own error may hold the key
+    for name, value in headers.items():
+        check_header(name, value)
+    call.secrets = (*call.secrets, *headers.values())
+    return headers
 
-    Raises NotSent if the network failed, BrokenPlugin if the hook did.
+
+async def authorized(
+    wire: WireRequest,
+    authorize: Callable[..., Awaitable[Mapping[str, str]]] | None,
+    sign: Callable[..., Mapping[str, str]] | None,
+) -> WireRequest:
+    """Return the request with what the provider's hooks ``authorize`` and ``sign`` add; no message may show it.
+
+    Raises NotSent if the network failed, BrokenPlugin if a hook did.
     """
     call = wire.call
+    if sign is not None:
+        wire = attrs.evolve(wire, sign=partial(_signed, call, sign))
+    if authorize is None:
+        return wire
     returned = _returned.setdefault(call.account.provider.name, deque(maxlen=_RETURNED))
     failure: ImpastoError | None = None
     headers: dict[str, str] = {}

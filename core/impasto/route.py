@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: NormalizeEvent | None) -> Handler:
     """Return the innermost handler: one exchange, its evidence, and the error that the answer means."""
     carry, classify, is_artifact_body = map(direct_call, (hook.send, hook.classify_error, hook.is_artifact_body))
-    authorize = direct_call(hook.authorize) if hook.authorize.get_hookimpls() else None
+    authorize, sign = (direct_call(each) if each.get_hookimpls() else None for each in (hook.authorize, hook.sign))
 
     async def send(wire: WireRequest) -> WireResponse:
         call = wire.call
@@ -62,8 +62,8 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
             if wire.method != "GET":
                 raise BrokenPlugin("a request with a url must be a GET: a paid one goes to the provider's base URL")
             wire = attrs.evolve(wire, url=call.account.check_url(wire.url))
-        if authorize is not None and not wire.anonymous:
-            wire = await authorized(wire, authorize)
+        if (authorize or sign) and not wire.anonymous:
+            wire = await authorized(wire, authorize, sign)
         for name, value in wire.headers.items():
             if not (type(value) is str and value.isascii() and value.isprintable() and name in COMMON_HEADERS):
                 check_header(name, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 import attrs
@@ -40,7 +40,8 @@ class WireRequest:
     address in its place, for a GET to that host or to one of ``Provider.hosts``; with ``anonymous`` it gets no key, as
     a signed address needs none. ``encoding``: a multipart form, or JSON with files in base64; a form may have several
     files of one name. ``max_bytes`` limits the whole request on the wire. ``regions`` are those that serve the target;
-    empty means any. ``call`` is set by the route.
+    empty means any. ``call`` is set by the route, and so is ``sign``, if the provider has this hook: called by the
+    transport with ``method``, ``url``, ``headers`` and ``body``, it returns the headers to add.
     """
 
     target: str = ""
@@ -53,6 +54,7 @@ class WireRequest:
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     max_bytes: int | None = None
     regions: tuple[str, ...] = ()
+    sign: Callable[..., Mapping[str, str]] | None = attrs.field(default=None, repr=False)
     call: Call = attrs.field(default=cast("Call", None), repr=False)
 
     def with_call(self, call: Call) -> WireRequest:

@@ -129,6 +129,10 @@ class MultipartForm(Outgoing):
         """The bytes of the body."""
         return self._length
 
+    def encode(self) -> bytes:
+        """Return the whole form, for a signature of its bytes. Reads its files."""
+        return b"".join(each if isinstance(each, bytes) else each[0].read() for each in self._pieces)
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Raise TypeError: aiohttp would use the text for logs."""
         raise TypeError("a form with files is bytes")

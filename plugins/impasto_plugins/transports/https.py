@@ -7,9 +7,10 @@ import functools
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import ExitStack
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -26,7 +27,7 @@ from impasto import Body, BrokenPlugin, Call, ChargeUnknown, NotSent, WireReques
 from impasto.ext import Options, Sending, check_proxy
 
 from .content_coding import DamagedCoding, decompress, is_compressed
-from .form import Outgoing, open_form
+from .form import MultipartForm, Outgoing, open_form
 from .tls import tls_of
 
 MAX_BYTES = 256 * 2**20
@@ -48,6 +49,9 @@ MAX_HEADER_BYTES = 64 * 1024
 """Bytes of the longest header or reason that is read: a paid image is not refused because of a header."""
 
 MAX_HEADERS = 1_000
+
+if TYPE_CHECKING:
+    from .json_body import MemoryPayload
 
 _USER_AGENT = "impasto"
 _TARGET = re.compile(r"/[!-~]*")
@@ -201,18 +205,16 @@ class HttpsTransport:
             if account.query:
                 url += ("&" if "?" in url else "?") + urlencode(account.query)
         if wire.method != "POST" and not wire.fields and not wire.files:
+            if wire.sign is not None:
+                headers.update(wire.sign(method=wire.method, url=url, headers=headers, body=b""))
             return await self.exchange(wire.call, wire.method, url, headers)
         files = ExitStack()
         try:
             body: Outgoing
-            if wire.encoding == "form":
+            if wire.encoding == "form" and wire.sign is None:
                 body = await open_form(wire, files)
             else:
-                from .json_body import JSONBody, MemoryPayload  # few providers take JSON
-
-                content = JSONBody.of(wire)
-                encoded = await asyncio.to_thread(content.encode) if content.files else content.encode()
-                body = MemoryPayload(encoded)
+                body = await _body_in_memory(wire, url, headers, files)
             return await self.exchange(wire.call, wire.method, url, headers, body, files=files)
         except BaseException:
             files.close()
@@ -269,6 +271,30 @@ class HttpsTransport:
         if origin not in self._proxies:
             self._proxies[origin] = self._options.proxy or _proxy_from_environment(origin)
         return self._proxies[origin]
+
+
+async def _body_in_memory(
+    wire: WireRequest, url: str, headers: MutableMapping[str, str], files: ExitStack
+) -> MemoryPayload:
+    """Return JSON, or a form that is signed. ``headers`` gets the signature. Files are read in a thread."""
+    from .json_body import JSONBody, MemoryPayload  # few providers take JSON, or sign
+
+    content: JSONBody | MultipartForm
+    if wire.encoding == "form":
+        content = await open_form(wire, files)
+        media_type, has_files = content.content_type, bool(wire.files)
+    else:
+        content = JSONBody.of(wire)
+        media_type, has_files = "application/json", bool(content.files)
+
+    def encode() -> bytes | bytearray:
+        body = content.encode()
+        if wire.sign is not None:
+            headers["content-type"] = media_type
+            headers.update(wire.sign(method=wire.method, url=url, headers=headers, body=bytes(body)))
+        return body
+
+    return MemoryPayload(await asyncio.to_thread(encode) if has_files else encode(), media_type)
 
 
 def _proxy_from_environment(origin: str) -> str | None:

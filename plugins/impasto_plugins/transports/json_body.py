@@ -102,8 +102,8 @@ def _read(source: BinaryIO, size: int) -> bytes:
 class MemoryPayload(Outgoing):
     """A body in memory, written in pieces without a copy."""
 
-    def __init__(self, body: bytes | bytearray) -> None:
-        super().__init__(body, content_type="application/json")
+    def __init__(self, body: bytes | bytearray, content_type: str = "application/json") -> None:
+        super().__init__(body, content_type=content_type)
         self._body = body
 
     @property
