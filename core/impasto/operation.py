@@ -104,6 +104,14 @@ def _file_arguments(fields: Mapping[str, Field]) -> dict[str, Field | None]:
     return {"image": None, "mask": None, **aliases, **with_files}
 
 
+def _fields_by_alias(fields: Mapping[str, Field], within: str = "") -> dict[str, str]:
+    aliases = {field.alias: f"{within}{name}" for name, field in fields.items() if field.alias is not None}
+    for name, field in fields.items():
+        if field.kind == "group":
+            aliases |= _fields_by_alias(field.fields, f"{within}{name}.")
+    return aliases
+
+
 def _unchanged(arguments: Mapping[str, object]) -> Mapping[str, object]:
     return arguments
 
@@ -147,10 +155,8 @@ class Operation:
     """Every name under which a caller may pass a file, and its field; None for OpenAI's, if no field has it."""
     roles: Mapping[str, tuple[str, ...]] = _derived_from_fields(_fields_by_role)
     """The fields that an OpenAI-style argument fills, by its name."""
-    aliases: Mapping[str, str] = _derived_from_fields(
-        lambda fields: {f.alias: n for n, f in fields.items() if f.alias is not None}
-    )
-    """Other names that a caller may use, and the fields they stand for."""
+    aliases: Mapping[str, str] = _derived_from_fields(_fields_by_alias)
+    """Other names that a caller may use, and the fields they stand for; that of a nested object has a dot."""
 
     def __attrs_post_init__(self) -> None:
         """Raise BrokenPlugin if a rule, the size or ``native_n`` names a field that does not exist."""

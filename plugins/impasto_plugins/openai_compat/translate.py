@@ -139,7 +139,7 @@ class _Translator:
         if self._translates_size():
             own.pop("size", None)
         for word, value in defaults.items():
-            is_own = word in own or word in self.operation.aliases
+            is_own = word in own or self.operation.aliases.get(word) in self.operation.fields
             if not is_own and value is not None and not (word == "size" and self._has_shape()):
                 self.arguments.setdefault(word, value)
         return own
@@ -267,9 +267,9 @@ class _Translator:
         self.warnings.append("prompt was dropped: this model takes no prompt")
 
     def own_fields(self) -> None:
-        """Place arguments under the model's names, or under a field's alias."""
+        """Place arguments under the model's names, or under a field's alias, which may join an object."""
         fields, also = self.operation.fields, self.operation.aliases
-        for word in list(self.arguments):
+        for word in sorted(self.arguments, key=lambda word: "." in also.get(word, "")):
             name = word if word in fields else also.get(word)
             if name is None or (name == "size" and self._translates_size() and not self._is_own_size(word)):
                 continue
@@ -317,19 +317,20 @@ class _Translator:
             self.warnings.append(f"size {size} has no effect: {reason}")
             return
         values, exact = fitted
-        params = with_values(self.params, values)
+        params, pixels = with_values(self.params, values), "x".join(map(str, values.values()))
         if chosen := [name for name in values if self._is_set(self.params, name)]:
             self.problems += (
                 Problem(name, "can't be combined with size, which sets it too; leave one out") for name in chosen
             )
         elif any(f"{name}.".startswith(f"{each}.") for each in self._broken_fields(params) for name in values):
-            self.warnings.append(f"size {size} has no effect: the input image sets the shape")
+            refused = f"the rules of this model do not allow {pixels} here"
+            reason = "the input image sets the shape" if self.has_image else refused
+            self.warnings.append(f"size {size} has no effect: {reason}")
         else:
             self.words = {**dict.fromkeys((*values, *params), "size"), **self.words}
             self.params = params
             if not exact:
                 became = f"{declared.names[0]} " if isinstance(declared, AspectRatios) else ""
-                pixels = "x".join(map(str, values.values()))
                 self.warnings.append(f"size {size} became {became}{pixels}, the nearest of this model's")
 
     def _cuts_out(self, background: object) -> bool:
@@ -358,10 +359,11 @@ class _Translator:
         return operation.roles.get(role) or ((role,) if role in operation.fields else ())
 
     def _place(self, field: str, value: object, word: str) -> None:
-        if field in self.params:
-            self.refuse(word, f"is the same as {self.words[field]} for this model (its field {field}); leave one out")
+        if value_at(self.params, field) is not None:
+            other = self.words.get(field) or self.words[field.partition(".")[0]]
+            self.refuse(word, f"is the same as {other} for this model (its field {field}); leave one out")
             return
-        self.params[field] = value
+        self.params = with_values(self.params, {field: value})
         self.words[field] = word
 
     def refuse(self, word: str, message: str) -> None:

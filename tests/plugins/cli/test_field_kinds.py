@@ -181,6 +181,18 @@ class Gemini:
 
 
 @attrs.frozen(kw_only=True)
+class Options:
+    mime: str | None = fields.choice("image/png", "image/jpeg", default="image/png", alias="output_format")
+    quality: int | None = fields.integer(0, 100)
+
+
+@attrs.frozen(kw_only=True)
+class Imagen:
+    prompt: str = fields.text(1, required=True, role="prompt")
+    output: Options | None = fields.group(Options)
+
+
+@attrs.frozen(kw_only=True)
 class Film:
     prompt: str = fields.text(1, required=True, role="prompt")
     output_format: str | None = fields.choice("tiff", "bmp")
@@ -206,6 +218,12 @@ def test_a_field_of_another_name_takes_the_format_of_the_file() -> None:
     assert format_for(Flux, "x.webp") == {}
 
 
+def test_a_field_of_a_nested_object_takes_the_format_of_the_file() -> None:
+    assert format_for(Imagen, "x.jpg") == {"output": {"mime": "image/jpeg"}}
+    assert format_for(Imagen, "x.jpg", "output.quality=9") == {"output": {"mime": "image/jpeg", "quality": 9}}
+    assert format_for(Imagen, "x.png") == {}
+
+
 @pytest.mark.parametrize(
     ("params", "out", "words", "problem"),
     [
@@ -217,6 +235,12 @@ def test_a_field_of_another_name_takes_the_format_of_the_file() -> None:
             ("-o", "'x.gif' names a format that the model can't produce; end it in .png, .jpg, .jpeg or .webp"),
         ),
         (Gemini, "x.png", ("mime=image/jpeg",), ("mime", "is image/jpeg, but the name 'x.png' selects png")),
+        (
+            Imagen,
+            "x.png",
+            ("output.mime=image/jpeg",),
+            ("output.mime", "is image/jpeg, but the name 'x.png' selects png"),
+        ),
         (Film, "x.png", (), ("-o", "'x.png' names a format that the model can't produce")),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import cast
 
@@ -9,7 +10,7 @@ import attrs
 import pytest
 from PIL import Image
 
-from impasto import Dialect, File, InvalidRequest, Operation, Provider, Sizes, WidthHeight, fields
+from impasto import Dialect, File, InvalidRequest, Operation, Problem, Provider, Sizes, WidthHeight, fields
 from impasto.ext import close_files
 from impasto.rules import Excludes, Needs
 from impasto_plugins.batch.manifest.fast_validation import FastValidator
@@ -183,6 +184,30 @@ def test_size_has_no_effect_on_a_model_that_declares_none() -> None:
 
 
 @attrs.frozen(kw_only=True)
+class Sides:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    width: int | None = fields.integer(320, 4096)
+    height: int | None = fields.integer(320, 4096)
+
+
+class AtMostFourTimes:
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        width, height = arguments.get("width", 1), arguments.get("height", 1)
+        if isinstance(width, int) and isinstance(height, int) and max(width, height) > 4 * min(width, height):
+            yield Problem("width", "is too unlike height")
+
+    def __str__(self) -> str:
+        return "at most 4:1"
+
+
+def test_a_size_that_the_models_rules_refuse_is_not_laid_on_an_image() -> None:
+    model = operation(Sides, size=WidthHeight(minimum=320, maximum=4096), rules=(AtMostFourTimes(),))
+    translation = translate(model, {"prompt": "a", "size": "100x900"})
+    assert translation.params == {"prompt": "a"}
+    assert translation.warnings == ("size 100x900 has no effect: the rules of this model do not allow 320x2880 here",)
+
+
+@attrs.frozen(kw_only=True)
 class Encoded:
     prompt: str = fields.text(1, 100, required=True, role="prompt")
     format: str | None = fields.choice("webp", "jpg", "png", default="webp", alias="output_format")
@@ -200,6 +225,54 @@ def test_output_format_and_compression_fill_the_fields_that_name_them() -> None:
     assert dict(caught.value.problems) == {
         "output_format": "must be one of webp, jpg, png, not 'gif' (it is this model's format)",
         "output_compression": "must be a whole number from 1 to 95, not 96 (it is this model's quality)",
+    }
+
+
+@attrs.frozen(kw_only=True)
+class Output:
+    type: str | None = fields.choice("image/png", "image/jpeg", default="image/png", alias="output_format")
+    quality: int | None = fields.integer(0, 100, alias="output_compression")
+    size: str | None = fields.choice("1K", "2K")
+
+
+@attrs.frozen(kw_only=True)
+class Wrapped:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    output: Output | None = fields.group(Output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        ({"output_format": "jpeg", "output_compression": 50}, Output(type="image/jpeg", quality=50)),
+        ({"output_format": "jpeg", "output": {"size": "2K"}}, Output(type="image/jpeg", size="2K")),
+        ({"output": Output(size="2K"), "output_compression": 50}, Output(quality=50, size="2K")),
+    ],
+)
+def test_output_format_fills_a_field_of_a_nested_object(arguments: dict[str, object], output: Output) -> None:
+    translation = translate(operation(Wrapped), {"prompt": "a", **arguments})
+    request, warnings = check_request(operation(Wrapped), "acme/x", translation)
+    assert (request.params, tuple(warnings)) == (Wrapped(prompt="a", output=output), ())
+
+
+def test_a_default_of_a_deployment_fills_a_field_of_a_nested_object() -> None:
+    defaults = {"output_format": "jpeg", "output": {"size": "2K"}}
+    translation = translate(operation(Wrapped), {"prompt": "a"}, defaults={"output_format": "jpeg"})
+    assert translation.params == {"prompt": "a", "output": {"type": "jpeg"}}
+    translation = translate(operation(Wrapped), {"prompt": "a", "output_format": "png"}, defaults=defaults)
+    assert translation.params == {"prompt": "a", "output": {"type": "png"}}
+
+
+def test_the_problem_of_a_nested_field_has_the_callers_name() -> None:
+    wrong = {"prompt": "a", "output_format": "gif"}
+    with pytest.raises(InvalidRequest) as caught:
+        check_request(operation(Wrapped), "acme/x", translate(operation(Wrapped), wrong))
+    assert dict(caught.value.problems) == {
+        "output_format": "must be one of image/png, image/jpeg, not 'gif' (it is this model's output.type)"
+    }
+    twice = {"prompt": "a", "output_format": "png", "output": {"type": "image/png"}}
+    assert dict(translate(operation(Wrapped), twice).problems) == {
+        "output_format": "is the same as output for this model (its field output.type); leave one out"
     }
 
 

@@ -133,11 +133,11 @@ def test_a_default_gives_way_to_a_nested_field_of_the_call() -> None:
     assert made.params["image_size"] == {"crop": True, "width": 1024, "height": 1024}
 
 
-def test_a_rule_against_the_object_leaves_the_shape_to_the_input() -> None:
+def test_a_rule_against_the_object_leaves_the_shape_to_the_provider() -> None:
     ruled = operation(rules=(Excludes("reference", None, ("image_size",)),))
     params, warnings = sent(ruled, size="512x768", reference="b")
     assert params.image_size is None
-    assert warnings == ("size 512x768 has no effect: the input image sets the shape",)
+    assert warnings == ("size 512x768 has no effect: the rules of this model do not allow 512x768 here",)
 
 
 def test_a_field_without_a_ratio_among_its_choices_is_named() -> None:

@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
-from impasto.ext import EXTENSIONS, Makes, close_files, convert_files
+from impasto.ext import EXTENSIONS, Makes, close_files, convert_files, field_at
 from impasto.fields import LISTS, Field, format_value
+from impasto.rules import value_at
 from impasto_plugins.cli.terminal.output import is_terminal
 
 FORMATS = {
@@ -221,7 +222,7 @@ def _named_values(assignments: Sequence[str], problems: list[Problem]) -> list[t
 def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, problems: list[Problem]) -> None:
     """Set the model's field of the output format to that of the file's name, or report that it can't be made."""
     name = operation.aliases.get("output_format", "output_format")
-    field, wanted = operation.fields.get(name), FORMATS.get(out.suffix.lower())
+    field, wanted = field_at(operation.fields, name), FORMATS.get(out.suffix.lower())
     further = tuple(FORMATS.get(EXTENSIONS.get(media_type, ""), "") for media_type in operation.media_types)
     formats = Field(kind="choice", choices=(*_OUTPUT_FORMATS[operation.output], *further))
     if field is not None and field.kind == "choice":
@@ -232,11 +233,12 @@ def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, 
         advice = f"; end it in {' or '.join(filter(None, (', '.join(endings[:-1]), endings[-1])))}" if endings else ""
         problems.append(Problem("-o", f"{str(out)!r} names a format that the model can't produce{advice}"))
     elif formats is field and choice is not None:
-        chosen = params.get(name, choice)
+        chosen = value_at(params, name) or choice
         if not isinstance(chosen, str) or formats.choice_for(chosen) != choice:
             problems.append(Problem(name, f"is {chosen}, but the name {str(out)!r} selects {wanted}"))
         elif choice != formats.default:
-            params[name] = choice
+            _, values, key = _locate(operation, params, name)
+            values[key] = choice
 
 
 def is_medium(out: Path) -> bool:

@@ -10,7 +10,7 @@ import attrs
 from aiohttp import web
 
 from impasto import File, InvalidRequest, Operation, Problem
-from impasto.ext import convert_files, printable
+from impasto.ext import convert_files, field_at, printable
 from impasto.fields import LISTS, Field
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.body import (
@@ -321,7 +321,7 @@ def _convert_types(params: Mapping[str, object], operation: Operation, problems:
     """
     result: dict[str, object] = {}
     for name, value in params.items():
-        field = operation.fields.get(operation.aliases.get(name, name))
+        field = field_at(operation.fields, operation.aliases.get(name, name))
         kind = "integer" if name in _NUMERIC_FIELDS else field.kind if field is not None else None
         if isinstance(value, _Repeated) and name != "image" and kind not in LISTS:
             problems.append(Problem(printable(name[:60]), "was given twice; give it once"))
