@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import cast
+from typing import cast, overload
 
 import attrs
 
@@ -85,6 +85,10 @@ def split_files(
     return fields, files
 
 
+@overload
+def to_json(value: attrs.AttrsInstance) -> dict[str, JSONValue]: ...
+@overload
+def to_json(value: object) -> JSONValue: ...
 def to_json(value: object) -> JSONValue:
     """Return a parameter as a value of JSON: a nested object without what was not given, a file as its FileRef."""
     if isinstance(value, File):

@@ -269,7 +269,7 @@ class _Translator:
     def own_fields(self) -> None:
         """Place arguments under the model's names, or under a field's alias, which may join an object."""
         fields, also = self.operation.fields, self.operation.aliases
-        for word in sorted(self.arguments, key=lambda word: "." in also.get(word, "")):
+        for word in sorted(self.arguments, key=also.__contains__):
             name = word if word in fields else also.get(word)
             if name is None or (name == "size" and self._translates_size() and not self._is_own_size(word)):
                 continue
@@ -359,11 +359,15 @@ class _Translator:
         return operation.roles.get(role) or ((role,) if role in operation.fields else ())
 
     def _place(self, field: str, value: object, word: str) -> None:
-        if value_at(self.params, field) is not None:
+        nested = "." in field
+        if field in self.params or (nested and value_at(self.params, field) is not None):
             other = self.words.get(field) or self.words[field.partition(".")[0]]
             self.refuse(word, f"is the same as {other} for this model (its field {field}); leave one out")
             return
-        self.params = with_values(self.params, {field: value})
+        if nested:
+            self.params = with_values(self.params, {field: value})
+        else:
+            self.params[field] = value
         self.words[field] = word
 
     def refuse(self, word: str, message: str) -> None:

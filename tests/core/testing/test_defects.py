@@ -175,6 +175,24 @@ def test_a_declaration_that_is_wrong_is_named_with_the_way_out(pytester: pytest.
     assert says in ran.stdout.str(), ran.stdout.str()[-2000:]
 
 
+FILTERED = '"nothing": Scenario(answers=(answer(200, {}),), error=impasto.ContentFiltered, billed="no"), '
+
+
+@pytest.mark.parametrize(("scenario", "code"), [("", pytest.ExitCode.TESTS_FAILED), (FILTERED, pytest.ExitCode.OK)])
+def test_an_answer_of_nothing_is_free_only_if_its_author_says_so(
+    pytester: pytest.Pytester, scenario: str, code: pytest.ExitCode
+) -> None:
+    reads = "if not body: raise ContentFiltered('filtered', billed='no')\n        entries = body.get"
+    changed = ModuleType("changed")
+    vars(changed).update(
+        MODEL=native_plugin.MODEL,
+        SOUND=native_plugin.SOUND.replace("entries = body.get", reads),
+        SUITE=native_plugin.SUITE.replace("scenarios = {", f"scenarios = {{{scenario}"),
+    )
+    ran = run(pytester, changed, "-k", "without_a_result")
+    assert ran.ret == code, ran.stdout.str()
+
+
 def test_an_emulator_may_know_some_of_a_resolvers_models(pytester: pytest.Pytester) -> None:
     says_not_found = """(404, "application/json", b'{"message": "unknown model"}') if b"prompt" in body"""
     changes = {'(200, "image/png", png(8, 8)) if b"prompt" in body': says_not_found}

@@ -91,6 +91,8 @@ def test_images_as_arguments_fill_a_list(paths: list[str]) -> None:
     assert len(request(images=(paths[0],)).images or ()) == 1
     assert len(request(images=(paths[0], paths[1])).images or ()) == 2
     assert refused(images=(paths[0],) * 4) == {"image": "this model takes at most 3 (images), not 4"}
+    problems = refused(images=(paths[0], "a", "red", "hat"))
+    assert problems["image"] == "this model takes at most 3 (images), not 4; the words of a prompt follow --prompt"
 
 
 def test_a_nested_field_is_named_with_its_group(paths: list[str]) -> None:

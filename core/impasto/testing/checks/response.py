@@ -126,7 +126,8 @@ class ResponseChecks(Subject):
     def test_a_paid_answer_without_a_result_is_kept(self) -> None:
         """Check that the bytes of an unusable answer are in the error."""
         wrong: list[str] = []
-        spoilt = dict(self._unusable_bodies())
+        documented = [answer.body for scenario in self.scenarios.values() for answer in scenario.answers]
+        spoilt = {what: body for what, body in self._unusable_bodies() if body not in documented}
         before = self.stages()[:-1]
         stages = [(*before, attrs.evolve(self.success, body=body)) for body in spoilt.values()]
         for (what, body), (came, posts) in zip(spoilt.items(), self.outcomes(stages), strict=True):

@@ -39,9 +39,7 @@ class Dialect:
         """Return the JSON of a task; files stand in it as base64."""
         if request.job is not None:
             raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
-        params = {
-            name: to_json(value) for name in operation.fields if (value := getattr(request.params, name)) is not None
-        }
+        params = to_json(request.params)
         config = {name: params.pop(name) for name in CONFIG if name in params}
         fields: dict[str, JSONValue] = {"taskType": self.task, self.group: params}
         if config:

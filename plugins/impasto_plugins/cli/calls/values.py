@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -196,6 +197,8 @@ def _values_by_role(
         pairs += zip(places, words, strict=False)
         if len(words) > len(places):
             most = f"takes at most {len(places)} ({', '.join(names)}), not {len(words)}"
+            if role == "image" and operation.roles.get("prompt") and not all(map(os.path.exists, words)):
+                most += "; the words of a prompt follow --prompt"
             problems.append(Problem(role, f"this model {most if names else f'has no {role} field; leave it out'}"))
     return pairs
 

@@ -321,7 +321,7 @@ def _convert_types(params: Mapping[str, object], operation: Operation, problems:
     """
     result: dict[str, object] = {}
     for name, value in params.items():
-        field = field_at(operation.fields, operation.aliases.get(name, name))
+        field = operation.fields.get(name) or field_at(operation.fields, operation.aliases.get(name, name))
         kind = "integer" if name in _NUMERIC_FIELDS else field.kind if field is not None else None
         if isinstance(value, _Repeated) and name != "image" and kind not in LISTS:
             problems.append(Problem(printable(name[:60]), "was given twice; give it once"))
