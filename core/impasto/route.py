@@ -25,8 +25,12 @@ from .errors import (
     ImpastoError,
     InvalidRequest,
     JobFailed,
+    NotFound,
     NotSent,
+    PaymentRequired,
+    PermissionDenied,
     Problem,
+    RateLimited,
     Unauthorized,
     UnusableResult,
 )
@@ -46,6 +50,10 @@ from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from .call import Call
+
+
+_OF_ONE_REQUEST = (NotFound, PaymentRequired, PermissionDenied, RateLimited, Unauthorized)
+"""Errors that refuse a request. As the answer to a poll they do not prove that the job was free."""
 
 
 def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: NormalizeEvent | None) -> Handler:
@@ -241,7 +249,8 @@ class Route:
             else:
                 outcome = self.normalize(request=call.request, response=response, account=call.account)
         except ImpastoError as error:
-            call.refusal = error
+            if call.job is None or not isinstance(error, _OF_ONE_REQUEST):
+                call.refusal = error
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
             pass_interrupt(error)

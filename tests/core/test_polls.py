@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 import impasto
-from impasto import ChargeUnknown, ImpastoError, PollExpired
+from impasto import ChargeUnknown, ImpastoError, Pending, PollExpired, Result, WireResponse
 from impasto.testing import Answer
 from tests.core.test_jobs import IMAGE, acme, in_turn, says
 from tests.recorder import JOB, Recorder, in_json
+from tests.reliability import servers
+from tests.reliability.hostile import MODEL, Dialect, attacked, by_path, job, operation
 
 
 async def test_a_job_that_times_out_between_polls_has_nothing_of_the_poll_before(
@@ -76,3 +79,30 @@ async def test_a_job_keeps_its_result_for_as_long_as_its_last_word_says(
         with pytest.raises(kind) as caught:
             await client.run("acme/x", prompt="a kite")
     assert type(caught.value) is kind
+
+
+REFUSALS: list[type[impasto.ResponseError]] = [
+    impasto.NotFound, impasto.Unauthorized, impasto.PermissionDenied, impasto.PaymentRequired, impasto.RateLimited,
+]  # fmt: skip
+
+
+class Refusing(Dialect):
+    """A dialect of a provider that refuses polls with a 200."""
+
+    def _outcome(self, body: Mapping[str, Any], response: WireResponse) -> Result | Pending:
+        if "refused" in body:
+            raise REFUSALS[body["refused"]]("no")
+        return super()._outcome(body, response)
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+async def test_a_poll_that_is_refused_with_a_200_does_not_prove_that_the_job_was_free(
+    kind: type[impasto.ResponseError],
+) -> None:
+    status = by_path(status=servers.in_json({"refused": REFUSALS.index(kind)}))
+    async with attacked(job(), status, model=operation(Refusing()), timeout=0.5, poll_interval=0.2) as (client, _):
+        with pytest.raises(impasto.ImpastoError) as run:
+            await client.run(MODEL, prompt="a kite")
+        with pytest.raises(impasto.ImpastoError) as resumed:
+            await client.resume(MODEL, "j1")
+    assert (run.value.billed, resumed.value.billed) == ("unknown", "unknown")
