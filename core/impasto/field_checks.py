@@ -149,9 +149,10 @@ class Field:
             case kind:
                 word = "a whole number" if kind == "integer" else "a number"
                 steps = f" in steps of {self.step}" if self.step is not None else ""
-                if self.minimum is None and self.maximum is None:
-                    return f"{word}{steps}"
-                return f"{word} from {format_bound(self.minimum)} to {format_bound(self.maximum)}{steps}"
+                least, most = format_bound(self.minimum), format_bound(self.maximum)
+                limits = f" of at least {least}" if most == "any" else f" from {least} to {most}"
+                limits = f" of at most {most}" if least == "any" else limits
+                return f"{word}{'' if least == most == 'any' else limits}{steps}"
 
     @property
     def is_limited(self) -> bool:
@@ -170,7 +171,7 @@ class Field:
             return f"text of exactly {least} character{'' if self.maximum == 1 else 's'}"
         if self.maximum is not None:
             return f"text of {least} to {self.maximum:,.0f} characters"
-        return f"text of at least {least} characters" if self.minimum else "text"
+        return f"text of at least {least} character{'' if self.minimum == 1 else 's'}" if self.minimum else "text"
 
     def _count_in_words(self, noun: str) -> str:
         least, most = int(self.minimum or 0), self.maximum

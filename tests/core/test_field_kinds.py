@@ -82,7 +82,7 @@ def test_each_kind_takes_its_values() -> None:
         ("images", [], "must be a list of 1 to 3 files; each a file: PNG, not 0"),
         ("images", [PNG] * 4, "must be a list of 1 to 3 files; each a file: PNG, not 4"),
         ("images", [PNG, b"", b"dark"], "file 2: is empty; file 3: is too dark"),
-        ("colors", "#ff8800", "must be a list of 1 to 2 texts; each text of at least 1 characters that matches "),
+        ("colors", "#ff8800", "must be a list of 1 to 2 texts; each text of at least 1 character that matches "),
         ("colors", ["red"], "text 1: must match #[0-9a-f]{6}, not 'red'"),
         ("tags", [" "], "text 1: must not be blank"),
         ("tags", ["a", 5], "text 2: must be text, not a whole number"),

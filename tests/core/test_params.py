@@ -256,7 +256,7 @@ def test_a_plain_class_describes_itself() -> None:
         (text(), "text"),
         (text(2), "text of at least 2 characters"),
         (text(0, 0), "text of exactly 0 characters"),
-        (integer(1), "a whole number from 1 to any"),
+        (integer(1), "a whole number of at least 1"),
         (number(0.1, 4_294_967_294), "a number from 0.1 to 4294967294"),
         (file(limits="png"), "a file: png"),
     ],
