@@ -69,6 +69,7 @@ class Database:
         self._result_folders = result_folders
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-data")
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
         self._check: asyncio.Task[bool] | None = None
 
     async def open(self) -> None:
@@ -108,7 +109,7 @@ class Database:
 
     def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Run ``write`` for code that is in the thread already."""
-        db = self._connection or self._connect()
+        db = self._open_connection()
         db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -119,6 +120,18 @@ class Database:
                 db.execute("ROLLBACK")
             raise
         return result
+
+    def _open_connection(self) -> sqlite3.Connection:
+        """Return the connection to the file that is there. A removed file takes writes as long as it is open."""
+        if self._connection is None:
+            return self._connect()
+        path = self.folder / DATABASE_NAME
+        if not path.exists() or path.stat().st_ino != self._inode:
+            raise sqlite3.DatabaseError(
+                f"{DATABASE_NAME} was removed or replaced while the gateway ran; move it back, or restart the gateway:"
+                " without these records repeated Idempotency-Keys are charged again"
+            )
+        return self._connection
 
     def _connect(self) -> sqlite3.Connection:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -135,13 +148,12 @@ class Database:
             except BaseException:
                 db.close()
                 raise
-        self._connection = db
+        self._connection, self._inode = db, path.stat().st_ino
         return db
 
     def _try_write(self) -> bool:
         try:
             self.transact(lambda db: db.execute("PRAGMA user_version = 0"))
-            (self.folder / DATABASE_NAME).stat()  # one that was removed can be written to as long as it is open
         except DATABASE_ERRORS:
             return False
         return True

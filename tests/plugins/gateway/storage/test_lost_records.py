@@ -128,3 +128,21 @@ async def test_a_gateway_whose_records_were_removed_is_not_ready(start: Start, s
     assert set(answers) == {(200, "ready")}
     remove(state)
     assert await readiness(gateway) == (503, "no storage")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_records_that_are_removed_while_it_runs_are_missed_at_once(
+    start: Start, impasto_emulator: Emulator, state: Path, caplog: pytest.LogCaptureFixture, *, replace: bool
+) -> None:
+    """A removed file can still be written to: what was written would be gone at the next start."""
+    gateway = await start()
+    assert (await ask(gateway, key="k")).status == 200
+    away = shutil.move(state / NAME, state / "away")
+    if replace:
+        (state / NAME).touch()
+    for key in ("k", "other"):
+        assert (await ask(gateway, key=key)).status == 503
+    assert f"{NAME} was removed or replaced while the gateway ran; move it back" in caplog.text
+    shutil.move(away, state / NAME)
+    assert (await ask(gateway, key="k")).headers["idempotent-replayed"] == "true"
+    assert len(impasto_emulator.charges) == 1
