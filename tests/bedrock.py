@@ -29,7 +29,7 @@ class Keys(TypedDict):
 KEYS = Keys(aws_region=REGION, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
 
 
-def told(body: object, status: int = 200, **headers: str) -> Answer:
+def bedrock_json(body: object, status: int = 200, **headers: str) -> Answer:
     """An answer in JSON."""
     params = {"content-type": "application/json", "x-amzn-requestid": REQUEST_ID, **headers}
     return Answer(status=status, headers=params, body=json.dumps(body, separators=(",", ":")).encode())
@@ -37,9 +37,9 @@ def told(body: object, status: int = 200, **headers: str) -> Answer:
 
 def pictured(data: bytes = PICTURE, *, seed: int = 7) -> Answer:
     """A good answer."""
-    return told({"seeds": [seed], "finish_reasons": [None], "images": [base64.b64encode(data).decode()]})
+    return bedrock_json({"seeds": [seed], "finish_reasons": [None], "images": [base64.b64encode(data).decode()]})
 
 
 def failed(code: str, status: int, message: str = "no", **headers: str) -> Answer:
     """A refusal with its code."""
-    return told({"message": message}, status, **{"x-amzn-errortype": f"{code}:{CODE_URL}", **headers})
+    return bedrock_json({"message": message}, status, **{"x-amzn-errortype": f"{code}:{CODE_URL}", **headers})

@@ -33,7 +33,7 @@ class Part:
 
 
 @attrs.frozen(kw_only=True)
-class Seen:
+class ReceivedRequest:
     """One request as it came. ``headers`` are as sent, in their order."""
 
     method: str
@@ -124,36 +124,36 @@ def in_json(body: object, *, status: int = 200) -> Answer:
 
 @attrs.define
 class Recorder:
-    """``seen`` holds the requests in order. ``jobs`` are paths that are answered with a job's id, whose result
+    """``requests`` holds them in order. ``jobs`` are paths that are answered with a job's id, whose result
     is there after ``pending`` polls. ``answer``, where it is set, answers instead (None: as usual)."""
 
     url: str = ""
-    seen: list[Seen] = attrs.field(factory=list[Seen])
+    requests: list[ReceivedRequest] = attrs.field(factory=list[ReceivedRequest])
     jobs: set[str] = attrs.field(factory=set[str])
     pending: int = 0
-    answer: Callable[[Seen], Answer | None] | None = None
+    answer: Callable[[ReceivedRequest], Answer | None] | None = None
 
     @property
-    def posts(self) -> list[Seen]:
-        return [each for each in self.seen if each.method == "POST"]
+    def posts(self) -> list[ReceivedRequest]:
+        return [each for each in self.requests if each.method == "POST"]
 
     def clear(self) -> None:
-        """Forgets what was seen and told."""
-        self.seen.clear()
+        """Forget all requests."""
+        self.requests.clear()
         self.pending, self.answer = 0, None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        received = Seen(
+        received = ReceivedRequest(
             method=request.method,
             path=request.raw_path,
             headers=tuple((k.decode(), v.decode()) for k, v in request.raw_headers),
             body=await request.content.read(),
         )
-        self.seen.append(received)
+        self.requests.append(received)
         answer = (self.answer(received) if self.answer is not None else None) or self._usual(received)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
-    def _usual(self, request: Seen) -> Answer:
+    def _usual(self, request: ReceivedRequest) -> Answer:
         if request.path in self.jobs:
             return in_json({"id": JOB}, status=202 if request.path.startswith(SOUNDS) else 200)
         if request.path.endswith(JOB) and self.pending > 0:

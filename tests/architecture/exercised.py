@@ -53,7 +53,7 @@ def _use(path: Path, nodes: list[ast.stmt]) -> Use:
     docstrings = {id(doc) for node in every for doc in _docstring(node)}
     return Use(
         path=path,
-        names=frozenset(name for node in every for name in _named(node)),
+        names=frozenset(name for node in every for name in _names_in(node)),
         texts=tuple(
             node.value
             for node in every
@@ -70,7 +70,7 @@ def _docstring(node: ast.AST) -> Iterator[ast.expr]:
         yield first.value
 
 
-def _named(node: ast.AST) -> Iterator[str]:
+def _names_in(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name) | ast.keyword(arg=str(name)) | ast.alias(name=name):
             yield name
@@ -82,4 +82,4 @@ def _named(node: ast.AST) -> Iterator[str]:
 
 def _is_hook(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     marks = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
-    return any("hookimpl" in _named(mark) for mark in marks)
+    return any("hookimpl" in _names_in(mark) for mark in marks)

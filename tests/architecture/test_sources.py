@@ -65,7 +65,7 @@ def test_the_core_knows_no_plugin_by_name() -> None:
     assert not knowing, "what plugins add to the package is in the group impasto.exports"
 
 
-def test_what_is_public_says_what_it_is() -> None:
+def test_public_names_have_docstrings() -> None:
     silent = []
     for path in python_files("core", "plugins", "docs"):
         tree = ast.parse(path.read_text())
@@ -81,7 +81,7 @@ def test_what_is_public_says_what_it_is() -> None:
     assert silent == []
 
 
-def test_what_is_let_through_has_its_reason_beside_it() -> None:
+def test_an_ignored_rule_has_its_reason_beside_it() -> None:
     bare = [
         f"{name_of(path)}:{number}: {comment}"
         for path in python_files(*SHIPPED)

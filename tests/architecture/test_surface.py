@@ -105,7 +105,7 @@ def test_every_provider_and_transport_that_an_operation_needs_is_declared() -> N
     assert {"retry", "limit"} <= set(POINTS[MIDDLEWARE])
 
 
-def test_what_is_installed_is_what_the_project_declares() -> None:
+def test_the_installed_entry_points_are_the_declared_ones() -> None:
     for group in GROUPS:
         points = importlib.metadata.entry_points(group=group)
         ours = {point.name: point.value for point in points if point.dist and point.dist.name == "impasto"}

@@ -32,7 +32,7 @@ async def gateway(url: str, folder: Path) -> AsyncIterator[str]:
         yield gateway.url
 
 
-async def asked(url: str, times: int) -> bytes:
+async def request_bytes(url: str, times: int) -> bytes:
     """Asks over one connection, with as little of Python as that takes; the last answer."""
     body = json.dumps({"model": "core", "prompt": "a lighthouse"}).encode()
     head = (
@@ -53,10 +53,10 @@ async def asked(url: str, times: int) -> bytes:
 
 async def function_calls(url: str) -> float:
     """How many an answer takes."""
-    await asked(url, 3)
+    await request_bytes(url, 3)
     profile = cProfile.Profile()
     with profile:
-        await asked(url, 100)
+        await request_bytes(url, 100)
     return sum(entry.callcount for entry in profile.getstats()) / 100
 
 
@@ -82,10 +82,10 @@ async def test_an_answer_makes_few_more_function_calls_than_the_relays(tmp_path:
 async def test_a_large_answer_is_held_once_beside_its_base64_and_let_go_of(tmp_path: Path) -> None:
     with running(LARGE) as url:
         async with gateway(url, tmp_path) as ours:
-            await asked(ours, 3)
+            await request_bytes(ours, 3)
             tracemalloc.start()
             try:
-                answer = await asked(ours, 1)
+                answer = await request_bytes(ours, 1)
                 memory, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()

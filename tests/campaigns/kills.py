@@ -84,7 +84,7 @@ class Job:
         """Its ledger's folder."""
         return self.place / "out"
 
-    def made(self) -> dict[str, bytes]:
+    def stored_images(self) -> dict[str, bytes]:
         """The pictures that came, by their names."""
         if self.s3 is None:
             there = {path.name: path.read_bytes() for path in self.out.iterdir() if path.is_file()}
@@ -140,7 +140,7 @@ def _wrong_files(job: Job, done: set[str]) -> Iterator[str]:
     results = [json.loads(line) for line in (job.out / "results.jsonl").read_text().splitlines()]
     if {result["custom_id"] for result in results} != done:
         yield "results.jsonl does not list what is done"
-    names, there = set(), job.made()
+    names, there = set(), job.stored_images()
     for result in results:
         (picture,) = result["response"]["body"]["data"]
         names.add(picture["path"])

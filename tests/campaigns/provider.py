@@ -32,17 +32,17 @@ class Provider:
 
     def charges(self) -> Counter[int]:
         """How often each seed was charged: each picture of a manifest has its own."""
-        return Counter(charge["seed"] for charge in self._told("charges")["charges"])
+        return Counter(charge["seed"] for charge in self._fetch("charges")["charges"])
 
     def reset(self) -> None:
         """Forgets all charges."""
-        self._told("reset", b"")
+        self._fetch("reset", b"")
 
     def faults(self, faults: Sequence[Mapping[str, object]]) -> None:
         """What goes wrong from now on."""
-        self._told("faults", json.dumps(faults).encode())
+        self._fetch("faults", json.dumps(faults).encode())
 
-    def _told(self, what: str, body: bytes | None = None) -> dict[str, list[dict[str, int]]]:
+    def _fetch(self, what: str, body: bytes | None = None) -> dict[str, list[dict[str, int]]]:
         with urllib.request.urlopen(f"{self.url}/_emulator/{what}", body, timeout=30) as answer:
             payload: dict[str, list[dict[str, int]]] = json.load(answer)
             return payload

@@ -70,7 +70,7 @@ def test_a_client_gets_its_image(request_: Request, send: Send, impasto_emulator
 
 
 @pytest.mark.parametrize("request_", _ids(each for each in IMAGES if each.refused or each.lacks))
-def test_what_the_default_configuration_gives(request_: Request, send: Send, impasto_emulator: Emulator) -> None:
+def test_the_default_configuration(request_: Request, send: Send, impasto_emulator: Emulator) -> None:
     answer = send(request_, request_.default)
     if request_.lacks:
         assert answer.status == 200

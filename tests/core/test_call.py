@@ -17,48 +17,48 @@ CORE = "stability/stable-image-core"
 CREATIVE = "stability/upscale-creative"
 
 
-class Kept(Call):
+class RecordingCall(Call):
     """Writes down what it is told, with how many requests had arrived by then."""
 
     is_recorded: ClassVar[bool] = True
     recorder: ClassVar[Recorder]
-    told: ClassVar[list[tuple[str, int]]]
+    notes: ClassVar[list[tuple[str, int]]]
 
-    def _tell(self, what: str) -> None:
-        self.told.append((what, len(self.recorder.seen)))
+    def _note(self, what: str) -> None:
+        self.notes.append((what, len(self.recorder.requests)))
 
     async def before_send(self, wire: WireRequest) -> None:
-        self._tell(f"sending {wire.method}")
+        self._note(f"sending {wire.method}")
 
     def mark_headers_sent(self) -> None:
         super().mark_headers_sent()
-        self._tell("left")
+        self._note("left")
 
     def mark_not_sent(self, error: NotSent) -> None:
         super().mark_not_sent(error)
-        self._tell(f"not sent: {error.message}")
+        self._note(f"not sent: {error.message}")
 
     def mark_not_charged(self, error: ImpastoError) -> None:
         super().mark_not_charged(error)
-        self._tell(f"refused {type(error).__name__}")
+        self._note(f"refused {type(error).__name__}")
 
     def mark_job_accepted(self, pending: Pending) -> None:
         super().mark_job_accepted(pending)
-        self._tell(f"accepted {pending.id[:2]} for {pending.result_ttl:g} s")
+        self._note(f"accepted {pending.id[:2]} for {pending.result_ttl:g} s")
 
 
 @pytest.fixture
-def kept(recorder: Recorder) -> type[Kept]:
-    Kept.recorder, Kept.told = recorder, []
-    return Kept
+def recording_call(recorder: Recorder) -> type[RecordingCall]:
+    RecordingCall.recorder, RecordingCall.notes = recorder, []
+    return RecordingCall
 
 
 async def test_a_record_is_written_before_each_exchange(
-    client: impasto.Client, recorder: Recorder, kept: type[Kept]
+    client: impasto.Client, recorder: Recorder, recording_call: type[RecordingCall]
 ) -> None:
     recorder.jobs, recorder.pending = {"/v2beta/stable-image/upscale/creative"}, 1
-    await client.invoke(CREATIVE, {"image": png(64, 64), "prompt": "p"}, call=kept)
-    assert kept.told == [
+    await client.invoke(CREATIVE, {"image": png(64, 64), "prompt": "p"}, call=recording_call)
+    assert recording_call.notes == [
         ("sending POST", 0),
         ("left", 0),
         (f"accepted {JOB[:2]} for 86400 s", 1),
@@ -67,38 +67,40 @@ async def test_a_record_is_written_before_each_exchange(
     ]
 
 
-async def test_each_attempt_that_never_left_is_reported(client: impasto.Client, kept: type[Kept]) -> None:
+async def test_each_attempt_that_never_left_is_reported(
+    client: impasto.Client, recording_call: type[RecordingCall]
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         away = client.with_options(api_base=f"http://{address}", retry=impasto.Retry(attempts=2, base=0))
         with pytest.raises(NotSent):
-            await away.invoke(CORE, {"prompt": "p"}, call=kept)
+            await away.invoke(CORE, {"prompt": "p"}, call=recording_call)
     not_sent = (f"not sent: no connection ({address}: Connection refused); nothing was sent", 0)
-    assert kept.told == [("sending POST", 0), not_sent] * 2
+    assert recording_call.notes == [("sending POST", 0), not_sent] * 2
 
 
 async def test_a_refusal_is_told_before_the_next_attempt(
-    client: impasto.Client, recorder: Recorder, kept: type[Kept]
+    client: impasto.Client, recorder: Recorder, recording_call: type[RecordingCall]
 ) -> None:
     answers = [in_json({"id": "e", "name": "internal_error", "errors": ["busy"]}, status=500)]
     recorder.answer = lambda _: answers.pop() if answers else None
     again = client.with_options(retry=impasto.Retry(base=0))
-    await again.invoke(CORE, {"prompt": "p"}, call=kept)
+    await again.invoke(CORE, {"prompt": "p"}, call=recording_call)
     once = [("sending POST", 0), ("left", 0), ("refused ProviderFault", 1)]
-    assert kept.told == [*once, ("sending POST", 1), ("left", 1)]
+    assert recording_call.notes == [*once, ("sending POST", 1), ("left", 1)]
 
 
-async def test_what_may_be_charged_is_not_told_as_refused(
-    client: impasto.Client, recorder: Recorder, kept: type[Kept]
+async def test_a_possible_charge_is_not_reported_as_refused(
+    client: impasto.Client, recorder: Recorder, recording_call: type[RecordingCall]
 ) -> None:
     recorder.answer = lambda _: Answer(status=502, headers={"content-type": "text/html"})
     with pytest.raises(impasto.ChargeUnknown):
-        await client.invoke(CORE, {"prompt": "p"}, call=kept)
-    assert kept.told == [("sending POST", 0), ("left", 0)]
+        await client.invoke(CORE, {"prompt": "p"}, call=recording_call)
+    assert recording_call.notes == [("sending POST", 0), ("left", 0)]
 
 
-async def test_where_nothing_can_be_written_nothing_is_sent(client: impasto.Client, recorder: Recorder) -> None:
+async def test_nothing_is_sent_if_nothing_can_be_written(client: impasto.Client, recorder: Recorder) -> None:
     class Full(Call):
         is_recorded = True
 
@@ -107,14 +109,14 @@ async def test_where_nothing_can_be_written_nothing_is_sent(client: impasto.Clie
 
     with pytest.raises(ConfigError, match="the disk is full") as caught:
         await client.invoke(CORE, {"prompt": "p"}, call=Full)
-    assert (caught.value.billed, recorder.seen) == ("no", [])
+    assert (caught.value.billed, recorder.requests) == ("no", [])
 
 
-async def test_each_of_n_has_a_record(client: impasto.Client, kept: type[Kept]) -> None:
+async def test_each_of_n_has_a_record(client: impasto.Client, recording_call: type[RecordingCall]) -> None:
     calls: list[Call] = []
 
     def make(*args: Any, **settings: Any) -> Call:
-        calls.append(kept(*args, **settings))
+        calls.append(recording_call(*args, **settings))
         return calls[-1]
 
     await client.invoke(CORE, {"prompt": "p", "seed": 5}, n=3, call=make)

@@ -132,7 +132,7 @@ async def test_a_missing_key_names_its_variable_before_any_socket(recorder: Reco
     async with impasto.Client(api_base=recorder.url) as client:
         with pytest.raises(ConfigError, match="no key for stability: set STABILITY_API_KEY or give api_key"):
             await client.run("stability/sd3", prompt="x")
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 async def test_key_and_address_come_from_the_environment(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ async def test_key_and_address_come_from_the_environment(recorder: Recorder, mon
     monkeypatch.setenv("STABILITY_API_BASE", recorder.url)
     async with impasto.Client() as client:
         await client.run("stability/sd3", prompt="x")
-    assert recorder.seen[0].header("authorization") == f"Bearer {KEY}"
+    assert recorder.requests[0].header("authorization") == f"Bearer {KEY}"
 
 
 async def test_providers_holds_the_settings_of_each(recorder: Recorder) -> None:
@@ -149,7 +149,7 @@ async def test_providers_holds_the_settings_of_each(recorder: Recorder) -> None:
     async with impasto.Client(api_key=KEY, providers={"stability": {"api_bse": recorder.url}}) as client:
         with pytest.raises(ConfigError, match="unknown setting 'api_bse' of stability; allowed: api_key, api_base"):
             await client.run("stability/sd3", prompt="x")
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 async def test_settings_for_a_provider_that_is_not_there_are_refused(recorder: Recorder) -> None:
@@ -157,7 +157,7 @@ async def test_settings_for_a_provider_that_is_not_there_are_refused(recorder: R
     async with impasto.Client(api_key=KEY, api_base=recorder.url, providers=settings) as client:
         with pytest.raises(ConfigError, match=r"^providers: 'stabilty' is not installed; did you mean stability"):
             await client.run("stability/sd3", prompt="x")
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 async def test_polling_faster_than_the_vendor_allows_is_refused_against_its_own_host() -> None:
@@ -201,7 +201,7 @@ async def test_a_name_that_would_flood_the_message_is_cut(client: impasto.Client
 async def test_a_wrong_timeout_of_one_call(client: impasto.Client, recorder: Recorder, timeout: Any) -> None:
     with pytest.raises(ConfigError, match="timeout must be a number of seconds above 0"):
         await client.run("stability/sd3", timeout=timeout, prompt="x")
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 async def test_a_wrong_retry_of_one_call(client: impasto.Client) -> None:
@@ -221,7 +221,7 @@ async def test_siblings_share_connections_and_have_their_own_keys_and_times(
     other = client.with_options(api_key="sk-another-key", timeout=5)
     await other.run("stability/sd3", prompt="x")
     await client.run("stability/sd3", prompt="x")
-    assert [request.header("authorization") for request in recorder.seen] == [
+    assert [request.header("authorization") for request in recorder.requests] == [
         f"Bearer {KEY}",
         "Bearer sk-another-key",
         f"Bearer {KEY}",
@@ -270,7 +270,7 @@ async def test_another_loop(client: impasto.Client) -> None:
 
 async def test_warm_opens_what_the_first_call_needs(client: impasto.Client, recorder: Recorder) -> None:
     await client.warm("stability/sd3", "stability/erase")
-    assert recorder.seen == []
+    assert recorder.requests == []
     assert len(client._shared.routes) == 2
 
 
@@ -288,7 +288,7 @@ async def test_a_job_is_resumed_by_its_id(client: impasto.Client, recorder: Reco
     recorder.pending = pending
     result = await client.resume("stability/upscale-creative", JOB)
     assert len(result.artifacts) == 1
-    assert [(request.method, request.path) for request in recorder.seen] == [("GET", f"/v2beta/results/{JOB}")] * (
+    assert [(request.method, request.path) for request in recorder.requests] == [("GET", f"/v2beta/results/{JOB}")] * (
         pending + 1
     )
     assert result.cost is None, "it was charged when it started"
@@ -299,7 +299,7 @@ async def test_an_id_that_can_not_be_one(client: impasto.Client, recorder: Recor
     with pytest.raises(InvalidRequest, match="id: must be a job's id: 64 letters and digits") as caught:
         await client.resume("stability/upscale-creative", job)
     assert caught.value.operation == "stability/upscale-creative"
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize("job", [5, None, b"a" * 64, ["a"]])
@@ -308,14 +308,14 @@ async def test_an_id_that_is_no_text(client: impasto.Client, recorder: Recorder,
         InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {type(job).__name__}"
     ):
         await client.resume("stability/upscale-creative", job)
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize("model", ["stability/sd3.5-large", "stability/upscale-fast", "stability/erase"])
 async def test_a_model_that_answers_at_once_has_no_jobs(client: impasto.Client, recorder: Recorder, model: str) -> None:
     with pytest.raises(InvalidRequest, match="answers at once: it has no jobs to resume"):
         await client.resume(model, JOB)
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 async def test_a_job_that_is_not_known(client: impasto.Client, recorder: Recorder) -> None:
@@ -324,7 +324,7 @@ async def test_a_job_that_is_not_known(client: impasto.Client, recorder: Recorde
         NotFound, match="the id is unknown, the result has expired, or another key started it"
     ) as caught:
         await client.resume("stability/upscale-creative", JOB)
-    assert (caught.value.billed, len(recorder.seen)) == ("unknown", 1)
+    assert (caught.value.billed, len(recorder.requests)) == ("unknown", 1)
 
 
 async def test_a_resumed_job_that_takes_too_long_can_be_resumed_again(

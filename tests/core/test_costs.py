@@ -53,7 +53,7 @@ def test_one_request_for_three_images(result: Result, expected: tuple[float, flo
 
 
 @pytest.mark.parametrize("cost", [None, OWN])
-def test_what_is_proved_free_cost_nothing_whatever_its_answer_once_did(cost: Cost | None) -> None:
+def test_a_failure_that_is_proved_free_costs_nothing_whatever_its_answer_cost_once(cost: Cost | None) -> None:
     assert usd(answer(1, "yes", cost=cost).completed(DIME, request(2), is_free=True)) == (0, 0)
 
 

@@ -34,7 +34,7 @@ def test_every_field_of_every_model_is_described_and_goes_through_json(name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_described_as_required_is_what_an_empty_request_lacks(name: str) -> None:
+def test_the_fields_described_as_required_are_those_an_empty_request_lacks(name: str) -> None:
     operation = Registry().operation(name)
     with pytest.raises(InvalidRequest) as caught:
         structure(operation.params, {})

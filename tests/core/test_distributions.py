@@ -30,7 +30,7 @@ def test_names_in_every_form(value: object, names: frozenset[str] | None) -> Non
 
 
 @pytest.mark.parametrize("value", ["acme,all", "none,acme", "a b", "-a", "a-", ["a", ""], ["a", None], [5], "a,,b"])
-def test_what_is_no_distributions_name(value: object) -> None:
+def test_an_invalid_distribution_name_is_refused(value: object) -> None:
     with pytest.raises(ConfigError, match="plugins: invalid distribution name .*; give names, or none or all alone"):
         AllowList.parse(value)
 

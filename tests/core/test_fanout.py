@@ -14,7 +14,7 @@ from impasto import BadRequest, InvalidRequest
 from impasto.fanout import check_n_and_seed, fan_out, requests_with_seeds, result_of_cancelled
 from impasto.fields import integer, text
 from tests.images import png
-from tests.recorder import Answer, Recorder, Seen, in_json, picture
+from tests.recorder import Answer, ReceivedRequest, Recorder, in_json, picture
 
 ERASE = impasto.Registry().operation("stability/erase")
 REFUSAL = {"id": "e1", "name": "bad_request", "errors": ["prompt: no"]}
@@ -27,7 +27,7 @@ WRONG = [0, -1, 11, 10**9, 10**5000, True, False, 1.0, "2", None, [2]]
 async def test_n_out_of_bounds(client: impasto.Client, recorder: Recorder, n: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"^stability/sd3: n: must be a whole number from 1 to 10, not "):
         await client.run("stability/sd3", n=n, prompt="x")
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ async def test_n_out_of_bounds(client: impasto.Client, recorder: Recorder, n: An
         ({"n": 11, "prompt": "x", "seed": -1}, ["n", "seed"]),
     ],
 )
-async def test_what_is_wrong_with_n_comes_with_all_else(
+async def test_problems_of_n_come_with_all_others(
     client: impasto.Client, recorder: Recorder, params: dict[str, Any], messages: list[str]
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await client.run("stability/sd3", **params)
     assert [problem.field for problem in caught.value.problems] == messages
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize("n", [1, 2, 10])
@@ -123,7 +123,7 @@ async def test_a_seed_that_would_pass_its_bound(client: impasto.Client, recorder
     with pytest.raises(InvalidRequest, match=r"^stability/sd3: seed: must be at most 4294967292 with n=3") as caught:
         await client.run("stability/sd3", n=3, prompt="x", seed=most - 1)
     assert [problem.field for problem in caught.value.problems] == ["seed"]
-    assert recorder.seen == []
+    assert recorder.requests == []
     await client.run("stability/sd3", n=3, prompt="x", seed=most - 2)
     assert max(post.fields["seed"] for post in recorder.posts) == str(most)
 
@@ -152,7 +152,7 @@ async def test_one_open_file_serves_all_calls(client: impasto.Client, recorder: 
 
 
 async def test_some_failing_gives_what_came_and_what_was_lost(client: impasto.Client, recorder: Recorder) -> None:
-    def answer(request: Seen) -> Answer:
+    def answer(request: ReceivedRequest) -> Answer:
         return in_json(REFUSAL, status=400) if request.fields["seed"] in ("6", "8") else picture()
 
     recorder.answer = answer
@@ -180,7 +180,7 @@ async def test_a_fan_out_with_one_unknown_charge_can_not_be_retried(
     busy = in_json({"id": "e", "name": "internal_error", "errors": ["busy"]}, status=500)
     page = Answer(status=502, headers={"content-type": "text/html"})
 
-    def answer(request: Seen) -> Answer:
+    def answer(request: ReceivedRequest) -> Answer:
         return page if (request.fields["seed"] == "5") is charged_first else busy
 
     recorder.answer = answer
@@ -261,7 +261,7 @@ async def test_an_image_that_is_lost_has_its_place_among_all_that_should_have_co
     ]
 
 
-async def test_what_several_calls_cost_is_rounded_as_money_is_written() -> None:
+async def test_the_cost_of_several_calls_is_rounded_as_money_is_written() -> None:
     cost = impasto.Cost(usd=0.1, credits=0.7, as_of="2026-01-01")
     assert (await fanned(*[result_of(cost=cost)] * 3)).cost == impasto.Cost(usd=0.3, credits=2.1, as_of="2026-01-01")
     bare = impasto.Cost(usd=0.1, as_of="2026-01-01")

@@ -57,7 +57,7 @@ def test_a_bound_in_words(number: float | None, message: str) -> None:
         (Field(kind="choice", choices=("a", "b")), "one of a, b"),
     ],
 )
-def test_what_a_field_takes_in_words(field: Field, message: str) -> None:
+def test_a_constraint_in_words(field: Field, message: str) -> None:
     assert field.describe_constraint() == message
 
 

@@ -208,7 +208,7 @@ async def test_a_plugin_that_does_not_fit_the_hooks_is_named(plugin: object) -> 
 
 
 @pytest.mark.parametrize("layer", [5, None, object(), []])
-async def test_what_is_no_middleware_is_refused(layer: object) -> None:
+async def test_an_invalid_middleware_is_refused(layer: object) -> None:
     with pytest.raises(BrokenPlugin, match="invalid middleware .*; give a name, a plugin or a function"):
         await run(painted(), Loopback(), middleware=[layer])
 
@@ -248,7 +248,7 @@ async def test_a_transport_without_the_hook_is_named() -> None:
         await run(painted(), Unmarked())
 
 
-async def test_what_a_transport_raises_when_it_is_opened_breaks_only_its_models() -> None:
+async def test_an_error_while_a_transport_opens_breaks_only_its_models() -> None:
     class Fails:
         def __init__(self, options: object) -> None: ...
         async def open(self) -> None:
@@ -295,7 +295,7 @@ def no_default(params: Mapping[str, object]) -> Mapping[str, object]:
 @pytest.mark.parametrize(
     "part", [{"rules": (NoRule(),)}, {"price": NoPrice()}, {"derive_params": no_default}], ids=",".join
 )
-async def test_what_a_plugin_raises_ahead_of_a_call_is_named_and_nothing_is_sent(part: dict[str, Any]) -> None:
+async def test_an_error_of_a_plugin_before_a_call_names_the_plugin_and_nothing_is_sent(part: dict[str, Any]) -> None:
     transport = Loopback()
     with pytest.raises(BrokenPlugin, match=r"mine/painted: .* raised .*Error: .*; nothing was sent"):
         await run(attrs.evolve(ERASE, **part), transport)

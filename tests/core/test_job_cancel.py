@@ -13,7 +13,7 @@ import pytest
 import impasto
 from impasto import ChargeUnknown, RateLimited, jobs
 from tests.reliability.hostile import MODEL, attacked, by_path, job
-from tests.reliability.servers import Answer, Asked, Server, Wire, in_json
+from tests.reliability.servers import Answer, ServedRequest, Server, Wire, in_json
 
 
 def busy(seconds: int) -> Answer:
@@ -26,14 +26,14 @@ class Provider:
 
     client: impasto.Client
     server: Server
-    asked: asyncio.Event
+    arrival: asyncio.Event
     may_answer: asyncio.Event
     ends: list[str]
     """How each request to cancel ended: ``answered``, or ``broke off`` if the other side left first."""
 
     @property
     def cancels(self) -> int:
-        return sum(each.path == "/cancel" for each in self.server.asked)
+        return sum(each.path == "/cancel" for each in self.server.requests)
 
     def run(self) -> asyncio.Task[impasto.Result]:
         return asyncio.create_task(self.client.run(MODEL, prompt="a kite"))
@@ -47,7 +47,7 @@ class Provider:
 async def provider(status: Answer | None = None, **settings: Any) -> AsyncIterator[Provider]:
     arrival, may_answer, ends = asyncio.Event(), asyncio.Event(), list[str]()
 
-    async def cancel(request: Asked, wire: Wire) -> None:
+    async def cancel(request: ServedRequest, wire: Wire) -> None:
         arrival.set()
         left = asyncio.create_task(wire.reader.read(1))
         answers = asyncio.create_task(may_answer.wait())
@@ -77,7 +77,7 @@ async def test_further_cancellations_leave_the_cancel_to_its_owner(times: int) -
         task = it.run()
         await it.polled()
         task.cancel()
-        await it.asked.wait()
+        await it.arrival.wait()
         for _ in range(times - 1):
             task.cancel()
             await asyncio.sleep(0.01)
@@ -92,7 +92,7 @@ async def test_further_cancellations_leave_the_cancel_to_its_owner(times: int) -
 async def test_a_caller_who_leaves_while_a_job_that_timed_out_is_cancelled_gets_his_cancellation() -> None:
     async with provider(timeout=0.2) as it:
         task = it.run()
-        await it.asked.wait()
+        await it.arrival.wait()
         task.cancel()
         await asyncio.sleep(0.01)
         it.may_answer.set()
@@ -108,7 +108,7 @@ async def test_a_cancel_that_is_never_answered_is_given_up_in_time(monkeypatch: 
         task = it.run()
         await it.polled()
         task.cancel()
-        await it.asked.wait()
+        await it.arrival.wait()
         task.cancel()
         await asyncio.wait((task,), timeout=5)
         assert task.done()
@@ -123,7 +123,7 @@ async def test_closing_the_client_ends_a_cancel_at_once() -> None:
         task = it.run()
         await it.polled()
         task.cancel()
-        await it.asked.wait()
+        await it.arrival.wait()
         await asyncio.wait_for(it.client.aclose(), 3)
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
@@ -141,7 +141,7 @@ async def test_a_stream_that_is_left_twice_ends_with_its_cancel() -> None:
         task = asyncio.create_task(read())
         await it.polled()
         task.cancel()
-        await it.asked.wait()
+        await it.arrival.wait()
         task.cancel()
         await asyncio.sleep(0.01)
         it.may_answer.set()

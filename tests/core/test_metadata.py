@@ -125,7 +125,9 @@ def test_a_finder_that_raises_is_named(monkeypatch: pytest.MonkeyPatch, raised: 
 
 
 @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
-def test_what_a_finder_makes_up_stops_nothing(monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]) -> None:
+def test_an_invented_distribution_of_a_finder_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]
+) -> None:
     class Distribution:
         def __getattr__(self, name: str) -> object:
             raise raised("boom")

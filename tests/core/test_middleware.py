@@ -24,22 +24,22 @@ CUT_OUT = Registry().operation("stability/remove-background")
 class Kept:
     """Keeps what came and answers with it. A plugin that is a class: each client makes one of its own."""
 
-    made: list[Kept] = []  # noqa: RUF012 - what the tests look at
+    instances: list[Kept] = []  # noqa: RUF012 - what the tests look at
 
     def __init__(self, options: Options) -> None:
         self.settings = options.providers.get("kept", {})
         self.answer: WireResponse | None = None
-        self.told: list[Result | None] = []
+        self.results: list[Result | None] = []
         self.operations: list[str] = []
         self.is_closed = False
-        self.made.append(self)
+        self.instances.append(self)
 
     @impasto.hookimpl
     def middleware(self, operation: Operation) -> Middleware:
         self.operations.append(operation.title)
 
         async def keep(wire: WireRequest, next: Handler) -> WireResponse:
-            wire.call.on_end += (self.told.append,)
+            wire.call.on_end += (self.results.append,)
             self.answer = self.answer or await next(wire)
             return self.answer
 
@@ -57,20 +57,20 @@ def registered(operation: object = None) -> Registry:
 
 
 async def test_a_class_is_made_once_with_the_clients_options_and_closed_with_it() -> None:
-    Kept.made.clear()
+    Kept.instances.clear()
     settings: dict[str, Any] = {"api_key": KEY, "transport": Loopback(), "middleware": ["kept"]}
     async with impasto.Client(registry=registered(), providers={"kept": {"size": 5}}, **settings) as client:
         for model in ("mine/painted", "stability/remove-background"):
             await client.warm(model)
-        [stored] = Kept.made
+        [stored] = Kept.instances
         assert stored.settings == {"size": 5}
         assert stored.operations == [ERASE.title, CUT_OUT.title]
         assert not stored.is_closed
     assert stored.is_closed
 
 
-async def test_what_was_answered_for_nothing_costs_nothing_and_spends_nothing() -> None:
-    Kept.made.clear()
+async def test_an_answer_without_a_request_costs_nothing_and_spends_nothing() -> None:
+    Kept.instances.clear()
     transport = Loopback()
     settings: dict[str, Any] = {"api_key": KEY, "transport": transport, "middleware": ["kept"]}
     async with impasto.Client(registry=registered(), spend_limit_usd=0.11, **settings) as client:
@@ -229,12 +229,12 @@ async def test_a_call_that_is_cancelled_while_its_transport_opens_is_cancelled()
 
 
 async def test_a_middleware_that_is_a_class_is_made_once_for_all_models_of_a_client(recorder: Recorder) -> None:
-    Kept.made = []
+    Kept.instances = []
     registry = Registry()
     registry.add(MIDDLEWARE, "kept", Kept)
     async with impasto.Client(registry=registry, api_key=KEY, api_base=recorder.url, middleware=["kept"]) as client:
         await client.warm("stability/sd3", "stability/erase")
-    assert len(Kept.made) == 1
+    assert len(Kept.instances) == 1
 
 
 async def test_a_key_in_the_id_of_an_exchange_is_not_shown(recorder: Recorder) -> None:

@@ -39,6 +39,6 @@ def test_a_name_or_an_address(model: str, base: str | None, name: str, address: 
         (f"bedrock/{PROFILE}", 5, "base_model must be a model of bedrock, "),
     ],
 )
-def test_what_names_no_model(model: str, base: str | None, message: str) -> None:
+def test_an_invalid_model_name_is_refused(model: str, base: str | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve_model(model, base)

@@ -76,7 +76,7 @@ def test_a_setting_in_each_of_its_forms(settings: dict[str, Any]) -> None:
         5,
     ],
 )
-def test_what_is_no_proxy_is_refused_without_its_password(proxy: object) -> None:
+def test_an_invalid_proxy_is_refused_without_its_password(proxy: object) -> None:
     with pytest.raises(ConfigError, match="proxy must be the URL of an http:// or https:// proxy"):
         Options(proxy=proxy)  # type: ignore[arg-type]  # what the test is about
 
@@ -89,7 +89,7 @@ def test_each_provider_gets_its_own_settings_and_no_others() -> None:
     assert (bedrock["region"], bedrock["secret_access_key"], bedrock.get("api_key")) == ("us-west-2", None, None)
 
 
-def test_what_is_given_for_a_provider_by_name_wins() -> None:
+def test_a_setting_for_a_named_provider_wins() -> None:
     options = Options(
         api_key="sk-general",
         aws_region="us-west-2",

@@ -185,7 +185,7 @@ def test_whatever_is_given_is_taken_unchanged_or_refused_by_name(values: dict[st
 
 
 @given(st.floats(0.25, 1), st.integers(0, 100), st.text(min_size=1, max_size=10))
-def test_what_fits_round_trips(strength: float, seed: int, prompt: str) -> None:
+def test_valid_values_round_trip(strength: float, seed: int, prompt: str) -> None:
     if prompt.strip() and "\x00" not in prompt:
         assert taken(prompt=prompt, strength=strength, seed=seed) == {
             "prompt": prompt,
@@ -232,7 +232,7 @@ def test_a_plain_classs_own_validators_name_the_field() -> None:
     assert refused(Plain, {"prompt": "x", "steps": 99}) == {"steps": "'steps' must be <= 50: 99"}
 
 
-def test_what_is_wrong_deep_down_is_said() -> None:
+def test_a_problem_deep_down_is_reported() -> None:
     problems = refused(Plain, {"prompt": "x", "size": {"width": "1", "height": True}})
     assert problems == {"size": "must be a whole number, not '1'; must be a whole number, not true"}
 
@@ -261,7 +261,7 @@ def test_a_plain_class_describes_itself() -> None:
         (file(limits="png"), "a file: png"),
     ],
 )
-def test_what_a_field_takes_in_words(field: Any, words: str) -> None:
+def test_a_constraint_in_words(field: Any, words: str) -> None:
     [described] = fields_of(attrs.make_class("Made", {"a": field})).values()
     assert described.describe_constraint() == words
 

@@ -72,7 +72,7 @@ async def test_an_accepted_job_without_a_usable_id_is_an_unusable_answer(id: Any
     async with accepting(PICTURE, id=id) as (client, server):
         with pytest.raises(UnusableResult, match="must be text of 1 to 100,000 characters") as caught:
             await client.run(MODEL, prompt="a kite")
-        assert (caught.value.billed, len(server.asked)) == ("yes", 1)
+        assert (caught.value.billed, len(server.requests)) == ("yes", 1)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_a_job_of_wrong_types_is_an_unusable_answer(field: str, value: obj
     async with accepting(PICTURE, **wrong) as (client, server):
         with pytest.raises(UnusableResult, match="plugin"):
             await client.run(MODEL, prompt="a kite")
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_a_time_to_live_of_a_wrong_type_hides_no_missing_job() -> None:

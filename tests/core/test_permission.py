@@ -92,7 +92,7 @@ MISUSES: dict[str, Misuse] = {
 }
 
 
-def placed(misuse: Misuse, position: str) -> Any:
+def layer_at(misuse: Misuse, position: str) -> Any:
     class Placed:
         @hookimpl
         def middleware(self) -> object:
@@ -108,7 +108,7 @@ def placed(misuse: Misuse, position: str) -> Any:
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("misuse", MISUSES)
 async def test_one_post_goes_out_and_the_charge_is_reported(recorder: Recorder, misuse: str, position: str) -> None:
-    layer = placed(MISUSES[misuse], position)
+    layer = layer_at(MISUSES[misuse], position)
     async with impasto.Client(api_key=KEY, api_base=recorder.url, middleware=[layer]) as client:
         with pytest.raises(ImpastoError) as caught:
             await client.run(CORE, prompt="p")
@@ -131,7 +131,7 @@ async def test_a_free_refusal_gives_middleware_no_right_either(recorder: Recorde
             return await next(wire)
 
     policy = impasto.Retry(base=0, refused=2)
-    settings: dict[str, Any] = {"middleware": [placed(tries, position)], "retry": policy}
+    settings: dict[str, Any] = {"middleware": [layer_at(tries, position)], "retry": policy}
     async with impasto.Client(api_key=KEY, api_base=recorder.url, **settings) as client:
         with pytest.raises(BrokenPlugin, match="only the retry policy may do that") as caught:
             await client.run(CORE, prompt="p")
@@ -168,7 +168,7 @@ async def test_a_transport_that_posts_twice_is_stopped() -> None:
     assert transport.posts == 1
 
 
-async def test_what_a_middleware_left_running_reaches_no_transport_once_the_call_is_over() -> None:
+async def test_a_task_that_a_middleware_left_running_reaches_no_transport_once_the_call_is_over() -> None:
     """Not even one that forgets to say that it is about to send."""
     sent: list[WireRequest] = []
     left: list[asyncio.Task[WireResponse]] = []

@@ -243,7 +243,7 @@ class Exits:
 
 
 @pytest.mark.parametrize("part", [{"price": Exits()}, {"rules": (Exits(),)}], ids=",".join)
-async def test_what_exits_ahead_of_a_call_sends_nothing(part: dict[str, Any]) -> None:
+async def test_an_exit_before_a_call_sends_nothing(part: dict[str, Any]) -> None:
     transport = Loopback()
     with pytest.raises(BrokenPlugin, match="raised SystemExit: 3; nothing was sent"):
         await run(attrs.evolve(ERASE, **part), transport)

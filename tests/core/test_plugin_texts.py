@@ -141,7 +141,7 @@ async def test_a_hook_without_its_mark_is_found_before_anything_is_sent(
     async with impasto.Client(api_key=KEY, api_base=recorder.url, registry=registry, **settings) as client:
         with pytest.raises(BrokenPlugin, match=f"{name} is named like a hook, but it is not marked with @impasto"):
             await client.run("stability/unmarked", prompt="a barn")
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize("hook", ["transform_request", "classify_error", "normalize_response"])
@@ -152,4 +152,4 @@ async def test_a_required_hook_that_nobody_has_is_found_before_anything_is_sent(
     async with impasto.Client(api_key=KEY, api_base=recorder.url, registry=registry) as client:
         with pytest.raises(BrokenPlugin, match=f"no plugin has the hook {hook}; mark one with @impasto.hookimpl"):
             await client.run("stability/without", prompt="a barn")
-    assert recorder.seen == []
+    assert recorder.requests == []

@@ -23,7 +23,7 @@ async def test_a_job_that_times_out_between_polls_has_nothing_of_the_poll_before
     recorder.pending = 10**6
     with pytest.raises(ChargeUnknown) as caught:
         await client.with_options(poll_interval=0.2).resume("stability/upscale-creative", JOB, timeout=0.3)
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
     assert (caught.value.raw, caught.value.status) == (b"", None)
 
 

@@ -58,7 +58,7 @@ def test_an_address_of_this_machine(host: str, is_own: bool) -> None:
         ("https://u@api.example", "must not contain a user or password"),
     ],
 )
-def test_what_is_no_base_url(url: str, message: str) -> None:
+def test_an_invalid_base_url_is_refused(url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^api_base {message}"):
         check_base_url(url)
 

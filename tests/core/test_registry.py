@@ -59,9 +59,11 @@ async def test_anyone_can_add_a_provider(acme: Path, recorder: Recorder) -> None
         ("step", "unknown parameter 'step'; did you mean 'steps'?"),
         ("tile", "must be true or false, not text"),
     }
-    assert [request.fields for request in recorder.seen] == [{"prompt": "a barn", "steps": "30", "tile": "true"}] * 2
-    assert [request.header("x-key") for request in recorder.seen] == ["acme-key"] * 2
-    assert recorder.seen[0].header("authorization") is None
+    assert [request.fields for request in recorder.requests] == [
+        {"prompt": "a barn", "steps": "30", "tile": "true"}
+    ] * 2
+    assert [request.header("x-key") for request in recorder.requests] == ["acme-key"] * 2
+    assert recorder.requests[0].header("authorization") is None
     assert (len(result.artifacts), result.warnings) == (2, ())
     assert [(f.name, f.type, f.required, f.default) for f in about.fields] == [
         ("prompt", "text", True, None),
@@ -134,7 +136,7 @@ def test_a_broken_plugin_breaks_only_itself(
     assert registry.operation("stability/sd3").id == "stability/sd3"
 
 
-def test_what_is_installed_can_be_left_out() -> None:
+def test_an_installed_plugin_can_be_left_out() -> None:
     registry = Registry(discover=False)
     assert [registry.names(group) for group in GROUPS] == [[]] * len(GROUPS)
     assert registry.scan.owners == []
@@ -188,7 +190,7 @@ def test_other_groups_are_named_by_what_they_are(group: str, message: str) -> No
     assert message in str(caught.value)
 
 
-def test_where_no_name_is_near_it_is_told_what_there_is() -> None:
+def test_all_names_are_listed_if_none_is_close() -> None:
     registry = Registry()
     models = f"none of the {len(registry.names(OPERATIONS))} installed models is similar; `impasto models` lists them"
     for group, message in ((OPERATIONS, models), (TRANSPORTS, f"installed: {', '.join(registry.names(TRANSPORTS))}")):

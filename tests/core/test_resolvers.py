@@ -106,7 +106,7 @@ def test_a_resolver_is_asked_once_for_a_name(acme: Path) -> None:
         ("missing/x", BrokenPlugin, r"'missing/\*' of acme-impasto 1.0 failed to load"),
     ],
 )
-def test_what_a_resolver_does_wrong_names_it(acme: Path, model: str, kind: type[Exception], message: str) -> None:
+def test_an_error_of_a_resolver_names_it(acme: Path, model: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         Registry().operation(model)
 
@@ -159,7 +159,7 @@ async def test_a_client_runs_a_model_that_a_resolver_finds(acme: Path, recorder:
         with pytest.raises(UnknownOperation):
             await client.run("acme/oil", prompt="a barn")
     assert len(result.artifacts) == 1
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 async def test_the_drop_in_functions_and_a_batch_run_it_too(acme: Path, recorder: Recorder, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ NOW = "Sat, 28 Nov 2026 12:00:00 GMT"
         ("Wed, 99 Foo 2026 99:99:99 GMT", None),
     ],
 )
-def test_what_a_header_comes_to(text: str, seconds: float | None) -> None:
+def test_the_seconds_of_a_retry_after_header(text: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": text, "date": NOW}) == seconds
 
 
@@ -74,7 +74,7 @@ def test_a_date_of_a_server_whose_own_date_is_damaged_is_compared_with_this_cloc
         (10**400, LONGEST_WAIT),
     ],
 )
-def test_what_a_plugin_sets_is_bounded_too(value: float | None, seconds: float | None) -> None:
+def test_a_wait_that_a_plugin_sets_is_bounded_too(value: float | None, seconds: float | None) -> None:
     error = impasto.RateLimited("slow down", status=429)
     error.retry_after = value
     assert error.retry_after == seconds

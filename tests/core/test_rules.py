@@ -72,7 +72,7 @@ def test_a_rule(rule: Rule, words: str, valid: list[dict[str, Any]], broken: dic
         assert [problem.field for problem in rule.problems(value)] == [field]
 
 
-def test_what_has_no_effect_is_said_and_not_refused() -> None:
+def test_a_field_without_effect_is_reported_and_not_refused() -> None:
     rule = NoEffect("image", ("strength",))
     assert list(rule.warnings({"strength": 0})) == ["strength has no effect without image"]
     assert list(rule.warnings({"strength": 0, "image": b""})) == list(rule.warnings({})) == []

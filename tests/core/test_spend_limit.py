@@ -97,7 +97,7 @@ def test_of_a_failed_call_each_image_counts_that_was_not_free(billed: tuple[str,
     assert spent(Spend(), a_call(count=len(billed)), error) == images
 
 
-def test_what_is_reserved_is_not_there_for_another_call_until_it_ends() -> None:
+def test_a_reservation_is_not_there_for_another_call_until_its_own_ends() -> None:
     spend = Spend()
     with spend.reserve(a_call(posts=0), 0.2) as settle, spend.reserve(a_call(), 0.2):
         with pytest.raises(SpendLimitExceeded, match=r"may cost 0.1 USD, only 0 of spend_limit_usd=0.2 is left"):

@@ -27,7 +27,7 @@ from impasto import (
 )
 from tests.images import padded
 from tests.recorder import JOB, Recorder, in_json, picture
-from tests.reliability.servers import Asked, Wire, head, raw, serving
+from tests.reliability.servers import ServedRequest, Wire, head, raw, serving
 
 CORE, CREATIVE = "stability/stable-image-core", "stability/upscale-creative"
 HELD = 100_000
@@ -54,17 +54,17 @@ class Spooling(Call):
     """A call with a spool for each answer that may have one."""
 
     has_spools = True
-    made: ClassVar[list[Disk]]
+    instances: ClassVar[list[Disk]]
 
     def spool(self, response: WireResponse) -> Disk:
-        self.made.append(Disk())
-        return self.made[-1]
+        self.instances.append(Disk())
+        return self.instances[-1]
 
 
 @pytest.fixture(autouse=True)
 def spools() -> list[Disk]:
-    Spooling.made = []
-    return Spooling.made
+    Spooling.instances = []
+    return Spooling.instances
 
 
 async def run(client: impasto.Client, model: str = CORE, **params: object) -> Result:
@@ -90,13 +90,13 @@ async def test_a_small_picture_is_in_memory(client: impasto.Client, recorder: Re
     assert artifact.content.read() == artifact.data
 
 
-async def test_who_has_no_spool_gets_it_in_memory(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_caller_without_a_spool_gets_the_answer_in_memory(client: impasto.Client, recorder: Recorder) -> None:
     recorder.answer = lambda _: picture(LARGE)
     (artifact,) = (await client.invoke(CORE, {"prompt": "p"})).artifacts
     assert (artifact.data, artifact.file) == (LARGE, None)
 
 
-async def test_what_is_no_picture_is_not_spooled(
+async def test_an_answer_that_is_not_an_image_is_not_spooled(
     client: impasto.Client, recorder: Recorder, spools: list[Disk]
 ) -> None:
     recorder.answer = lambda _: in_json({"id": "x", "name": "bad_request", "errors": ["e" * 200_000]}, status=400)
@@ -117,7 +117,7 @@ async def test_a_jobs_result_is_spooled(client: impasto.Client, recorder: Record
     assert len(spools) == 1
 
 
-async def test_what_came_of_a_large_one_is_kept(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_large_answer_that_can_not_be_used_is_saved(client: impasto.Client, recorder: Recorder) -> None:
     recorder.answer = lambda _: picture(LARGE[:-20])
     with pytest.raises(UnusableResult, match=r"its 299,980 bytes are in the error's \.file") as cut:
         await run(client)
@@ -125,7 +125,7 @@ async def test_what_came_of_a_large_one_is_kept(client: impasto.Client, recorder
     assert (cut.value.raw, cut.value.file.read()) == (b"", LARGE[:-20])
 
 
-async def test_what_came_of_one_that_broke_off_is_kept(client: impasto.Client) -> None:
+async def test_the_beginning_of_an_answer_that_broke_off_is_saved(client: impasto.Client) -> None:
     promised = head(200, {"content-type": "image/png", "content-length": str(len(LARGE))})
     async with serving() as server:
         server.posts = [raw(promised, LARGE[:-20], end="close")]
@@ -146,7 +146,7 @@ async def test_a_spool_that_fails_leaves_no_connection_open(
     monkeypatch.setattr(Disk, "write", full)
     end = asyncio.Event()
 
-    async def slow(request: Asked, wire: Wire) -> None:
+    async def slow(request: ServedRequest, wire: Wire) -> None:
         await wire.send(head(200, {"content-type": "image/png", "content-length": str(len(LARGE))}) + LARGE[:-20])
         with suppress(ConnectionError):
             await wire.reader.read()

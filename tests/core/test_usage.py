@@ -79,7 +79,7 @@ def test_counts_may_lack_some(changes: dict[str, object], expected: tuple[int | 
 @pytest.mark.parametrize(
     "counts", [None, [], {}, {"totalTokenCount": 5}, {**COUNTS, "promptTokenCount": -1}, {"promptTokenCount": True}]
 )
-def test_what_is_no_count_is_none(counts: object) -> None:
+def test_an_invalid_count_is_none(counts: object) -> None:
     assert usage_by_modality(counts) is None
 
 

@@ -38,7 +38,7 @@ class Reader:
         self.folder = folder
         self.addresses = addresses
         self.fixture = fixture
-        self.said = ""
+        self.output = ""
         self._servers: list[subprocess.Popen[str]] = []
 
     def read(self, block: Block) -> None:
@@ -81,7 +81,7 @@ class Reader:
             for name, test in result.items():
                 if name.startswith("test_"):
                     test(*map(self.fixture, inspect.signature(test).parameters))
-        self.said += output.getvalue()
+        self.output += output.getvalue()
 
     def _shell(self, text: str) -> str:
         commands = text.replace("\\\n", " ").strip().splitlines()
@@ -94,7 +94,7 @@ class Reader:
         done = CliRunner().invoke(main, shlex.split(line, comments=True)[1:], prog_name="impasto")
         assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
         assert done.stderr == "", line
-        self.said += done.stdout
+        self.output += done.stdout
         return done.stdout
 
     def _console(self, text: str) -> None:
@@ -119,7 +119,7 @@ class Reader:
     def _ran(self, words: list[str]) -> str:
         done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-        self.said += done.stdout
+        self.output += done.stdout
         return done.stdout
 
     def _here(self, text: str) -> str:

@@ -153,7 +153,7 @@ def test_a_models_page_calls_it_in_each_form(page: str, read: Read, emulator: Em
 
 
 def test_the_readme_does_what_it_shows(read: Read, emulator: Emulator, tmp_path: Path) -> None:
-    message = read("README.md").said
+    message = read("README.md").output
     assert (tmp_path / "lighthouse.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "wide.webp").read_bytes().startswith(b"RIFF")
     assert "grow_mask must be a number from 0 to 100, not 500" in message
@@ -161,7 +161,7 @@ def test_the_readme_does_what_it_shows(read: Read, emulator: Emulator, tmp_path:
     assert len(emulator.charges) == 5 + 5 + 2, "Python: 2, 3, 0; commands; a batch"
 
 
-def test_what_is_not_run_is_there_and_is_little() -> None:
+def test_the_blocks_that_are_not_run_exist_and_are_few() -> None:
     for page, begins in NOT_RUN:
         assert begins in [block.begins for block in blocks(page)], f"{page} has no such block any more"
     assert len(NOT_RUN) < 8
@@ -199,7 +199,7 @@ async def test_the_readmes_plugin_works(recorder: Recorder, monkeypatch: pytest.
         with pytest.raises(impasto.InvalidRequest, match="paper: must be one of rough, smooth"):
             await client.run("acme/watercolour", prompt="a lighthouse", paper="wet")
     assert result.artifacts[0].media_type == "image/png"
-    (sent,) = recorder.seen
+    (sent,) = recorder.requests
     assert sent.path == "/v1/paint"
     assert sent.fields == {"prompt": "a lighthouse", "paper": "rough"}
     assert sent.header("authorization") == f"Bearer {KEY}"

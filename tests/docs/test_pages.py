@@ -15,7 +15,7 @@ from tests.docs.pages import PAGES, WRITTEN
 
 
 @pytest.mark.parametrize("page", WRITTEN)
-def test_what_a_page_points_at_is_there(page: str) -> None:
+def test_the_targets_of_links_exist(page: str) -> None:
     prose = re.sub(r"^```.*?^```$", "", WRITTEN[page], flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", prose):
         place = (ROOT / page).parent / target

@@ -200,7 +200,7 @@ async def _emulator(contracts: Sequence[Contract]) -> None:
             if contract in test_emulator.OF_A_LIMIT.values():
                 await test_emulator.test_the_whole_request_is_limited(wire, contract)
             if contract.provider == "stability":
-                await test_emulator.test_what_comes_back_is_what_the_vendor_sends(wire, contract)
+                await test_emulator.test_the_answers_are_those_of_the_vendor(wire, contract)
             else:
                 await test_emulator.test_bedrock_refuses_a_field_that_the_model_has_not(wire, contract)
                 await test_emulator.test_a_body_on_bedrock_may_be_larger_than_a_request_elsewhere(wire, contract)

@@ -119,7 +119,7 @@ async def test_the_whole_request_is_limited(wire: Wire, contract: Contract) -> N
 
 
 @of_stability
-async def test_what_comes_back_is_what_the_vendor_sends(wire: Wire, contract: Contract) -> None:
+async def test_the_answers_are_those_of_the_vendor(wire: Wire, contract: Contract) -> None:
     default = contract.fields["output_format"].default if "output_format" in contract.fields else None
     for name in (None, *(contract.fields["output_format"].choices if default else ())):
         values = {

@@ -48,7 +48,7 @@ EXPECTED = (
 
 
 @pytest.mark.parametrize("path", EXPECTED)
-def test_what_is_expected_comes_from_nothing_of_impasto(path: str) -> None:
+def test_expected_values_come_from_nothing_of_impasto(path: str) -> None:
     for node in ast.walk(ast.parse((Path(__file__).parents[1] / path).read_text(encoding="utf-8"))):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [each.name for each in node.names] if isinstance(node, ast.Import) else []

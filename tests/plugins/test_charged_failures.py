@@ -20,8 +20,8 @@ from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
 from tests.conftest import KEY
 from tests.distributions import install
-from tests.plugins.gateway.batches.conftest import begun, ended, line, results
-from tests.plugins.gateway.conftest import Running, config, entry, named
+from tests.plugins.gateway.batches.conftest import finish, line, results, submit
+from tests.plugins.gateway.conftest import Running, config, entry, key_entry
 
 PLUGIN = """
 import attrs
@@ -145,7 +145,8 @@ async def gateway(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     entries = "".join(entry(name, f"acme/{name}", impasto_emulator.url) for name in COSTS)
     keys = [
-        named(f"of-{name}", f"sk-{name}", usd_per_month=round(most + 0.0899, 4)) for name, (_, most) in COSTS.items()
+        key_entry(f"of-{name}", f"sk-{name}", usd_per_month=round(most + 0.0899, 4))
+        for name, (_, most) in COSTS.items()
     ]
     text = config(impasto_emulator.url, entries=entries, more=f"keys:\n{''.join(keys)}")
     async with Gateway(parse(text.encode())) as started:
@@ -171,7 +172,7 @@ async def test_the_gateway(gateway: Running, model: str, cost: float, possible: 
 
 async def test_a_batch_of_the_gateway(gateway: Running) -> None:
     lines = [line(name, model=name, n=3, seed=1) for name in COSTS]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines))
     outputs = await results(gateway.sdk, batch.output_file_id)
     bills = {name: each["response"]["body"]["cost_usd"] for name, each in outputs.items()}
     assert bills == {name: cost for name, (cost, _) in COSTS.items()}

@@ -21,8 +21,8 @@ from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
 from tests.conftest import KEY
 from tests.distributions import install
-from tests.plugins.gateway.batches.conftest import begun, ended, line, results
-from tests.plugins.gateway.conftest import Running, config, entry, named
+from tests.plugins.gateway.batches.conftest import finish, line, results, submit
+from tests.plugins.gateway.conftest import Running, config, entry, key_entry
 
 SEVERAL = """
 import attrs
@@ -152,7 +152,7 @@ async def gateway(
 ) -> AsyncIterator[Running]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     entries = "".join(entry(name, f"acme/{name}", impasto_emulator.url) for name in MODELS)
-    keys = f"keys:\n{named('studio', 'sk-studio', images_per_day=9, usd_per_month=0.24)}"
+    keys = f"keys:\n{key_entry('studio', 'sk-studio', images_per_day=9, usd_per_month=0.24)}"
     async with Gateway(parse(config(impasto_emulator.url, entries=entries, more=keys).encode())) as started:
         running = Running(started)
         yield running
@@ -191,8 +191,8 @@ async def test_the_gateway_never_answers_200_without_an_image(gateway: Running, 
 
 
 async def test_a_batch_of_the_gateway_delivers_all(gateway: Running, impasto_emulator: Emulator) -> None:
-    batch = await ended(
-        gateway.sdk, await begun(gateway.sdk, [line("cat", model="four", n=2), line("dog", model="four")])
+    batch = await finish(
+        gateway.sdk, await submit(gateway.sdk, [line("cat", model="four", n=2), line("dog", model="four")])
     )
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)
     lines = await results(gateway.sdk, batch.output_file_id)

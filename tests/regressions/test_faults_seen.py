@@ -33,7 +33,7 @@ SD3 = {
 """Credits by model."""
 
 
-def opened(response: ImagesResponse) -> Image.Image:
+def open_image(response: ImagesResponse) -> Image.Image:
     """The first picture of an answer."""
     return Image.open(io.BytesIO(b64decode(response.data[0].b64_json or "")))
 
@@ -79,7 +79,7 @@ async def test_every_size_is_honoured(size: str, ratio: str, emulator: Emulator)
     """Seen: a size outside a table of five was dropped, and the picture came square."""
     response = await aimage_generation("a lighthouse", "stability/sd3.5-large", size=size)
     assert emulator.requests[0].fields["aspect_ratio"] == ratio
-    picture = opened(response)
+    picture = open_image(response)
     assert (picture.width > picture.height) == (ratio != "2:3")
 
 
@@ -115,14 +115,14 @@ async def test_an_edits_output_format_is_honoured(emulator: Emulator) -> None:
     """Seen: output_format="webp" silently made a png."""
     response = await aimage_edit(PICTURE, "stability/inpaint", "a sunset", output_format="webp")
     assert emulator.requests[0].fields["output_format"] == "webp"
-    assert opened(response).format == "WEBP"
+    assert open_image(response).format == "WEBP"
 
 
 async def test_outpaint_sends_all_four_sides(emulator: Emulator) -> None:
     """Seen: up and down were dropped, as top and bottom were forwarded."""
     response = await aimage_edit(PICTURE, "stability/outpaint", left=10, right=20, up=30, down=40)
     assert emulator.requests[0].fields == {"left": "10", "right": "20", "up": "30", "down": "40"}
-    assert opened(response).size == (128 + 30, 96 + 70)
+    assert open_image(response).size == (128 + 30, 96 + 70)
     with pytest.raises(impasto.InvalidRequest, match="unknown parameter 'top'"):
         await aimage_edit(PICTURE, "stability/outpaint", top=10)
 
@@ -147,7 +147,7 @@ async def test_style_transfer_goes_to_its_own_path_with_both_pictures(as_list: b
 async def test_asynchronous_models_are_polled_to_their_picture(model: str, emulator: Emulator) -> None:
     """Seen: the job's id counted as success: no picture, no polling, and its cost was booked."""
     response = await aimage_edit(PICTURE, f"stability/{model}", "a beach at noon")
-    assert opened(response).width > 0
+    assert open_image(response).width > 0
     assert len(emulator.charges) == 1
     polls = [each for each in emulator.requests if each.method == "GET"]
     assert polls

@@ -38,7 +38,7 @@ from impasto.fields import file, integer, text
 from impasto.registry import OPERATIONS
 from impasto_plugins.images.completeness import is_complete
 from tests.images import png
-from tests.reliability.servers import Answer, Asked, Server, Wire, http, in_json, serving
+from tests.reliability.servers import Answer, ServedRequest, Server, Wire, http, in_json, serving
 
 KEY = "sk-canary-hostile-0123456789abcdef"
 IMAGE = png(64, 64)
@@ -129,7 +129,7 @@ PICTURE = http(200, IMAGE, content_type="image/png")
 def by_path(**answers: Answer) -> Answer:
     """Return an answer for each path, whose name is its first part."""
 
-    async def answer(request: Asked, wire: Wire) -> None:
+    async def answer(request: ServedRequest, wire: Wire) -> None:
         await answers[request.path.split("/")[1].partition("?")[0]](request, wire)
 
     return answer

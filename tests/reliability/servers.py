@@ -20,7 +20,7 @@ PICTURE_HEADERS = {"content-type": "image/png", "finish-reason": "SUCCESS", "see
 
 
 @attrs.frozen(kw_only=True)
-class Asked:
+class ServedRequest:
     """One request as it came, and over which connection (counted from 0)."""
 
     method: str
@@ -63,7 +63,7 @@ class Wire:
         self.writer.transport.abort()
 
 
-Answer = Callable[[Asked, Wire], Awaitable[None]]
+Answer = Callable[[ServedRequest, Wire], Awaitable[None]]
 
 
 def head(status: int, headers: Mapping[str, str], reason: str = "Said") -> bytes:
@@ -74,7 +74,7 @@ def head(status: int, headers: Mapping[str, str], reason: str = "Said") -> bytes
 def raw(*pieces: bytes | float, end: str = "") -> Answer:
     """Sends pieces, waits where a number stands; ``end``: "close" or "reset"."""
 
-    async def answer(request: Asked, wire: Wire) -> None:
+    async def answer(request: ServedRequest, wire: Wire) -> None:
         for piece in pieces:
             if isinstance(piece, bytes):
                 await wire.send(piece)
@@ -113,7 +113,7 @@ def page(status: int, text: str = "<html>secret page</html>") -> Answer:
     return http(status, text.encode(), content_type="text/html")
 
 
-def accepted() -> Answer:
+def accepted_job() -> Answer:
     return in_json({"id": JOB})
 
 
@@ -121,7 +121,7 @@ def pending() -> Answer:
     return in_json({"id": JOB, "status": "in-progress"}, 202)
 
 
-async def silence(request: Asked, wire: Wire) -> None:
+async def silence(request: ServedRequest, wire: Wire) -> None:
     """Never answers; ends when the other side does."""
     await wire.reader.read()
     wire.close()
@@ -137,7 +137,7 @@ class Server:
     reads_bodies: bool = True
     url: str = ""
     port: int = 0
-    asked: list[Asked] = attrs.field(factory=list)
+    requests: list[ServedRequest] = attrs.field(factory=list)
     connections: int = 0
     received: bytearray = attrs.field(factory=bytearray)
     now: int = 0
@@ -145,12 +145,12 @@ class Server:
     """Requests that were answered at the same time, now and at most."""
 
     @property
-    def paid(self) -> list[Asked]:
-        return [request for request in self.asked if request.method == "POST"]
+    def paid(self) -> list[ServedRequest]:
+        return [request for request in self.requests if request.method == "POST"]
 
     @property
-    def polled(self) -> list[Asked]:
-        return [request for request in self.asked if request.method == "GET"]
+    def polled(self) -> list[ServedRequest]:
+        return [request for request in self.requests if request.method == "GET"]
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, wire = self.connections, Wire(reader, writer)
@@ -160,7 +160,7 @@ class Server:
                 await self.on_connect(wire)
             while wire.is_open:
                 request = await self._read(reader, number)
-                self.asked.append(request)
+                self.requests.append(request)
                 answers, index = (
                     (self.posts, len(self.paid)) if request.method == "POST" else (self.polls, len(self.polled))
                 )
@@ -175,11 +175,11 @@ class Server:
         finally:
             writer.close()
 
-    async def _read(self, reader: asyncio.StreamReader, number: int) -> Asked:
+    async def _read(self, reader: asyncio.StreamReader, number: int) -> ServedRequest:
         top = await reader.readuntil(b"\r\n\r\n")
         self.received += top
         method, path, _ = top.split(b" ", 2)
-        request = Asked(
+        request = ServedRequest(
             method=method.decode(),
             path=path.decode(),
             head=top,

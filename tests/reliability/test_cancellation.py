@@ -10,7 +10,18 @@ import pytest
 
 import impasto
 from tests.reliability.conftest import CORE, JOB_MODEL, MakeClient
-from tests.reliability.servers import JOB, PICTURE, Asked, Server, Wire, accepted, pending, picture, refused, silence
+from tests.reliability.servers import (
+    JOB,
+    PICTURE,
+    ServedRequest,
+    Server,
+    Wire,
+    accepted_job,
+    pending,
+    picture,
+    refused,
+    silence,
+)
 
 
 def open_files() -> int:
@@ -20,7 +31,7 @@ def open_files() -> int:
 @pytest.mark.parametrize("model", [CORE, JOB_MODEL])
 async def test_f32_cancelled_at_each_step(server: Server, make_client: MakeClient, model: str) -> None:
     """Cancels after 0, 1, 2 … turns of the loop, until the call is through."""
-    server.posts = [refused(500), accepted() if model == JOB_MODEL else picture()]
+    server.posts = [refused(500), accepted_job() if model == JOB_MODEL else picture()]
     server.polls = [pending(), picture()]
     client = make_client(
         server.url, max_concurrency=1, poll_interval=0.0001, retry=impasto.Retry(base=0.0001, floor=9999)
@@ -30,7 +41,7 @@ async def test_f32_cancelled_at_each_step(server: Server, make_client: MakeClien
     tasks, files = len(asyncio.all_tasks()), open_files()
     noted = unnoted = 0
     for step in range(2_000):
-        server.asked.clear()
+        server.requests.clear()
         call = asyncio.ensure_future(client.run(model, prompt="p", **params))  # type: ignore[arg-type]
         for _ in range(step):
             await asyncio.sleep(0)
@@ -104,7 +115,7 @@ async def test_cancelled_while_it_generates_says_that_the_charge_is_unknown(
 
 
 async def test_cancelled_while_it_polls_tells_the_job(server: Server, client: impasto.Client) -> None:
-    server.posts, server.polls = [accepted()], [pending()]
+    server.posts, server.polls = [accepted_job()], [pending()]
     call = asyncio.ensure_future(client.run(JOB_MODEL, prompt="p", image=PICTURE))
     while not server.polled:
         await asyncio.sleep(0.002)
@@ -160,7 +171,7 @@ async def test_a_call_that_is_being_uploaded_is_cancelled(server: Server, client
     """The server reads nothing: the upload stands still, half sent."""
     from tests.images import padded
 
-    async def reads_nothing(request: Asked, wire: Wire) -> None:
+    async def reads_nothing(request: ServedRequest, wire: Wire) -> None:
         await asyncio.sleep(30)
 
     server.reads_bodies = False

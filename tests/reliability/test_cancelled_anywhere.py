@@ -18,7 +18,7 @@ from impasto.fanout import result_of_cancelled
 from impasto.registry import OPERATIONS
 from tests.reliability.conftest import CORE
 from tests.reliability.hostile import IMAGE, KEY, MODEL, event, images, operation
-from tests.reliability.servers import PICTURE_HEADERS, Answer, Asked, Server, Wire, head, in_json, raw, serving
+from tests.reliability.servers import PICTURE_HEADERS, Answer, ServedRequest, Server, Wire, head, in_json, raw, serving
 from tests.reliability.steps import counting
 from tests.streams import END, HEAD, chunk
 
@@ -53,12 +53,12 @@ class Case:
     model: impasto.Operation = attrs.field(factory=operation)
     most: int = 1
     cancels: bool = False
-    paid: list[Asked] = attrs.field(factory=list[Asked])
+    paid: list[ServedRequest] = attrs.field(factory=list[ServedRequest])
     tokens: int = 0
     valid: int = 0
     """The number of the first token that is taken; the one in the cache is always too old."""
 
-    async def __call__(self, request: Asked, wire: Wire) -> None:
+    async def __call__(self, request: ServedRequest, wire: Wire) -> None:
         token = (request.header("authorization") or "").rpartition("-")[2]
         if self.valid and int(token) < self.valid:
             return await in_json({"error": {"message": "token expired"}}, 401)(request, wire)
@@ -94,7 +94,7 @@ def authorized() -> Case:
 def polled() -> Case:
     polls = [NOTHING, PICTURE]
 
-    async def status(request: Asked, wire: Wire) -> None:
+    async def status(request: ServedRequest, wire: Wire) -> None:
         polls.append(polls.pop(0))
         await polls[-1](request, wire)
 
@@ -161,7 +161,7 @@ async def test_cancelled_at_every_step(name: str, again: tuple[int, ...], turns:
         sent = unsent = through = 0
         with counting() as cancelled_at:
             for step in range(1, 2_000):
-                server.asked.clear()
+                server.requests.clear()
                 case.paid.clear()
                 case.valid += case.valid and 1 + case.tokens - case.valid
                 at = (step, *(step + each for each in again))
@@ -171,7 +171,7 @@ async def test_cancelled_at_every_step(name: str, again: tuple[int, ...], turns:
                 left = [each for each in asyncio.all_tasks() - mine if "impasto" in repr(each.get_coro())]
                 assert not left, f"step {step} of {steps.count}"
                 assert len(case.paid) <= case.most, f"step {step}: paid twice"
-                request = [each.path for each in server.asked]
+                request = [each.path for each in server.requests]
                 assert request.count("/cancel") <= 1
                 if not steps.task.cancelled():
                     assert steps.task.exception() is None

@@ -15,7 +15,7 @@ from tests.reliability.servers import (
     PICTURE_HEADERS,
     Answer,
     Server,
-    accepted,
+    accepted_job,
     head,
     pending,
     picture,
@@ -32,15 +32,15 @@ async def closed_while(client: impasto.Client, server: Server, calls: int, model
     await client.warm(model)
     params: dict[str, object] = {"image": PICTURE} if model == JOB_MODEL else {}
     running = [asyncio.ensure_future(client.run(model, prompt="p", **params)) for _ in range(calls)]  # type: ignore[arg-type]
-    while not server.asked:
+    while not server.requests:
         await asyncio.sleep(0.002)
     await asyncio.sleep(0.1)
-    sent = len(server.asked)
+    sent = len(server.requests)
     began = time.monotonic()
     await client.aclose()
     outcomes = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 60)
     assert time.monotonic() - began < 30
-    assert len(server.asked) == sent, "nothing is sent for a client that is closed"
+    assert len(server.requests) == sent, "nothing is sent for a client that is closed"
     with pytest.raises(impasto.ClientClosedError):
         await client.run(CORE, prompt="p")
     return list(outcomes)
@@ -59,7 +59,7 @@ async def test_calls_in_flight(server: Server, make_client: MakeClient, answer: 
 
 @pytest.mark.parametrize("interval", [0.02, 20.0])
 async def test_jobs_that_are_polled(server: Server, make_client: MakeClient, interval: float) -> None:
-    server.posts, server.polls = [accepted()], [pending()]
+    server.posts, server.polls = [accepted_job()], [pending()]
     client = make_client(server.url, timeout=30.0, poll_interval=interval)
     (error,) = await closed_while(client, server, 1, JOB_MODEL)
     assert isinstance(error, impasto.ChargeUnknown)

@@ -16,10 +16,10 @@ from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient, failure
 from tests.reliability.servers import (
     PICTURE,
     PICTURE_HEADERS,
-    Asked,
+    ServedRequest,
     Server,
     Wire,
-    accepted,
+    accepted_job,
     head,
     http,
     in_json,
@@ -58,7 +58,7 @@ async def too_late(
 ) -> impasto.ChargeUnknown:
     """What a call says whose time ended when its request had left: with more time where the machine is busy."""
     for timeout in (0.3, 3.0, 30.0):
-        server.asked.clear()
+        server.requests.clear()
         began = time.monotonic()
         error = await failure(make_client(server.url, timeout=timeout))
         assert timeout * 0.9 < time.monotonic() - began < timeout + 30
@@ -171,7 +171,7 @@ async def test_f22_a_status_that_is_not_the_providers_own_is_unknown(
     server.posts = [http(status, body, content_type="text/html", x_request_id="req-1", **location)]
     error = is_unknown(await failure(client))
     assert (error.status, error.request_id) == (status, "req-1")
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 async def test_f22_the_providers_shape_under_a_proxys_status(server: Server, client: impasto.Client) -> None:
@@ -235,19 +235,19 @@ async def test_a_compressed_answer_is_delivered_though_none_was_asked_for(
 async def test_cookies_are_neither_kept_nor_sent(server: Server, make_client: MakeClient, attributes: str) -> None:
     """At a host with a name, as no client keeps cookies of a bare address."""
     url = server.url.replace("127.0.0.1", "localhost")
-    server.posts = [picture(**{"set-cookie": f"track=1{attributes}"}), accepted(), picture()]
+    server.posts = [picture(**{"set-cookie": f"track=1{attributes}"}), accepted_job(), picture()]
     server.polls = [picture(**{"set-cookie": "poll=1"})]
     client = make_client(url)
     await client.run(CORE, prompt="p")
     await client.run(JOB_MODEL, prompt="p", image=PICTURE)
     await client.run(CORE, prompt="p")
-    assert [request.header("cookie") for request in server.asked] == [None] * 4
+    assert [request.header("cookie") for request in server.requests] == [None] * 4
     async with aiohttp.ClientSession() as session:  # the server does set them
         server.posts = [picture(**{"set-cookie": f"track=1{attributes}"})]
         for _ in range(2):
             async with session.post(f"{url}/v2beta/stable-image/generate/core", data=b"x"):
                 pass
-    assert server.asked[-1].header("cookie") == "track=1"
+    assert server.requests[-1].header("cookie") == "track=1"
 
 
 async def test_informational_answers_are_passed_over(server: Server, client: impasto.Client) -> None:
@@ -272,7 +272,7 @@ async def test_an_early_refusal_of_a_large_upload_is_read(server: Server, client
     """413 before the body was read: the refusal arrives, not a broken pipe."""
     from tests.images import padded
 
-    async def early(request: Asked, wire: Wire) -> None:
+    async def early(request: ServedRequest, wire: Wire) -> None:
         body = json.dumps({"id": "e", "name": "payload_too_large", "errors": ["too large"]}).encode()
         await wire.send(head(413, {"content-type": "application/json", "content-length": str(len(body))}) + body)
         await asyncio.sleep(0.05)
@@ -309,6 +309,6 @@ async def test_b61_an_id_that_is_none_is_kept_and_not_asked_for(
 
 
 async def test_the_key_goes_out_once_and_as_given(server: Server, client: impasto.Client) -> None:
-    server.posts = [accepted()]
+    server.posts = [accepted_job()]
     await client.run(JOB_MODEL, prompt="p", image=PICTURE)
-    assert [request.header("authorization") for request in server.asked] == [f"Bearer {KEY}"] * 2
+    assert [request.header("authorization") for request in server.requests] == [f"Bearer {KEY}"] * 2

@@ -28,7 +28,7 @@ from tests.reliability.hostile import (
     images,
     job,
 )
-from tests.reliability.servers import Answer, Asked, Wire, head, http, in_json, raw
+from tests.reliability.servers import Answer, ServedRequest, Wire, head, http, in_json, raw
 from tests.streams import chunk
 
 PNG = {"content-type": "image/png"}
@@ -40,7 +40,7 @@ LENGTH = str(len(IMAGE))
 def without_end(first: bytes, piece: bytes, pause: float = 0.0) -> Answer:
     """Send a beginning, and then the same piece until the other side has had enough."""
 
-    async def answer(request: Asked, wire: Wire) -> None:
+    async def answer(request: ServedRequest, wire: Wire) -> None:
         await wire.send(first)
         while not wire.writer.is_closing():
             await wire.send(piece)
@@ -100,7 +100,7 @@ async def test_an_answer_that_proves_nothing_is_one_error_and_one_paid_request(n
         with pytest.raises(ChargeUnknown) as caught:
             await client.run(MODEL, prompt="a kite")
         assert (caught.value.billed, caught.value.retryable) == ("unknown", False)
-        assert [request.path for request in server.asked] == ["/submit"]
+        assert [request.path for request in server.requests] == ["/submit"]
     assert len(str(caught.value)) < 400
 
 
@@ -122,7 +122,7 @@ async def test_an_answer_without_end_is_ended_by_the_deadline(name: str, streams
     async with attacked(SLOW[name], timeout=0.7) as (client, server):
         with pytest.raises(ChargeUnknown, match=r"no result within 0\.7 s; the request was sent") as caught:
             await (last_of(client) if streams else client.run(MODEL, prompt="a kite"))
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert caught.value.billed == "unknown"
 
 
@@ -156,7 +156,7 @@ async def test_memory_is_bounded_whatever_comes(name: str) -> None:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert peak < 600 * 2**20, "an answer is held twice at most"
 
 
@@ -169,7 +169,7 @@ async def test_an_answer_with_more_images_than_any_has_is_read_no_further() -> N
         with pytest.raises(UnusableResult, match="has more than 64 images") as caught:
             await client.run(MODEL, prompt="a kite")
         assert time.process_time() - began < 1.0, "a second of the CPU for an answer of a megabyte"
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert caught.value.raw.startswith(b'{"images": [')
 
 
@@ -211,7 +211,7 @@ async def test_a_paid_image_is_not_lost_whatever_form_it_comes_in(name: str, str
     answer, data = FORMS[name]
     async with attacked(answer, timeout=2.0) as (client, server):
         result = await (last_of(client) if streams else client.run(MODEL, prompt="a kite"))
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert isinstance(result, impasto.Result)
     assert result.artifacts[-1].data == data
     assert len(result.artifacts) == (2 if name == "two results" else 1)
@@ -234,7 +234,7 @@ async def test_two_results_are_both_delivered_and_reported(streams: bool) -> Non
     both = http(200, event(images()) + event(images(png(8, 8))), content_type="text/event-stream")
     async with attacked(both, timeout=5.0) as (client, server):
         result = await (last_of(client) if streams else client.run(MODEL, prompt="a kite"))
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert isinstance(result, impasto.Result)
     assert [each.data for each in result.artifacts] == [IMAGE, png(8, 8)]
     assert "2 artifacts" in " ".join(result.warnings)
@@ -246,7 +246,7 @@ async def test_an_error_event_ends_a_stream_that_stays_open(end: bytes) -> None:
     async with attacked(free, timeout=2.0) as (client, server):
         with pytest.raises(impasto.ContentFiltered) as caught:
             await last_of(client)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert caught.value.billed == "no"
 
 
@@ -276,14 +276,14 @@ async def test_a_redirect_of_a_poll_or_of_a_cancel_is_not_followed() -> None:
     async with attacked(job(cancel="/cancel"), answers, timeout=0.5) as (client, server):
         with pytest.raises(ChargeUnknown, match=r"job j1 could not be cancelled \(ChargeUnknown\)"):
             await client.run(MODEL, prompt="a kite")
-        assert {request.path for request in server.asked} == {"/submit", "/status", "/cancel"}
-        assert [request.path for request in server.asked].count("/cancel") == 1
+        assert {request.path for request in server.requests} == {"/submit", "/status", "/cancel"}
+        assert [request.path for request in server.requests].count("/cancel") == 1
 
 
 async def test_a_refresh_header_leads_nowhere() -> None:
     async with attacked(http(200, IMAGE, content_type="image/png", refresh="0; url=/elsewhere")) as (client, server):
         assert (await client.run(MODEL, prompt="a kite")).artifacts[0].data == IMAGE
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_the_key_is_in_no_text_of_an_answer_that_repeats_it() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import impasto
 from tests.reliability.hostile import KEY, MODEL, PICTURE, attacked, event, images, job
-from tests.reliability.servers import Answer, Asked, Wire, head, http, in_json, raw
+from tests.reliability.servers import Answer, ServedRequest, Wire, head, http, in_json, raw
 
 ECHO = f"you sent {KEY}"
 AGAIN = impasto.Retry(base=0.001, cap=0.002)
@@ -52,7 +52,7 @@ async def test_a_batch_takes_up_a_job_whose_polls_misbehave(tmp_path: Path) -> N
     """The first run gives up; the second fetches the paid images with free polls."""
     polls: list[Answer] = [http(302, b"", location="/elsewhere")]
 
-    async def status(request: Asked, wire: Wire) -> None:
+    async def status(request: ServedRequest, wire: Wire) -> None:
         await polls[0](request, wire)
 
     async with attacked(job(), status, timeout=0.3) as (client, server):

@@ -14,7 +14,7 @@ import pytest
 import impasto
 from impasto import Account, ChargeUnknown, File, InvalidRequest, JobFailed, Provider, Retry, Unauthorized, hookimpl
 from tests.reliability.hostile import IMAGE, MODEL, PICTURE, attacked, event, images, job, operation
-from tests.reliability.servers import Answer, Asked, Server, Wire, http, in_json, raw
+from tests.reliability.servers import Answer, ServedRequest, Server, Wire, http, in_json, raw
 
 RESET = raw(end="reset")
 REFUSED = in_json({"error": {"message": "token expired"}}, 401)
@@ -37,7 +37,7 @@ CLOUD = operation(provider=Cloud(name="villain", base_url="https://api.villain.e
 def in_turn(*answers: Answer) -> Answer:
     left = [*answers]
 
-    async def answer(request: Asked, wire: Wire) -> None:
+    async def answer(request: ServedRequest, wire: Wire) -> None:
         await (left.pop(0) if len(left) > 1 else left[0])(request, wire)
 
     return answer
@@ -146,7 +146,7 @@ async def test_a_file_that_changes_while_it_is_read_is_not_sent(content: bytes) 
     async with answers(PICTURE) as (client, server):
         with pytest.raises(InvalidRequest, match="image: can't be read again: it has"):
             await client.run(MODEL, prompt="a kite", image=file)
-        assert server.asked == []
+        assert server.requests == []
 
 
 async def test_closing_the_client_in_a_retry_sends_nothing_more() -> None:

@@ -44,7 +44,7 @@ async def test_one_error_and_one_paid_request(name: str, function: str) -> None:
     async with serving(Server(posts=[ANSWERS[name], picture()])) as server:
         with pytest.raises(impasto.ImpastoError) as caught:
             await call(function, server.url)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert caught.value.billed in ("no", "yes", "unknown")
     assert (caught.value.billed == "no") == isinstance(caught.value, impasto.BadRequest)
     assert KEY[:12] not in "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)

@@ -14,7 +14,7 @@ import impasto
 from impasto import ChargeUnknown, ImpastoError, Registry, UnusableResult
 from impasto.registry import OPERATIONS
 from tests.reliability.hostile import IMAGE, KEY, MODEL, PICTURE, Internet, by_path, internet, job, operation
-from tests.reliability.servers import Answer, Asked, Server, http, in_json
+from tests.reliability.servers import Answer, ServedRequest, Server, http, in_json
 
 EVIL = "https://evil.example/x"
 LEADS: dict[str, str] = {
@@ -42,17 +42,17 @@ async def villain(post: Answer, other: Answer, **settings: Any) -> AsyncIterator
         own = {"villain": {"api_key": KEY}}
         async with impasto.Client(registry=registry, providers=own, **options) as client:
             yield client, web
-        hosts = {*web.hosts, *(request.header("host") for request in web.server.asked)}
+        hosts = {*web.hosts, *(request.header("host") for request in web.server.requests)}
         assert not {each for each in hosts if "evil" in str(each)}
-        assert not [request for request in web.server.asked if request.header("cookie")], "nobody asked for a cookie"
+        assert not [request for request in web.server.requests if request.header("cookie")], "nobody asked for a cookie"
 
 
 def keys_sent(web: Internet) -> set[str | None]:
     """The hosts that got the key in any form."""
-    return {request.header("host") for request in web.server.asked if has_key(request)}
+    return {request.header("host") for request in web.server.requests if has_key(request)}
 
 
-def has_key(request: Asked) -> bool:
+def has_key(request: ServedRequest) -> bool:
     sent = request.head.decode("latin-1") + request.path + request.body.decode("latin-1")
     return any(form in sent for form in FORMS)
 
@@ -62,7 +62,7 @@ async def test_headers_of_a_paid_answer_lead_nowhere(status: int) -> None:
     async with villain(leading(status), PICTURE) as (client, web):
         with pytest.raises(ImpastoError) as caught:
             await client.run(MODEL, prompt="a kite")
-        assert [request.path for request in web.server.asked] == ["/submit"]
+        assert [request.path for request in web.server.requests] == ["/submit"]
     assert caught.value.billed != "no"
     assert "evil" not in str(caught.value)
 
@@ -83,7 +83,7 @@ async def test_headers_of_a_free_answer_lead_nowhere(status: int, place: str) ->
     async with villain(jobs, by_path(**answers)) as (client, web):
         with pytest.raises(ChargeUnknown) as caught:
             await client.run(MODEL, prompt="a kite")
-        requests = [each.path for each in web.server.asked]
+        requests = [each.path for each in web.server.requests]
         assert requests.count("/submit") == 1
         assert {*requests} == {"/submit", f"/{place}", *(["/status"] if place == "cancel" else [])}
         assert requests.count("/cancel") == (place == "cancel")
@@ -103,7 +103,7 @@ async def test_a_job_that_moves_from_host_to_host_takes_the_key_to_declared_ones
     async with villain(by_path(**steps), by_path(**steps), timeout=5.0) as (client, web):
         result = await client.run(MODEL, prompt="a kite")
         assert result.artifacts[0].data == IMAGE
-        *others, last = web.server.asked
+        *others, last = web.server.requests
         assert [has_key(each) for each in others] == [True] * 4
         assert not has_key(last)
 
@@ -113,7 +113,7 @@ async def test_a_job_that_moves_out_ends_there() -> None:
     async with villain(job(), out, timeout=5.0) as (client, web):
         with pytest.raises(UnusableResult, match=r"evil\.example is not a host of the provider") as caught:
             await client.run(MODEL, prompt="a kite")
-        assert [request.path for request in web.server.asked] == ["/submit", "/status", "/status", "/status"]
+        assert [request.path for request in web.server.requests] == ["/submit", "/status", "/status", "/status"]
     assert (caught.value.id, caught.value.billed) == ("j1", "yes")
 
 
@@ -124,4 +124,4 @@ async def test_a_resumed_job_takes_the_key_nowhere_else() -> None:
         with pytest.raises(ImpastoError):
             await client.resume(MODEL, "../../../evil.example/\r\nhost: evil.example")
         assert keys_sent(web) == {"api.villain.example"}
-        assert not [request for request in web.server.asked if b"evil" in request.head]
+        assert not [request for request in web.server.requests if b"evil" in request.head]

@@ -13,10 +13,10 @@ from tests.reliability.servers import (
     JOB,
     PICTURE,
     Answer,
-    Asked,
+    ServedRequest,
     Server,
     Wire,
-    accepted,
+    accepted_job,
     http,
     in_json,
     page,
@@ -41,16 +41,16 @@ async def failure(client: impasto.Client) -> impasto.ImpastoError:
 
 
 async def test_a_job_is_polled_to_its_end(server: Server, make_client: MakeClient) -> None:
-    server.posts, server.polls = [accepted()], [pending(), pending(), picture()]
+    server.posts, server.polls = [accepted_job()], [pending(), pending(), picture()]
     result = await run(make_client(server.url, poll_interval=0.05))
     assert result.artifacts[0].data == PICTURE
     assert [request.path for request in server.polled] == [f"/v2beta/results/{JOB}"] * 3
-    times = [request.at for request in server.asked]
+    times = [request.at for request in server.requests]
     assert all(later - sooner >= 0.049 for sooner, later in itertools.pairwise(times))
 
 
 async def test_f25_a_job_that_never_ends_ends_at_the_deadline(server: Server, make_client: MakeClient) -> None:
-    server.posts, server.polls = [accepted()], [pending()]
+    server.posts, server.polls = [accepted_job()], [pending()]
     began = time.monotonic()
     error = await failure(make_client(server.url, timeout=0.4, poll_interval=0.1))
     assert time.monotonic() - began < 20
@@ -62,7 +62,7 @@ async def test_f25_a_job_that_never_ends_ends_at_the_deadline(server: Server, ma
 
 
 async def test_f26_a_result_that_is_gone_early_is_unknown(server: Server, client: impasto.Client) -> None:
-    server.posts, server.polls = [accepted()], [pending(), refused(404, "generation_not_found")]
+    server.posts, server.polls = [accepted_job()], [pending(), refused(404, "generation_not_found")]
     error = await failure(client)
     assert isinstance(error, impasto.ChargeUnknown)
     assert len(server.paid) == 1
@@ -72,7 +72,7 @@ async def test_f26_a_result_that_is_gone_late_has_expired(
     server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("impasto_plugins.stability.direct.RESULT_SECONDS", 0.03)
-    server.posts, server.polls = [accepted()], [pending(), pending(), refused(404, "generation_not_found")]
+    server.posts, server.polls = [accepted_job()], [pending(), pending(), refused(404, "generation_not_found")]
     error = await failure(client)
     assert isinstance(error, impasto.PollExpired)
     assert error.billed == "unknown"
@@ -106,7 +106,7 @@ FAULTS: dict[str, Answer] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_f27_a_poll_that_fails_is_followed_by_another(server: Server, client: impasto.Client, fault: str) -> None:
-    server.posts, server.polls = [accepted()], [FAULTS[fault], FAULTS[fault], pending(), picture()]
+    server.posts, server.polls = [accepted_job()], [FAULTS[fault], FAULTS[fault], pending(), picture()]
     assert (await run(client)).artifacts[0].data == PICTURE
     assert len(server.paid) == 1
     assert 4 <= len(server.polled) <= 6  # aiohttp itself repeats a GET on a connection that was closed
@@ -116,13 +116,16 @@ async def test_f27_a_poll_that_hangs_is_given_up_and_repeated(
     server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("impasto_plugins.transports.https.POLL_SECONDS", 0.1)
-    server.posts, server.polls = [accepted()], [silence, picture()]
+    server.posts, server.polls = [accepted_job()], [silence, picture()]
     assert (await run(client)).artifacts[0].data == PICTURE
     assert (len(server.paid), len(server.polled)) == (1, 2)
 
 
 async def test_a_damaged_result_is_fetched_again_and_then_kept(server: Server, client: impasto.Client) -> None:
-    server.posts, server.polls = [accepted()], [http(200, b"broken", content_type="image/png", x_request_id="req-6")]
+    server.posts, server.polls = (
+        [accepted_job()],
+        [http(200, b"broken", content_type="image/png", x_request_id="req-6")],
+    )
     error = await failure(client)
     assert isinstance(error, impasto.UnusableResult)
     assert (error.billed, error.raw, error.request_id) == ("yes", b"broken", "req-6")
@@ -133,7 +136,7 @@ async def test_a_damaged_result_is_fetched_again_and_then_kept(server: Server, c
 async def test_a_poll_that_is_refused_says_that_the_job_may_have_been_charged(
     server: Server, client: impasto.Client, status: int
 ) -> None:
-    server.posts, server.polls = [accepted()], [refused(status, "no")]
+    server.posts, server.polls = [accepted_job()], [refused(status, "no")]
     error = await failure(client)
     assert isinstance(error, impasto.ResponseError)
     assert (error.billed, error.status) == ("unknown", status)
@@ -141,7 +144,7 @@ async def test_a_poll_that_is_refused_says_that_the_job_may_have_been_charged(
 
 
 async def test_a_filtered_result_keeps_its_picture(server: Server, client: impasto.Client) -> None:
-    server.posts, server.polls = [accepted()], [picture(**{"finish-reason": "CONTENT_FILTERED"})]
+    server.posts, server.polls = [accepted_job()], [picture(**{"finish-reason": "CONTENT_FILTERED"})]
     error = await failure(client)
     assert isinstance(error, impasto.ContentFiltered)
     assert [artifact.data for artifact in error.artifacts] == [PICTURE]
@@ -153,13 +156,13 @@ async def test_f60_polls_keep_the_key_that_started_the_job(
 ) -> None:
     monkeypatch.setenv("STABILITY_API_KEY", "sk-old-0123456789")
 
-    async def rotate(request: Asked, wire: Wire) -> None:
+    async def rotate(request: ServedRequest, wire: Wire) -> None:
         monkeypatch.setenv("STABILITY_API_KEY", "sk-new-0123456789")
-        await accepted()(request, wire)
+        await accepted_job()(request, wire)
 
     server.posts, server.polls = [rotate], [pending(), picture()]
     await run(make_client(server.url, api_key=None))
-    assert {request.header("authorization") for request in server.asked} == {"Bearer sk-old-0123456789"}
+    assert {request.header("authorization") for request in server.requests} == {"Bearer sk-old-0123456789"}
 
 
 async def test_resume_fetches_without_paying(server: Server, client: impasto.Client) -> None:

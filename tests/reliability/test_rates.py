@@ -14,10 +14,10 @@ from impasto_plugins.stability.provider import stability
 from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient
 from tests.reliability.servers import (
     PICTURE,
-    Asked,
+    ServedRequest,
     Server,
     Wire,
-    accepted,
+    accepted_job,
     pending,
     picture,
     refused,
@@ -32,14 +32,14 @@ def most_in(times: list[float], seconds: float) -> int:
 
 
 async def test_the_window_holds_across_clients_and_counts_polls(server: Server, make_client: MakeClient) -> None:
-    server.posts = [accepted()]
+    server.posts = [accepted_job()]
     server.polls = [pending(), picture()]
     limit = impasto.RateLimit(6, 0.3)
     clients = [make_client(server.url, rate_limit=limit, poll_interval=0.001) for _ in range(2)]
     await asyncio.gather(*(clients[i % 2].run(JOB_MODEL, prompt="p", image=PICTURE) for i in range(8)))
     assert len(server.paid) == 8
-    assert len(server.asked) >= 16
-    assert most_in([request.at for request in server.asked], 0.3) <= 6
+    assert len(server.requests) >= 16
+    assert most_in([request.at for request in server.requests], 0.3) <= 6
 
 
 async def test_the_window_holds_across_threads_with_loops_of_their_own(server: Server) -> None:
@@ -74,7 +74,7 @@ async def test_a_send_counts_from_when_it_left_not_from_when_it_might(server: Se
     assert most_in([request.at for request in server.paid], 0.3) <= 3
 
 
-async def test_what_never_left_takes_no_place_in_the_window(make_client: MakeClient) -> None:
+async def test_a_request_that_never_left_takes_no_place_in_the_window(make_client: MakeClient) -> None:
     """A server that was down for a second does not cost the key its next ten."""
     limit = impasto.RateLimit(2, 30.0)
     async with serving() as was:
@@ -110,7 +110,7 @@ async def test_cancelled_calls_leave_no_hole_in_the_window(server: Server, make_
 
 async def test_a_poll_passes_the_calls_that_have_not_begun(server: Server, make_client: MakeClient) -> None:
     """A paid job's result is not lost because two hundred other calls stand in line."""
-    server.posts = [accepted(), picture()]
+    server.posts = [accepted_job(), picture()]
     client = make_client(server.url, rate_limit=impasto.RateLimit(2, 0.15), timeout=1.5)
     job = asyncio.ensure_future(client.run(JOB_MODEL, prompt="p", image=PICTURE))
     while not server.paid:
@@ -144,7 +144,7 @@ async def test_waiting_is_first_come_first_served(server: Server, make_client: M
 async def test_f64_turns_are_first_come_first_served(server: Server, make_client: MakeClient) -> None:
     client = make_client(server.url, max_concurrency=2)
 
-    async def slow(request: Asked, wire: Wire) -> None:
+    async def slow(request: ServedRequest, wire: Wire) -> None:
         await asyncio.sleep(0.005)
         await picture()(request, wire)
 
@@ -191,7 +191,7 @@ async def test_f20_after_a_429_all_wait_and_then_keep_to_the_documented_limit(
     lockouts: list[float] = []
     taken: list[float] = []
 
-    async def locks_out(request: Asked, wire: Wire) -> None:
+    async def locks_out(request: ServedRequest, wire: Wire) -> None:
         is_locked = bool(lockouts) and request.at < lockouts[-1] + 0.55
         is_burst = sum(each > request.at - documented.seconds for each in taken) >= documented.requests
         if not is_locked and (is_burst or len(server.paid) == 10):
@@ -230,7 +230,7 @@ async def test_a_pause_longer_than_what_a_begun_call_has_left_is_said_at_once(
     server: Server, make_client: MakeClient
 ) -> None:
     """A poll meets a pause: the job's id is told, and that it may have been charged."""
-    server.posts = [accepted()]
+    server.posts = [accepted_job()]
     server.polls = [refused(429, "rate_limit_exceeded", retry_after="30")]
     client = make_client(server.url, timeout=20.0, retry=impasto.Retry(max_wait=60))
     began = time.monotonic()

@@ -11,7 +11,7 @@ import pytest
 
 import impasto
 from tests.reliability.conftest import CORE, FAST, KEY, MakeClient
-from tests.reliability.servers import PICTURE, Answer, Asked, Server, Wire, page, picture, raw, refused
+from tests.reliability.servers import PICTURE, Answer, ServedRequest, Server, Wire, page, picture, raw, refused
 
 BUSY = {"name": "rate_limit_exceeded", "said": "slow down"}
 
@@ -151,7 +151,7 @@ async def test_f30_retries_stay_within_their_budget(server: Server, make_client:
     """Half of the answers are faults; retries are at most a tenth of the calls, and the floor."""
     dice = random.Random(7)
 
-    async def perhaps(request: Asked, wire: Wire) -> None:
+    async def perhaps(request: ServedRequest, wire: Wire) -> None:
         await (refused(500) if dice.random() < 0.5 else picture())(request, wire)
 
     server.posts = [perhaps]
@@ -169,7 +169,7 @@ async def test_a_budget_counts_the_requests_before_the_first_failure(server: Ser
     for _ in range(20):
         await client.run(CORE, prompt="p")
     server.posts = [refused(500), picture()]
-    server.asked.clear()
+    server.requests.clear()
     await client.run(CORE, prompt="p")
     assert len(server.paid) == 2
 
@@ -290,7 +290,7 @@ async def test_the_time_before_the_turn_does_not_count(server: Server, make_clie
         raw(0.15),
     ]
 
-    async def slow(request: Asked, wire: Wire) -> None:
+    async def slow(request: ServedRequest, wire: Wire) -> None:
         await asyncio.sleep(0.15)
         await picture()(request, wire)
 

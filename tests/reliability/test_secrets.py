@@ -19,7 +19,7 @@ from tests.reliability.servers import (
     PICTURE_HEADERS,
     Answer,
     Server,
-    accepted,
+    accepted_job,
     head,
     http,
     in_json,
@@ -115,7 +115,7 @@ async def test_s9_nothing_secret_shows(
 ) -> None:
     texts: list[str] = []
     model = JOB_MODEL if job else "stability/inpaint"
-    server.posts, server.polls = ([accepted()], [FAULTS[fault]]) if job else ([FAULTS[fault]], [])
+    server.posts, server.polls = ([accepted_job()], [FAULTS[fault]]) if job else ([FAULTS[fault]], [])
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for timeout in (0.5, 60.0):  # a busy machine may not have sent it by the first

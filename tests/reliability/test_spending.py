@@ -36,7 +36,7 @@ async def test_refusals_give_their_reservation_back(server: Server, make_client:
         await client.run(CORE, prompt="p")
 
 
-async def test_what_may_have_been_charged_counts(server: Server, make_client: MakeClient) -> None:
+async def test_a_possible_charge_counts(server: Server, make_client: MakeClient) -> None:
     server.posts = [raw(end="close")]
     client = make_client(server.url, spend_limit_usd=PRICE)
     with pytest.raises(impasto.ChargeUnknown):

@@ -14,7 +14,7 @@ import impasto
 from impasto_plugins.stability.fields import REQUEST_BYTES
 from tests.images import padded
 from tests.reliability.conftest import MakeClient
-from tests.reliability.servers import PICTURE, Asked, Server, Wire, picture, refused
+from tests.reliability.servers import PICTURE, ServedRequest, Server, Wire, picture, refused
 
 ERASE = "stability/erase"
 LARGE = 9 * 2**20
@@ -27,7 +27,7 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-async def drained(request: Asked, wire: Wire) -> None:
+async def drained(request: ServedRequest, wire: Wire) -> None:
     """Reads the body away without keeping it: memory is the client's alone."""
     left = int(request.header("content-length") or 0)
     while left and (piece := await wire.reader.read(min(left, 65536))):
@@ -114,7 +114,7 @@ async def test_a_file_that_changed_between_check_and_send_is_refused_unsent(
 ) -> None:
     """The first attempt is refused and the file changes before the second: nothing is sent again."""
 
-    async def refuse(request: Asked, wire: Wire) -> None:
+    async def refuse(request: ServedRequest, wire: Wire) -> None:
         match change:
             case "deleted":
                 large.unlink()
@@ -136,7 +136,7 @@ async def test_a_file_that_changed_between_check_and_send_is_refused_unsent(
 async def test_a_file_that_shrinks_while_it_is_sent_ends_the_request(
     server: Server, client: impasto.Client, large: Path
 ) -> None:
-    async def shrink(request: Asked, wire: Wire) -> None:
+    async def shrink(request: ServedRequest, wire: Wire) -> None:
         os.truncate(large, 2000)
         await drained(request, wire)
 
@@ -169,7 +169,7 @@ async def test_the_whole_request_may_have_ten_mebibytes_to_the_byte(
 async def test_an_answer_before_the_upload_ended_is_taken(server: Server, client: impasto.Client, large: Path) -> None:
     """A picture that comes early is delivered, and the connection, which still owes a body, is not reused."""
 
-    async def early(request: Asked, wire: Wire) -> None:
+    async def early(request: ServedRequest, wire: Wire) -> None:
         await picture()(request, wire)
         await asyncio.sleep(0.05)
 

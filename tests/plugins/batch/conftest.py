@@ -92,7 +92,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def told(out: Path) -> list[Row]:
+def ledger_rows(out: Path) -> list[Row]:
     """The rows of a ledger."""
     return [row for _, row in rows(WorkspacePaths(out).ledger, ReadPosition())]
 

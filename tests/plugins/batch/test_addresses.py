@@ -15,7 +15,7 @@ from impasto_plugins.batch.ledger.log import ReadPosition, rows
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
-from tests.plugins.batch.conftest import Run, Write, many, told
+from tests.plugins.batch.conftest import Run, Write, ledger_rows, many
 
 RUN = ("run", "manifest.jsonl", "--out", "out", "--no-report")
 OUT = Path("out")
@@ -23,12 +23,12 @@ OUT = Path("out")
 
 def refused(batch: Run, *more: str, **variables: str | None) -> str:
     """Return the refusal of a run, which changes nothing."""
-    before = told(OUT)
+    before = ledger_rows(OUT)
     for words in ((*RUN, "--dry-run", *more), (*RUN, *more)):
         done = batch(*words, **variables)
         assert done.exit_code == 2, done.output
         assert "nothing was sent" in done.stderr
-    assert told(OUT) == before
+    assert ledger_rows(OUT) == before
     return done.stderr
 
 
@@ -140,7 +140,7 @@ def test_a_ledger_without_an_address_goes_on_and_has_it_from_then(
     refused(batch, "--emulator")
 
 
-async def made(client: impasto.Client, requests: list[dict[str, Any]], out: Path) -> list[Outcome]:
+async def outcomes_of(client: impasto.Client, requests: list[dict[str, Any]], out: Path) -> list[Outcome]:
     return [outcome async for outcome in client.batch(requests, out=out)]
 
 
@@ -149,14 +149,14 @@ async def test_a_program_meets_another_address_with_its_first_request(
     impasto_emulator: Emulator, tmp_path: Path, number: int
 ) -> None:
     async with impasto.Client(transport="emulator") as client:
-        assert [each.state for each in await made(client, many(1), tmp_path / "out")] == ["done"]
+        assert [each.state for each in await outcomes_of(client, many(1), tmp_path / "out")] == ["done"]
     for base in (impasto_emulator.url, other(impasto_emulator)):
         async with impasto.Client(api_key=KEY, api_base=base) as client:
             with pytest.raises(ConfigError, match="came from stability at emulator"):
-                await made(client, many(number), tmp_path / "out")
+                await outcomes_of(client, many(number), tmp_path / "out")
     assert impasto_emulator.requests == []
     async with impasto.Client(transport="emulator") as client:
-        assert [each.state for each in await made(client, many(number), tmp_path / "out")] == ["done"] * number
+        assert [each.state for each in await outcomes_of(client, many(number), tmp_path / "out")] == ["done"] * number
 
 
 async def test_a_program_that_was_left_early_had_written_its_address(
@@ -168,4 +168,4 @@ async def test_a_program_that_was_left_early_had_written_its_address(
         await outcomes.aclose()
     async with impasto.Client(api_key=KEY, api_base=other(impasto_emulator)) as client:
         with pytest.raises(ConfigError, match=f"came from stability at {impasto_emulator.url}"):
-            await made(client, many(3), tmp_path / "out")
+            await outcomes_of(client, many(3), tmp_path / "out")

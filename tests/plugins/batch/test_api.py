@@ -18,7 +18,7 @@ from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.images import png
 
-from .conftest import CREATIVE, lines, many, row, told
+from .conftest import CREATIVE, ledger_rows, lines, many, row
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ async def test_each_outcome_as_it_comes(client: impasto.Client, impasto_emulator
 
 
 async def test_a_folder_keeps_it(client: impasto.Client, impasto_emulator: Emulator, tmp_path: Path) -> None:
-    async def given() -> AsyncIterator[dict[str, object]]:
+    async def rows() -> AsyncIterator[dict[str, object]]:
         for request in many(4):
             yield request
 
-    first = await all_of(client.batch(given(), out=tmp_path / "out"))
+    first = await all_of(client.batch(rows(), out=tmp_path / "out"))
     assert all(outcome.path is not None and outcome.path.is_file() for outcome in first.values())
     again = await all_of(client.batch([*many(6)], out=tmp_path / "out"))
     assert [outcome.state for outcome in again.values()] == ["done"] * 6
@@ -169,14 +169,14 @@ async def test_leaving_early_keeps_a_record(client: impasto.Client, impasto_emul
     impasto_emulator.fault("delay", seconds=30, target="/v2beta/")
     outcomes = client.batch(many(3), out=tmp_path / "out")
     waiting = asyncio.ensure_future(anext(outcomes))
-    while sum(row["row"] == "intent" for row in await asyncio.to_thread(told, tmp_path / "out")) < 3:
+    while sum(row["row"] == "intent" for row in await asyncio.to_thread(ledger_rows, tmp_path / "out")) < 3:
         await asyncio.sleep(0.05)
     while len(impasto_emulator.requests) < 3:
         await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await outcomes.aclose()
-    rows = await asyncio.to_thread(told, tmp_path / "out")
+    rows = await asyncio.to_thread(ledger_rows, tmp_path / "out")
     assert sum(row["row"] == "ambiguous" for row in rows) == 3
 
 

@@ -12,7 +12,7 @@ from impasto_plugins.batch.cli.run import _duration, _rate
 from impasto_plugins.emulator import Emulator
 from tests.distributions import ACME, install
 
-from .conftest import CORE, Run, Start, Write, many, row, told
+from .conftest import CORE, Run, Start, Write, ledger_rows, many, row
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_a_dry_run_changes_nothing(batch: Run, manifest: Write, impasto_emulator
         "Nothing was sent.",
     ]
     batch("run", "manifest.jsonl", "--out", "out")
-    before = told(Path("out"))
+    before = ledger_rows(Path("out"))
     plan = json.loads(batch("run", "manifest.jsonl", "--out", "out", "--dry-run", "--json").stdout)
     assert (plan["pictures"], plan["to_do"], plan["usd"]) == (5, 0, 0)
-    assert told(Path("out")) == before
+    assert ledger_rows(Path("out")) == before
 
 
 def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
@@ -132,7 +132,7 @@ def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Writ
     ]
 
 
-def test_what_a_model_has_no_field_for_is_dropped_if_asked(
+def test_a_parameter_without_a_field_is_dropped_on_demand(
     batch: Run, manifest: Write, impasto_emulator: Emulator, tmp_path: Path
 ) -> None:
     body = {"model": CORE, "prompt": "a lighthouse", "style": "natural"}

@@ -79,17 +79,17 @@ def test_two_ids_never_share_a_name(one: str, other: str) -> None:
         assert safe_name(one) != safe_name(other)
 
 
-def named(text: str, **fields: object) -> str:
+def filename(text: str, **fields: object) -> str:
     values: dict[str, object] = {"id": "a b", "index": 2, "n": 1, "model": MODEL, "seed": 7, **fields}
     return Template(text).path(**values)  # type: ignore[arg-type]  # the values of a test
 
 
 def test_templates() -> None:
-    assert named("{id}", id="cat") == "cat"
-    assert named("{id}", id="cat", n=3) == "cat-2"
-    assert named("{model}/{id}_{index}", id="cat", n=3) == "us.stability.stable-style-transfer-v1-0/cat_2"
-    assert named("{seed}", seed=None) == "0"
-    assert named("shots/{seed}-{id}", id="../x") == f"shots/7-{safe_name('../x')}"
+    assert filename("{id}", id="cat") == "cat"
+    assert filename("{id}", id="cat", n=3) == "cat-2"
+    assert filename("{model}/{id}_{index}", id="cat", n=3) == "us.stability.stable-style-transfer-v1-0/cat_2"
+    assert filename("{seed}", seed=None) == "0"
+    assert filename("shots/{seed}-{id}", id="../x") == f"shots/7-{safe_name('../x')}"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_templates_that_are_refused(text: str, message: str) -> None:
 def test_a_template_makes_no_path_out_of_its_folder(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     for id in ("..", "a/../../b", "C:\\x", "\\\\host\\share"):
-        assert (root / named("{model}/{id}", id=id)).resolve().is_relative_to(root)
+        assert (root / filename("{model}/{id}", id=id)).resolve().is_relative_to(root)
 
 
 @pytest.mark.parametrize(("id", "is_safe"), [("a" * 64, True), ("a" * 100_000, False), ("é", False), ("a b", False)])

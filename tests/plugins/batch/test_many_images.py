@@ -132,7 +132,7 @@ beside = attrs.evolve(model("beside", 2), dialect=Beside(2))
 """
 
 
-def test_what_came_instead_of_images_beside_others_is_kept(
+def test_unusable_answers_beside_images_are_saved(
     batch: Run, manifest: Write, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path_factory.mktemp("beside")

@@ -16,7 +16,7 @@ import pytest
 from tests.distributions import install
 from tests.images import png
 
-from .conftest import Run, Start, Write, lines, row, told
+from .conftest import Run, Start, Write, ledger_rows, lines, row
 
 OUT = Path("out")
 PRICE = 0.04
@@ -336,7 +336,7 @@ def test_a_kill_among_the_rows_of_four_images_keeps_each_in_its_place(
     process = start("run", "manifest.jsonl", "--out", "out", ACME_DIES="1")
     process.communicate(timeout=30)
     assert process.returncode == 9
-    kinds = [(each["row"], each["index"]) for each in told(OUT) if "index" in each]
+    kinds = [(each["row"], each["index"]) for each in ledger_rows(OUT) if "index" in each]
     assert ("done", 0) in kinds
     assert ("done", 3) not in kinds
     done = batch("run", "manifest.jsonl", "--out", "out")
@@ -360,5 +360,5 @@ def test_a_folder_of_the_version_before_is_resumed(batch: Run, manifest: Write) 
         "ambiguous": 1,
         "cost_usd": 0.15,
     }
-    intents = [(each["id"], each["index"]) for each in told(OUT) if each["row"] == "intent"]
+    intents = [(each["id"], each["index"]) for each in ledger_rows(OUT) if each["row"] == "intent"]
     assert sorted(intents) == [("cat", 0), ("cat", 1), ("dog", 0), ("dog", 1), ("owl", 0)]

@@ -119,7 +119,7 @@ def test_a_file_is_overwritten_only_when_asked(run: Run, impasto_emulator: Emula
 
 
 @pytest.mark.parametrize(("out", "why"), [("no/x.png", "the folder 'no'"), (".", "is a folder")])
-def test_where_it_can_not_be_saved_nothing_is_sent(run: Run, impasto_emulator: Emulator, out: str, why: str) -> None:
+def test_nothing_is_sent_if_it_can_not_be_saved(run: Run, impasto_emulator: Emulator, out: str, why: str) -> None:
     result = run(*CORE, "-o", out)
     assert result.exit_code == 2
     assert why in result.stderr
@@ -188,7 +188,7 @@ def test_a_blurred_picture_is_kept_and_told(run: Run) -> None:
     assert "saved in x-filtered.png" in result.stderr
 
 
-def test_where_some_fail_the_others_are_saved(run: Run, impasto_emulator: Emulator) -> None:
+def test_images_are_saved_if_others_fail(run: Run, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=403, name="content_moderation", times=1)
     result = run(*CORE, "-n", "3", "-o", "x.png", "--json")
     payload = json.loads(result.stdout)
@@ -203,7 +203,7 @@ def test_where_some_fail_the_others_are_saved(run: Run, impasto_emulator: Emulat
     assert f"Error: {failure['index'] + 1} of 3: " in result.stderr
 
 
-def test_where_all_fail_alike_it_is_told_once(run: Run, impasto_emulator: Emulator) -> None:
+def test_one_failure_of_all_images_is_reported_once(run: Run, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=402, name="payment_required")
     result = run(*CORE, "-n", "3")
     assert result.exit_code == 1

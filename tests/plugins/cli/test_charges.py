@@ -35,7 +35,7 @@ def test_a_blurred_image_may_have_been_charged(run: Run) -> None:
     assert "may have been charged" in run("generate", MODEL, "[content_filtered]").stderr
 
 
-def ended(error: ImpastoError) -> str:
+def exit_line(error: ImpastoError) -> str:
     """What a person reads about a job of this end."""
     error.operation, error.id = "acme/job", "job-1"
     return format_error(error)
@@ -55,7 +55,7 @@ def ended(error: ImpastoError) -> str:
     ],
 )
 def test_nothing_is_fetched_of_a_job_that_has_ended(error: ImpastoError) -> None:
-    assert "impasto resume" not in ended(error)
+    assert "impasto resume" not in exit_line(error)
     assert error.id == "job-1"  # programs still have it
 
 
@@ -71,4 +71,4 @@ def test_nothing_is_fetched_of_a_job_that_has_ended(error: ImpastoError) -> None
     ],
 )
 def test_a_job_that_may_have_a_result_is_fetched_by_a_command(error: ImpastoError) -> None:
-    assert ended(error).endswith("Fetch the job's result with: impasto resume acme/job job-1")
+    assert exit_line(error).endswith("Fetch the job's result with: impasto resume acme/job job-1")

@@ -24,7 +24,7 @@ SEEN = (
 
 
 @pytest.mark.parametrize(("words", "variables", "place", "streams"), SEEN)
-def test_what_was_tried(
+def test_the_tried_cases(
     tmp_path: Path, words: tuple[str, ...], variables: tuple[tuple[str, bytes | None], ...], *, place: str, streams: str
 ) -> None:
     encoded = tuple(word.encode("utf-8", "surrogateescape") for word in words)
@@ -33,6 +33,6 @@ def test_what_was_tried(
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_what_a_seed_makes(tmp_path: Path, number: int) -> None:
+def test_the_cases_of_a_seed(tmp_path: Path, number: int) -> None:
     case = [each for each in cases(12, 40) if each.words[:1] not in ((b"emulator",), (b"doctor",), (b"try",))][number]
     assert broken(case, tmp_path / "case") is None, case

@@ -84,23 +84,23 @@ def test_a_broken_command_of_another_distribution_breaks_only_itself(
     )
     (site / "acme_exits.py").write_text("raise SystemExit(0)")
 
-    def ended(*words: str) -> tuple[int, str, str]:
+    def run_process(*words: str) -> tuple[int, str, str]:
         process = start(*words, PYTHONPATH=str(site))
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
-    code, out, _ = ended("--help")
+    code, out, _ = run_process("--help")
     assert code == 0
     assert "acme-broken" in out
     assert "(from acme 1.0)" in out
     assert not mark.exists(), "help imported another distribution's command"
-    code, _, err = ended("acme-broken")
+    code, _, err = run_process("acme-broken")
     assert code == 2
     assert "acme 1.0 failed to load" in err
     assert "Traceback" not in err
-    assert ended("acme-exits")[0] == 2
-    assert ended("models")[0] == 0
-    code, out, _ = ended("doctor", "--json")
+    assert run_process("acme-exits")[0] == 2
+    assert run_process("models")[0] == 0
+    code, out, _ = run_process("doctor", "--json")
     broken = [each["subject"] for each in json.loads(out)["findings"] if each["state"] == "broken"]
     assert code == 1
     assert broken == [f"{COMMANDS} acme-broken", f"{COMMANDS} acme-exits"]

@@ -68,9 +68,7 @@ def test_model3d_saves_the_model(run: Run, impasto_emulator: Emulator) -> None:
         (("edit", "stability/upscale-fast", "a.png", "-o", "a.mp3"), "end it in .png, .jpg, .jpeg or .webp"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    run: Run, impasto_emulator: Emulator, words: tuple[str, ...], message: str
-) -> None:
+def test_invalid_words_are_refused(run: Run, impasto_emulator: Emulator, words: tuple[str, ...], message: str) -> None:
     Path("a.wav").write_bytes(wav(1))
     Path("a.png").write_bytes(png(96, 96))
     result = run(*words)

@@ -47,7 +47,7 @@ OperationSuite.seconds = 60  # other tests use the processor at the same time
 
 
 @attrs.frozen
-class Made:
+class NewPlugin:
     """A package that was written and installed, and the variables of whoever uses it."""
 
     folder: Path
@@ -68,7 +68,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> NewPlugin:
     """Written, built by its own build backend and installed, beside whatever else is installed."""
     folder = tmp_path_factory.mktemp("made") / "impasto-acme-studio"
     main(["new-plugin", "acme-studio", "-o", str(folder)], standalone_mode=False)
@@ -88,73 +88,79 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     subprocess.run([*pip, str(folder)], check=True, capture_output=True)
     names = {"PYTHONPATH": str(site), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # those of this run
-    return Made(folder, {**mine, **names})
+    return NewPlugin(folder, {**mine, **names})
 
 
 @pytest.fixture
-def served(made: Made) -> Iterator[Made]:
+def with_emulator(plugin: NewPlugin) -> Iterator[NewPlugin]:
     """The same while its stand-in of the provider is served."""
     with subprocess.Popen(
-        [sys.executable, "-c", SERVING], env=made.environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVING], env=plugin.environment, stdout=subprocess.PIPE, text=True
     ) as stand_in:
         assert stand_in.stdout is not None
         base = {"ACME_STUDIO_API_BASE": stand_in.stdout.readline().strip(), "ACME_STUDIO_API_KEY": "any-key"}
-        yield attrs.evolve(made, environment={**made.environment, **base})
+        yield attrs.evolve(plugin, environment={**plugin.environment, **base})
         stand_in.terminate()
 
 
-def test_its_own_tests_pass_at_once(made: Made) -> None:
-    result = made.run("-q", "-p", "no:cacheprovider", module="pytest")
+def test_its_own_tests_pass_at_once(plugin: NewPlugin) -> None:
+    result = plugin.run("-q", "-p", "no:cacheprovider", module="pytest")
     assert re.search(r"^(5\d) passed", result, re.MULTILINE)
 
 
-def test_its_tests_run_without_pytest_asyncio(made: Made) -> None:
+def test_its_tests_run_without_pytest_asyncio(plugin: NewPlugin) -> None:
     """With it they run in all other tests: it warns before the first one, and warnings are errors."""
-    made.run("-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "-k", "wrong_key", module="pytest")
+    plugin.run("-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "-k", "wrong_key", module="pytest")
 
 
-def test_its_types_are_strict(made: Made) -> None:
-    made.run("--strict", "src", "tests", module="mypy")
+def test_its_types_are_strict(plugin: NewPlugin) -> None:
+    plugin.run("--strict", "src", "tests", module="mypy")
 
 
-def test_its_tests_install_what_the_suite_needs(made: Made) -> None:
-    extras = tomllib.loads((made.folder / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+def test_its_tests_install_what_the_suite_needs(plugin: NewPlugin) -> None:
+    extras = tomllib.loads((plugin.folder / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert "impasto[gateway]" in extras["test"], "the suite starts a gateway"
 
 
-def test_its_stand_in_is_its_emulator(made: Made) -> None:
-    payload = json.loads(made.run("generate", "acme-studio/paint", "a fox", "-o", "free.png", "--json", "--emulator"))
+def test_its_stand_in_is_its_emulator(plugin: NewPlugin) -> None:
+    payload = json.loads(plugin.run("generate", "acme-studio/paint", "a fox", "-o", "free.png", "--json", "--emulator"))
     assert [Path(each["path"]).name for each in payload["files"]] == ["free.png"]
 
 
-def test_it_holds_no_word_of_the_template(made: Made) -> None:
-    written = [path for path in made.folder.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".png")]
+def test_it_holds_no_word_of_the_template(plugin: NewPlugin) -> None:
+    written = [path for path in plugin.folder.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".png")]
     written = [path for path in written if ".mypy_cache" not in path.parts]
     assert len(written) > 10
     for path in written:
         text = path.read_text("utf-8")
         assert not re.search(r"\$(?!\{\{)\w", text), path
-        assert not re.search(r"PACKAGE|DOT|\.template", str(path.relative_to(made.folder)))
+        assert not re.search(r"PACKAGE|DOT|\.template", str(path.relative_to(plugin.folder)))
 
 
-def test_it_is_called_from_the_command_line(served: Made) -> None:
-    assert "acme-studio/paint" in served.run("models")
-    payload = json.loads(served.run("generate", "acme-studio/paint", "a lighthouse", "-o", "made.png", "--json"))
+def test_it_is_called_from_the_command_line(with_emulator: NewPlugin) -> None:
+    assert "acme-studio/paint" in with_emulator.run("models")
+    payload = json.loads(with_emulator.run("generate", "acme-studio/paint", "a lighthouse", "-o", "made.png", "--json"))
     assert payload["cost"]["usd"] == 0.02
-    assert (served.folder / "made.png").read_bytes().startswith(b"\x89PNG")
+    assert (with_emulator.folder / "made.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_batch_runner_takes_it(served: Made) -> None:
-    (served.folder / "rows.jsonl").write_text('{"id": "one", "model": "acme-studio/paint", "prompt": "a lighthouse"}\n')
-    served.run("batch", "run", "rows.jsonl", "--out", "pictures")
-    assert [path.name for path in (served.folder / "pictures").rglob("one*.png")]
+def test_the_batch_runner_takes_it(with_emulator: NewPlugin) -> None:
+    (with_emulator.folder / "rows.jsonl").write_text(
+        '{"id": "one", "model": "acme-studio/paint", "prompt": "a lighthouse"}\n'
+    )
+    with_emulator.run("batch", "run", "rows.jsonl", "--out", "pictures")
+    assert [path.name for path in (with_emulator.folder / "pictures").rglob("one*.png")]
 
 
-def test_the_gateway_serves_it(served: Made) -> None:
-    (served.folder / "config.yaml").write_text(CONFIG)
+def test_the_gateway_serves_it(with_emulator: NewPlugin) -> None:
+    (with_emulator.folder / "config.yaml").write_text(CONFIG)
     words = ["-m", "impasto_plugins.cli", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
     with subprocess.Popen(
-        [sys.executable, *words], cwd=served.folder, env=served.environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, *words],
+        cwd=with_emulator.folder,
+        env=with_emulator.environment,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as gateway:
         assert gateway.stdout is not None
         url = gateway.stdout.readline().split()[-1]

@@ -187,7 +187,7 @@ def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert payload[f"{OPERATIONS} hangs/paint"] == "hangs 1.0: takes more than 0.5 s to import"
 
 
-def test_what_every_model_needs_stays_impastos_own(site: Site, found: dict[str, tuple[str, str]]) -> None:
+def test_names_that_every_model_needs_stay_impastos_own(site: Site, found: dict[str, tuple[str, str]]) -> None:
     for group, name in (
         (TRANSPORTS, "https"),
         (MIDDLEWARE, "retry"),
@@ -249,7 +249,7 @@ def test_a_file_that_was_changed_after_it_was_installed_is_told(site: Site, foun
     assert after["slow"] == before["slow"][0]
 
 
-def test_what_is_not_allowed_is_never_imported_and_told_how_to_allow(site: Site) -> None:
+def test_a_forbidden_plugin_is_never_imported_and_its_error_says_how_to_allow_it(site: Site) -> None:
     found = site.findings(code=1, IMPASTO_PLUGINS="Acme_Sound,Claims.All, not-there")
     assert found["defects 1.0"][0] == "note"
     assert found["defects 1.0"][1].startswith("not allowed: IMPASTO_PLUGINS allows acme-sound, claims-all, not-there; ")

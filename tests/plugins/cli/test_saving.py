@@ -188,7 +188,7 @@ def test_a_link_to_nowhere_is_not_written_through(run: Run, impasto_emulator: Em
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_what_no_disk_takes_after_the_call_is_on_standard_output(
+def test_an_image_that_no_disk_takes_after_the_call_is_on_standard_output(
     run: Run, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     """The disk fills up while the image is made."""

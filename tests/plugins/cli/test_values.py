@@ -53,13 +53,13 @@ def test_a_word_becomes_what_its_field_takes(name: str, word: str, value: object
 @pytest.mark.parametrize(
     "word", ["", " 7", "7 ", "+7", "7.0", "0x7", "1e3", "1_000", "seven", "true", "\u0667", "--7", "7" * 30, "7\n"]
 )
-def test_what_is_no_whole_number_is_refused_with_its_bounds(word: str) -> None:
+def test_an_invalid_whole_number_is_refused_with_its_bounds(word: str) -> None:
     with pytest.raises(ValueError, match="a whole number from -10 to 10"):
         value_of(WHOLE, word)
 
 
 @pytest.mark.parametrize("word", ["", ".5", "5.", "0,5", "nan", "inf", "-inf", "1e-3", "0.5.5", "50%"])
-def test_what_is_no_number_is_refused_with_its_bounds(word: str) -> None:
+def test_an_invalid_number_is_refused_with_its_bounds(word: str) -> None:
     with pytest.raises(ValueError, match="a number from 0 to 1"):
         value_of(SHARE, word)
 

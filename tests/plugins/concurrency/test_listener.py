@@ -33,10 +33,10 @@ def few_descriptors(spare: int) -> Iterator[None]:
 
 
 class Echo(asyncio.Protocol):
-    served: int = 0
+    connections: int = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        Echo.served += 1
+        Echo.connections += 1
         transport.write(b"served")  # type: ignore[attr-defined]  # a socket's transport has it
 
 
@@ -58,7 +58,7 @@ async def test_without_a_descriptor_it_pauses_and_logs_a_line_a_second(
     handler.emit = lambda record: log.append(record.getMessage())  # type: ignore[method-assign]
     logger.addHandler(handler)
     emulator = Emulator(SHORT)
-    Echo.served = 0
+    Echo.connections = 0
     listener: Listener | None = None
     if server == "listener":
         bound = listen("127.0.0.1", 0)
@@ -84,7 +84,7 @@ async def test_without_a_descriptor_it_pauses_and_logs_a_line_a_second(
             if server == "listener":
                 async with asyncio.timeout(60):
                     assert await asyncio.get_running_loop().sock_recv(last, 6) == b"served"
-                assert Echo.served == CLIENTS
+                assert Echo.connections == CLIENTS
             else:
                 await asyncio.get_running_loop().sock_sendall(last, b"GET /_emulator/charges HTTP/1.0\r\n\r\n")
                 async with asyncio.timeout(60):

@@ -18,12 +18,12 @@ class Work:
     """Runs until it is let go."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.begun, self.go, self.error = threading.Event(), threading.Event(), error
+        self.start, self.go, self.error = threading.Event(), threading.Event(), error
         self.file = io.BytesIO()
         self.is_over = False
 
     def __call__(self) -> io.BytesIO:
-        self.begun.set()
+        self.start.set()
         assert self.go.wait(60)
         self.is_over = True
         if self.error is not None:
@@ -33,7 +33,7 @@ class Work:
 
 async def cancelled(task: asyncio.Task[object], work: Work, times: int) -> None:
     """Cancels a task so often while its work goes on, and then lets that end."""
-    await asyncio.to_thread(work.begun.wait, 60)
+    await asyncio.to_thread(work.start.wait, 60)
     for _ in range(times):
         task.cancel()
         for _ in range(3):
@@ -63,14 +63,14 @@ async def test_cancelled_it_waits_for_its_end(times: int, error: Exception | Non
     await cancelled(asyncio.create_task(to_thread_shielded(work)), work, times)
 
 
-async def test_what_was_opened_is_closed() -> None:
+async def test_a_file_that_was_opened_is_closed() -> None:
     async with open_in_thread(lambda: io.BytesIO(b"all")) as source:
         assert source.read() == b"all"
     assert source.closed
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_what_was_opened_as_its_block_was_cancelled_is_closed(times: int) -> None:
+async def test_a_file_that_was_opened_as_its_block_was_cancelled_is_closed(times: int) -> None:
     work = Work()
 
     async def block() -> None:

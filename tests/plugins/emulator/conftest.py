@@ -99,7 +99,7 @@ async def wire() -> AsyncIterator[Wire]:
         yield it
 
 
-def opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     """A picture, decoded."""
     with Image.open(io.BytesIO(data)) as image:
         image.load()

@@ -54,7 +54,7 @@ def entry(name: str, model: str, base: str, key: str = KEY) -> str:
     )
 
 
-def named(name: str, key: str, **limits: object) -> str:
+def key_entry(name: str, key: str, **limits: object) -> str:
     """One entry of keys."""
     lines = {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), **limits}
     return "".join(f"{'  - ' if i == 0 else '    '}{each}: {value}\n" for i, (each, value) in enumerate(lines.items()))
@@ -221,7 +221,7 @@ async def standing(_standing: Gateway, impasto_emulator: Emulator) -> AsyncItera
 Process = subprocess.Popen[str]
 
 
-def said(process: Process, words: str) -> str:
+def read_log(process: Process, words: str) -> str:
     """Waits until the process says these words; the line that has them."""
     assert process.stderr is not None
     return next(line for line in process.stderr if words in line)

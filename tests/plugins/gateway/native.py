@@ -127,7 +127,7 @@ class Vendor:
         self.url = ""
         self.posts: list[dict[str, Any]] = []
         self.polls: list[str] = []
-        self.made = 0
+        self.charged_images = 0
         """Images that were made, and charged."""
         self.busy = 0
         """Requests that are refused with 429 before one is accepted."""
@@ -161,7 +161,7 @@ class Vendor:
             count = request - ("fewer" in prompt) + ("more" in prompt) - ("filtered" in prompt)
             if "none of" in prompt and (request < 4 or "last" not in prompt):
                 return 200, {"images": [None] * request}
-            self.made += count
+            self.charged_images += count
         if "held" in prompt or request == self.held_samples:
             self.release.wait(60)
         if "breaks" in prompt or request == self.broken_samples:

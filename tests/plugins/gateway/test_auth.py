@@ -16,7 +16,7 @@ from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.errors import APIError
 
 from .config.test_config import PAGE
-from .conftest import named
+from .conftest import key_entry
 
 KEY = "sk-" + "Right0Key9" * 6
 OTHER = "sk-" + "Other1Key8" * 6
@@ -24,7 +24,7 @@ OTHER = "sk-" + "Other1Key8" * 6
 
 def keys() -> Authenticator:
     text = PAGE.replace("os.environ/STABILITY_API_KEY", "k").replace("sk-1234", KEY)
-    return Authenticator(parse(f"{text}keys:\n{named('studio', OTHER)}".encode()), no_auth=False)
+    return Authenticator(parse(f"{text}keys:\n{key_entry('studio', OTHER)}".encode()), no_auth=False)
 
 
 def steps(keys: Authenticator, params: Mapping[str, str]) -> list[tuple[str, int]]:
@@ -109,7 +109,7 @@ def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None
         ({}, "no API key"),
     ],
 )
-def test_what_is_not_one_key_is_refused(headers: Mapping[str, str], message: str) -> None:
+def test_anything_but_one_key_is_refused(headers: Mapping[str, str], message: str) -> None:
     with pytest.raises(APIError) as failure:
         keys().authenticate(CIMultiDict(headers))
     assert (failure.value.status, failure.value.code) == (401, "invalid_api_key")

@@ -130,7 +130,7 @@ def test_a_call_was_free_if_all_of_its_images_were(errors: tuple[ImpastoError, .
     [ProviderFault("no", status=500), Unauthorized("no", status=401), limited(7)],
     ids=type,
 )
-def test_what_may_be_charged_is_no_refusal_of_an_account_or_a_request(error: ImpastoError) -> None:
+def test_a_possible_charge_is_no_refusal_of_an_account_or_a_request(error: ImpastoError) -> None:
     error.errors = (ChargeUnknown("no"),)
     failure = to_api_error(error)
     assert (failure.status, failure.type, failure.code) == (502, SERVER, "charge_unknown")
@@ -145,7 +145,7 @@ def test_a_wait_is_told_in_whole_seconds_and_is_never_too_short(seconds: float |
 
 
 @pytest.mark.parametrize(("again", "header"), [(None, None), (True, "true"), (False, "false")])
-def test_what_is_left_to_the_sdk_has_no_header(again: bool | None, header: str | None) -> None:
+def test_a_decision_left_to_the_sdk_has_no_header(again: bool | None, header: str | None) -> None:
     assert APIError(400, "no", should_retry=again).to_response().headers.get("x-should-retry") == header
 
 

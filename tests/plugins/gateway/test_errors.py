@@ -55,7 +55,7 @@ async def test_the_sdks_own_retries_never_charge_twice(gateway: Running, impasto
     assert len(impasto_emulator.charges) == len(impasto_emulator.requests) == 1
 
 
-async def test_what_was_not_sent_may_be_tried_again(start: Start, impasto_emulator: Emulator) -> None:
+async def test_a_request_that_was_not_sent_may_be_tried_again(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await start(config("http://127.0.0.1:9", general="  timeout: 1\n"))
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (503, "provider_unreachable")
@@ -189,7 +189,7 @@ async def test_drop_params_depends_on_the_called_model_alone(start: Start, impas
     "name", ["api_base", "base_url", "api_key", "headers", "extra_headers", "proxy", "timeout", "aws_access_key_id"]
 )
 @pytest.mark.parametrize("inside", [False, True], ids=["beside", "in extra_body"])
-async def test_what_says_where_a_call_goes_is_refused_by_name_also_with_drop_params(
+async def test_a_parameter_that_redirects_a_call_is_refused_by_name_also_with_drop_params(
     start: Start, impasto_emulator: Emulator, name: str, inside: bool
 ) -> None:
     text = config(impasto_emulator.url, models=["sd3"], more="litellm_settings:\n  drop_params: true\n")

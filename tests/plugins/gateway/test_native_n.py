@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from tests.images import padded
-from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, named
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry
 from tests.plugins.gateway.native import KEY, TRUE_USD, USD, Vendor, image
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
@@ -24,7 +24,7 @@ NANO = 1_000_000_000
 
 def text(vendor: Vendor, **limits: object) -> str:
     """A configuration of the model ``fine``, and of a key with these limits."""
-    more = "keys:\n" + named("other", OTHER, **limits) if limits else ""
+    more = "keys:\n" + key_entry("other", OTHER, **limits) if limits else ""
     return config("", entries=entry("fine", "acme/fine", vendor.url, KEY), more=more)
 
 
@@ -157,7 +157,7 @@ async def test_an_answer_that_is_too_large_for_memory(start: Start, vendor: Vend
         answer = await gateway.ask("POST", "/v1/images/generations", json=body, headers=key)
         assert answer.status == 200
         assert pictures(answer.json) == [padded(3 << 20, 64, 64 + i) for i in range(4)]
-    assert (len(vendor.posts), vendor.made) == (1, 4)
+    assert (len(vendor.posts), vendor.charged_images) == (1, 4)
     await gateway.idle()
     assert gateway.gateway._app.memory.used_bytes == 0
 
@@ -256,7 +256,7 @@ async def test_a_killed_call_is_neither_made_again_nor_said_to_be_free(
             await ask(url, prompt="held", n=4)
         assert (caught.value.status_code, caught.value.code) == (502, "charge_unknown")
         assert caught.value.response.headers["x-should-retry"] == "false"
-    assert (len(vendor.posts), vendor.made) == (1, 4)
+    assert (len(vendor.posts), vendor.charged_images) == (1, 4)
     headers = {}
     assert len((await ask(url, prompt="p", n=4)).data) == 4  # the four of before count as spent: eight are the limit
     with pytest.raises(openai.RateLimitError):

@@ -14,9 +14,9 @@ import pytest
 from tests.architecture.sources import ROOT
 from tests.distributions import install
 from tests.images import drawn
-from tests.plugins.gateway.api.test_jobs import begin, ended
-from tests.plugins.gateway.batches.conftest import begun, ended as batch_ended, line, results
-from tests.plugins.gateway.conftest import Running, Start, config, entry, named
+from tests.plugins.gateway.api.test_jobs import begin, finished_job
+from tests.plugins.gateway.batches.conftest import finish, line, results, submit
+from tests.plugins.gateway.conftest import Running, Start, config, entry, key_entry
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
 EXAMPLE = ROOT / "examples" / "impasto-openai"
@@ -84,7 +84,7 @@ async def test_an_edit_of_two_images_makes_two_in_one_form(gpt: Running, openai_
 async def test_a_budget_is_reserved_by_the_estimate_and_settled_by_the_tokens(
     start: Start, openai_stand_in: Any
 ) -> None:
-    gateway = await start(text(openai_stand_in, "keys:\n" + named("other", OTHER, usd_per_month=0.2)))
+    gateway = await start(text(openai_stand_in, "keys:\n" + key_entry("other", OTHER, usd_per_month=0.2)))
     gateway.session.headers["authorization"] = f"Bearer {OTHER}"
 
     async def ask(n: int) -> int:
@@ -126,7 +126,7 @@ async def test_several_images_are_streamed_as_they_are_and_one_with_partial_imag
 
 
 async def test_a_job_of_four(gpt: Running, openai_stand_in: Any) -> None:
-    done = await ended(gpt, await begin(gpt, model="gpt", prompt="a fox", n=4, quality="low"))
+    done = await finished_job(gpt, await begin(gpt, model="gpt", prompt="a fox", n=4, quality="low"))
     assert (done.json["status"], len(done.json["data"])) == ("completed", 4)
     assert float(done.headers["x-impasto-cost-usd"]) == pytest.approx(paid(4, words=2))
     assert (len(openai_stand_in.requests), openai_stand_in.charges) == (1, 4)
@@ -137,7 +137,7 @@ async def test_a_line_of_a_batch_is_one_request_also_if_another_deployment_makes
 ) -> None:
     openai_stand_in.busy = 1
     lines = [line("a", model="either", prompt="a fox", n=10, quality="low")]
-    batch = await batch_ended(gpt.sdk, await begun(gpt.sdk, lines))
+    batch = await finish(gpt.sdk, await submit(gpt.sdk, lines))
     body = (await results(gpt.sdk, batch.output_file_id))["a"]["response"]["body"]
     assert len(body["data"]) == openai_stand_in.charges == 10
     assert [fields["n"] for _, fields in openai_stand_in.requests] == [10, 10]

@@ -16,7 +16,7 @@ from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.images import drawn
 
-from .conftest import MASTER, Process, Serve, config, entry, said
+from .conftest import MASTER, Process, Serve, config, entry, read_log
 
 SD3 = "stability/sd3.5-large"
 
@@ -83,7 +83,7 @@ def children(process: Process) -> list[int]:
     return [child.pid for child in psutil.Process(process.pid).children()]
 
 
-async def gone(process: Process, worker: int) -> None:
+async def wait_for_exit(process: Process, worker: int) -> None:
     """Waits until a worker that was killed is no more: it listens until then."""
     async with asyncio.timeout(60):
         while worker in children(process):
@@ -152,7 +152,7 @@ async def test_a_call_whose_worker_was_killed_is_never_made_again(
         assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
     if workers == "2":
-        await gone(process, worker)
+        await wait_for_exit(process, worker)
     else:
         await asyncio.to_thread(process.wait, 60)
         _, url = await asyncio.to_thread(serve, text(impasto_emulator))
@@ -176,7 +176,7 @@ async def test_the_sdk_is_told_when_its_worker_was_killed(serve: Serve, impasto_
     assert len(impasto_emulator.requests) == 1
 
 
-async def test_what_a_caller_left_is_finished_before_the_end_and_waits_for_the_retry(
+async def test_an_abandoned_call_ends_before_the_gateway_and_waits_for_the_retry(
     serve: Serve, impasto_emulator: Emulator
 ) -> None:
     process, url = await asyncio.to_thread(serve, text(impasto_emulator))
@@ -192,7 +192,9 @@ async def test_what_a_caller_left_is_finished_before_the_end_and_waits_for_the_r
     assert len(impasto_emulator.requests) == len(impasto_emulator.charges) == 1
 
 
-async def test_what_was_given_up_at_the_end_is_told_as_unknown(serve: Serve, impasto_emulator: Emulator) -> None:
+async def test_a_call_that_was_cancelled_at_the_end_is_reported_as_unknown(
+    serve: Serve, impasto_emulator: Emulator
+) -> None:
     given_up = text(impasto_emulator, general="  drain_seconds: 0.2\n")
     process, url = await asyncio.to_thread(serve, given_up)
     impasto_emulator.fault("delay", seconds=60)
@@ -220,7 +222,7 @@ async def test_a_key_that_is_rotated_while_a_call_runs_is_not_the_calls(
         await started(impasto_emulator)
         (tmp_path / "config.yaml").write_text(text(impasto_emulator, key="sk-" + "rotated-" * 5))
         process.send_signal(signal.SIGHUP)
-        await asyncio.to_thread(said, process, "the configuration was reloaded")
+        await asyncio.to_thread(read_log, process, "the configuration was reloaded")
         assert (await call).data
         assert len({request.key for request in impasto_emulator.requests}) == 1  # its polls came after that
         assert len(impasto_emulator.requests) > 1

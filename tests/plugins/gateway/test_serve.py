@@ -25,7 +25,7 @@ from tests.conftest import KEY
 from tests.images import drawn
 
 from .config.test_config import PAGE
-from .conftest import MASTER, Serve, said
+from .conftest import MASTER, Serve, read_log
 
 
 def curl(*words: str) -> str:
@@ -146,7 +146,7 @@ def test_sighup_reads_the_configuration_again_and_keeps_the_old_one_if_it_is_wro
     assert becomes(["other"])
     path.write_text(PAGE.replace("master_key", "mastr_key"))
     process.send_signal(signal.SIGHUP)
-    said(process, "the configuration was not reloaded")
+    read_log(process, "the configuration was not reloaded")
     assert names() == ["other"]
     path.write_text(PAGE)
     process.send_signal(signal.SIGHUP)
@@ -159,7 +159,7 @@ def test_a_wrong_configuration_leaves_the_old_one(serve: Serve, tmp_path: Path) 
     process, url = serve(PAGE)
     (tmp_path / "config.yaml").write_text(PAGE.replace("master_key", "mastr_key"))
     process.send_signal(signal.SIGHUP)
-    message = said(process, "the configuration was not reloaded")
+    message = read_log(process, "the configuration was not reloaded")
     assert "the configuration was not reloaded: config.yaml: line 11: general_settings.mastr_key" in message
     assert json.loads(curl(f"{url}/v1/models", "-H", f"Authorization: Bearer {MASTER}"))["data"]
 

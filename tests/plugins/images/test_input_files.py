@@ -73,7 +73,7 @@ def test_a_complete_image_is_taken_and_a_cut_one_refused(format: str) -> None:
 
 
 @pytest.mark.parametrize("data", [PDF, GIF, SVG, b"text", b"\x89PNG"])
-def test_what_is_not_an_image_is_refused_by_its_content(data: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_refused_by_its_content(data: bytes) -> None:
     what = "'cat.png' is not a PNG, JPEG or WebP image; give PNG, JPEG or WebP"
     file = ("cat.png", data)
     assert problems(image=file, mask=file, document=file) == {"image": what, "mask": what, "document": what}

@@ -14,7 +14,7 @@ import pytest
 
 import impasto
 from impasto_plugins.openai_compat.background import Background, run
-from tests.recorder import Recorder, Seen
+from tests.recorder import ReceivedRequest, Recorder
 
 UNTIMED = "import logging; logging.getLogger('asyncio').addFilter(lambda record: 'took' not in record.msg)"
 """Debug mode logs slow steps, which say how busy the machine is."""
@@ -119,7 +119,7 @@ def test_a_call_after_the_end_says_so(wire: Recorder) -> None:
 def test_a_call_in_flight_in_a_daemon_thread_does_not_keep_the_process(wire: Recorder) -> None:
     left, answered = threading.Event(), threading.Event()
 
-    def slow(_: Seen) -> None:
+    def slow(_: ReceivedRequest) -> None:
         left.wait(60)
         answered.set()
 
@@ -175,7 +175,7 @@ def test_an_interrupt_cancels_the_call_and_tells_that_the_charge_is_unknown(wire
     arrived = tmp_path / "arrived"
     left = threading.Event()
 
-    def slow(_: Seen) -> None:
+    def slow(_: ReceivedRequest) -> None:
         arrived.touch()
         left.wait(60)
 
@@ -208,7 +208,7 @@ def test_a_handler_of_another_signal_cancels_the_call_too(wire: Recorder, tmp_pa
     arrived = tmp_path / "arrived"
     left = threading.Event()
 
-    def slow(_: Seen) -> None:
+    def slow(_: ReceivedRequest) -> None:
         arrived.touch()
         left.wait(1.5)
 

@@ -153,7 +153,7 @@ async def test_every_setting_arrives(recorder: Recorder) -> None:
         aws_session_token="a-token",
         aws_bedrock_runtime_endpoint=recorder.url,
     )
-    [request] = recorder.seen
+    [request] = recorder.requests
     assert f"Credential={ACCESS_KEY}/" in (request.header("authorization") or "")
     assert "/us-west-2/bedrock/" in (request.header("authorization") or "")
     assert request.header("x-amz-security-token") == "a-token"
@@ -169,7 +169,7 @@ async def test_a_profile(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tm
     await impasto.aimage_generation(
         "a lighthouse", CORE, aws_profile_name="work", aws_bedrock_runtime_endpoint=recorder.url
     )
-    assert "Credential=AKIAWORK/" in (recorder.seen[0].header("authorization") or "")
+    assert "Credential=AKIAWORK/" in (recorder.requests[0].header("authorization") or "")
 
 
 async def test_an_arn_with_its_base_model(page: Emulator) -> None:
@@ -192,13 +192,13 @@ async def test_an_api_base_is_another_word_for_bedrocks_endpoint(recorder: Recor
     await impasto.aimage_generation(
         "a lighthouse", CORE, api_key="x", api_base=recorder.url, aws_region_name="us-west-2"
     )
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
     with pytest.raises(impasto.InvalidRequest, match="another word for aws_bedrock_runtime_endpoint") as caught:
         await impasto.aimage_generation(
             "a", CORE, api_key="x", api_base="http://127.0.0.1:9", aws_bedrock_runtime_endpoint=recorder.url
         )
     assert {problem.field for problem in caught.value.problems} == {"api_base"}
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 async def test_an_api_key_is_sent_as_a_bearer_token(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +211,9 @@ async def test_an_api_key_is_sent_as_a_bearer_token(recorder: Recorder, monkeypa
     for key in ("bedrock-api-key-1", "bedrock-api-key-2"):
         await impasto.aimage_generation("a lighthouse", CORE, api_key=key, **reach)
     await impasto.aimage_generation("a lighthouse", CORE, api_key="bedrock-api-key-1", **reach)
-    sent = [request.header("authorization") for request in recorder.seen]
+    sent = [request.header("authorization") for request in recorder.requests]
     assert sent == [f"Bearer bedrock-api-key-{n}" for n in (1, 2, 1)]
-    assert not any(name.lower().startswith("x-amz-") for request in recorder.seen for name, _ in request.headers)
+    assert not any(name.lower().startswith("x-amz-") for request in recorder.requests for name, _ in request.headers)
 
 
 async def test_two_ways_to_sign_in_are_one_too_many(page: Emulator) -> None:
@@ -264,7 +264,7 @@ async def test_an_arn_in_each_form(recorder: Recorder, model: str, params: dict[
     response = await call(prompt="p", model=model, **params, **reach)
     assert response.data[0].b64_json
     arn = params.get("model_id") or model.removeprefix("bedrock/")
-    [sent] = recorder.seen
+    [sent] = recorder.requests
     assert unquote(sent.path) == f"/model/{arn}/invoke"
 
 
@@ -328,7 +328,7 @@ async def test_openais_mask_is_converted_and_the_providers_own_is_not(recorder: 
     mask.save(out, "PNG")
     for value in (out.getvalue(), png(96, 96)):
         await impasto.aimage_edit(png(96, 96), INPAINT, "a cat", value, **settings)  # type: ignore[call-overload]  # all text
-    converted, own = [base64.b64decode(json.loads(request.body)["mask"]) for request in recorder.seen]
+    converted, own = [base64.b64decode(json.loads(request.body)["mask"]) for request in recorder.requests]
     with Image.open(io.BytesIO(converted)) as sent:
         assert (sent.mode, sent.size) == ("L", (96, 96))
         assert (sent.getpixel((10, 10)), sent.getpixel((80, 10))) == (255, 0)

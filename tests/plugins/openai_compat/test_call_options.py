@@ -67,14 +67,14 @@ def test_a_timeout_may_be_text_or_an_object_of_httpx(timeout: object, seconds: f
     assert taken(timeout=timeout)[0].timeout == seconds
 
 
-def test_what_is_not_given_is_not_set() -> None:
+def test_a_missing_option_is_not_set() -> None:
     options, left = taken(timeout=None, num_retries=None, additional_drop_params=None, metadata=None, base_url=None)
     assert (options.timeout, options.retry, options.dropped) == (None, None, ())
     assert options.hidden_params == {"model": "stability/sd3", "custom_llm_provider": "stability"}
     assert set(left.values()) <= {None}
 
 
-def test_what_says_how_to_call_is_taken_and_the_models_own_is_left() -> None:
+def test_options_of_the_call_are_taken_and_the_models_fields_are_left() -> None:
     options, left = taken("metadata", "tags", timeout=30, metadata={"a": 1}, litellm_call_id="7", tags=["x"], seed=5)
     assert (options.timeout, options.hidden_params["litellm_call_id"]) == (30, "7")
     assert "metadata" not in options.hidden_params
@@ -143,7 +143,7 @@ def test_a_model_and_its_provider_are_one_name(model: str, provider: str | None,
     ],
     ids=str,
 )
-def test_what_names_no_model_is_refused(params: dict[str, Any], field: str) -> None:
+def test_a_call_without_a_model_is_refused(params: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         take_model(dict(params))
     assert [problem.field for problem in caught.value.problems] == [field]

@@ -121,7 +121,7 @@ def test_a_mask_of_another_size_than_its_image_is_told(mask: tuple[int, int], wa
         assert warnings[0].startswith(f"the mask is {mask[0]}x{mask[1]} pixels and the image 64x64")
 
 
-async def test_what_a_mask_takes_to_decode_is_known_before(tmp_path: Path) -> None:
+async def test_the_memory_of_a_mask_is_known_before_it_is_decoded(tmp_path: Path) -> None:
     operation = _registry.operation("stability/inpaint")
 
     async def size(**fields: object) -> int:

@@ -8,7 +8,7 @@ import impasto
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.openai_compat.translate import translate
 
-from .test_translate import PICTURE, model, told
+from .test_translate import PICTURE, model, warnings_of
 
 
 def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None:
@@ -36,7 +36,7 @@ def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None
     ],
 )  # fmt: skip
 def test_drop_params_drops_nothing_else(word: str, value: object) -> None:
-    assert told(translate(model("sd3"), {word: value}, drop_params=True)) == [word]
+    assert warnings_of(translate(model("sd3"), {word: value}, drop_params=True)) == [word]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_drop_params_drops_nothing_else(word: str, value: object) -> None:
 )
 def test_drop_params_never_drops_what_says_where_a_call_goes(word: str) -> None:
     translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
-    assert (told(translation), translation.warnings) == ([word], ())
+    assert (warnings_of(translation), translation.warnings) == ([word], ())
 
 
 SPELLINGS = (
@@ -61,7 +61,7 @@ SPELLINGS = (
 @pytest.mark.parametrize("word", SPELLINGS)
 def test_drop_params_never_drops_them_however_they_are_spelt(word: str) -> None:
     translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
-    assert (told(translation), translation.warnings) == ([word], ())
+    assert (warnings_of(translation), translation.warnings) == ([word], ())
 
 
 @pytest.mark.parametrize("word", ["API_BASE", "api-key", "baseURL", "Extra-Headers", "AWS_REGION_NAME"])
@@ -92,11 +92,11 @@ def test_drop_params_drops_a_field_of_other_models_alike(word: str) -> None:
 
 @pytest.mark.parametrize("value", [1, 0, "true", []])
 def test_drop_params_is_true_or_false(value: object) -> None:
-    assert told(translate(model("sd3"), {}, drop_params=value)) == ["drop_params"]
+    assert warnings_of(translate(model("sd3"), {}, drop_params=value)) == ["drop_params"]
 
 
 def test_drop_params_drops_an_image_that_the_model_has_no_field_for() -> None:
     dropped = translate(model("core"), {"prompt": "a", "image": PICTURE}, drop_params=True)
     assert (dropped.params, dropped.problems) == ({"prompt": "a"}, ())
     assert dropped.warnings[0].startswith("image was dropped")
-    assert told(translate(model("core"), {"image": PICTURE}, drop_params=True, edit=True)) == ["image"]
+    assert warnings_of(translate(model("core"), {"image": PICTURE}, drop_params=True, edit=True)) == ["image"]

@@ -17,7 +17,7 @@ import impasto
 from impasto import ConfigError, InvalidRequest, UnknownOperation
 from tests.conftest import KEY
 from tests.images import WRONG, damaged, drawn, png
-from tests.recorder import Recorder, Seen
+from tests.recorder import ReceivedRequest, Recorder
 
 PICTURE = png(100, 100)
 
@@ -149,11 +149,11 @@ async def test_a_picture_in_any_form_arrives_byte_for_byte(form: str, wire: Reco
      io.StringIO("text"), ["a", 7], [None], b"", *WRONG.values(),
      *damaged().values()],
 )  # fmt: skip
-async def test_what_is_no_picture_is_refused_by_name_and_nothing_is_sent(image: object, wire: Recorder) -> None:
+async def test_an_invalid_image_is_refused_by_name_and_nothing_is_sent(image: object, wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[call-overload]
     assert refusal(caught.value) == ["image"]
-    assert not wire.seen
+    assert not wire.requests
 
 
 async def test_closed_and_text_mode_files_are_refused(wire: Recorder, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_closed_and_text_mode_files_are_refused(wire: Recorder, tmp_path: 
             with pytest.raises(InvalidRequest, match=message) as caught:
                 await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[arg-type]
             assert refusal(caught.value) == ["image"]
-    assert not wire.seen
+    assert not wire.requests
 
 
 # masks
@@ -201,7 +201,7 @@ async def test_a_mask_that_is_no_picture_is_refused_by_name(mask: object, wire: 
     with pytest.raises(InvalidRequest) as caught:
         await impasto.aimage_edit(PICTURE, "stability/erase", mask=mask)  # type: ignore[call-overload]
     assert refusal(caught.value) == ["mask"]
-    assert not wire.seen
+    assert not wire.requests
 
 
 async def test_a_mask_without_a_picture_is_refused_by_name(wire: Recorder) -> None:
@@ -246,14 +246,14 @@ async def test_all_problems_come_at_once_under_the_callers_names(wire: Recorder)
     assert refusal(caught.value) == fields
     assert "style_image" in str(caught.value)
     assert caught.value.operation == "stability/style-transfer"
-    assert not wire.seen
+    assert not wire.requests
 
 
 async def test_a_seed_that_n_pictures_would_count_past_its_bound_comes_with_all_else(wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await impasto.aimage_generation("a", "stability/sd3", n=3, seed=4_294_967_294, style="natural")
     assert refusal(caught.value) == ["style", "seed"]
-    assert not wire.seen
+    assert not wire.requests
 
 
 @pytest.mark.parametrize("model", [None, "", 7, True, ["stability/sd3"]])
@@ -294,7 +294,7 @@ async def test_scalars_are_never_coerced(wire: Recorder) -> None:
         with pytest.raises(InvalidRequest) as caught:
             await impasto.aimage_generation("a", "stability/sd3", extra_body={name: value})
         assert refusal(caught.value) == [name]
-    assert not wire.seen
+    assert not wire.requests
 
 
 class Word(str, enum.Enum):  # noqa: UP042 - a StrEnum shows its text anyway
@@ -341,11 +341,11 @@ class Awkward:
 @pytest.mark.parametrize(
     "name", ["prompt", "n", "size", "response_format", "quality", "background", "user", "seed", "style_preset"]
 )
-async def test_what_can_not_be_compared_is_refused_by_name(name: str, wire: Recorder) -> None:
+async def test_a_value_that_can_not_be_compared_is_refused_by_name(name: str, wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await impasto.aimage_generation(**{"prompt": "a", "model": "stability/sd3", name: Awkward()})  # type: ignore[call-overload]
     assert refusal(caught.value) == [name]
-    assert not wire.seen
+    assert not wire.requests
 
 
 # how the provider is reached
@@ -370,11 +370,11 @@ async def test_the_environment_counts_as_it_is_at_each_call(wire: Recorder, monk
 async def test_wrong_settings_are_refused_before_any_socket(setting: dict[str, object], wire: Recorder) -> None:
     with pytest.raises(ConfigError):
         await impasto.aimage_generation("a", "stability/sd3", **setting)  # type: ignore[call-overload]
-    assert not wire.seen
+    assert not wire.requests
 
 
 async def test_timeout_ends_the_call(wire: Recorder) -> None:
-    def slow(_: Seen) -> None:
+    def slow(_: ReceivedRequest) -> None:
         time.sleep(0.5)
 
     wire.answer = slow

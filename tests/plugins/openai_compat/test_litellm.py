@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 import impasto
 from impasto import InvalidRequest
-from tests.recorder import Answer, Recorder, Seen, in_json, picture
+from tests.recorder import Answer, ReceivedRequest, Recorder, in_json, picture
 
 MODEL = "stability/sd3"
 
@@ -55,7 +55,7 @@ async def test_an_endpoint_may_declare_what_it_returns(wire: Recorder, declared:
 
 
 async def test_images_that_did_not_come_encode_too(wire: Recorder) -> None:
-    def answer(request: Seen) -> Answer | None:
+    def answer(request: ReceivedRequest) -> Answer | None:
         if int(request.fields["seed"]) == 2:
             return in_json({"id": "1", "name": "content_moderation", "errors": ["flagged"]}, status=403)
         return picture(seed=int(request.fields["seed"]))
@@ -109,7 +109,7 @@ async def test_it_is_a_mapping_and_a_pydantic_model_at_once(wire: Recorder) -> N
 async def test_a_provider_may_be_named_apart(wire: Recorder) -> None:
     for model in ("sd3", "stability/sd3"):
         await impasto.aimage_generation("a", model, custom_llm_provider="stability")
-    assert len(wire.seen) == 2
+    assert len(wire.requests) == 2
     with pytest.raises(InvalidRequest, match="custom_llm_provider: must be a provider's name, not 5"):
         await impasto.aimage_generation("a", MODEL, custom_llm_provider=5)
 
@@ -122,14 +122,14 @@ async def test_retries_are_as_many_as_asked_for_and_only_of_what_was_not_charged
     arguments: dict[str, Any] = {word: times}
     with pytest.raises(impasto.ProviderFault):
         await impasto.aimage_generation("a", MODEL, **arguments)
-    assert len(wire.seen) == times + 1
+    assert len(wire.requests) == times + 1
 
 
 async def test_no_number_of_retries_sends_again_what_may_have_been_charged(wire: Recorder) -> None:
     wire.answer = lambda _: Answer(status=502, body=b"no provider's own form")
     with pytest.raises(impasto.ChargeUnknown):
         await impasto.aimage_generation("a", MODEL, num_retries=5)
-    assert len(wire.seen) == 1
+    assert len(wire.requests) == 1
 
 
 async def test_parameters_to_drop_are_dropped_by_name_with_a_warning(wire: Recorder) -> None:
@@ -163,7 +163,7 @@ async def test_other_words_for_an_argument_are_taken(wire: Recorder, recorder: R
     ],
 )
 @pytest.mark.parametrize("drop_params", [None, True])
-async def test_what_has_no_meaning_here_is_refused_by_name(
+async def test_a_parameter_without_meaning_here_is_refused_by_name(
     wire: Recorder, word: str, value: object, message: str, *, drop_params: bool | None
 ) -> None:
     arguments: dict[str, Any] = {word: value}
@@ -172,14 +172,14 @@ async def test_what_has_no_meaning_here_is_refused_by_name(
     (problem,) = caught.value.problems
     assert problem.field == word
     assert message in problem.message
-    assert wire.seen == []
+    assert wire.requests == []
 
 
 @pytest.mark.parametrize(("word", "value"), [("extra_headers", {}), ("caching", False), ("api_version", None)])
-async def test_what_asks_for_nothing_passes(wire: Recorder, word: str, value: object) -> None:
+async def test_a_parameter_that_asks_for_nothing_passes(wire: Recorder, word: str, value: object) -> None:
     arguments: dict[str, Any] = {word: value}
     await impasto.aimage_generation("a", MODEL, **arguments)
-    assert len(wire.seen) == 1
+    assert len(wire.requests) == 1
 
 
 def test_the_migration_page_lists_every_argument_that_is_refused() -> None:
@@ -197,4 +197,4 @@ async def test_an_edit_without_an_image_paints_none_instead(wire: Recorder) -> N
         await impasto.aimage_edit(model=MODEL, prompt="a")
     with pytest.raises(InvalidRequest, match="image: required"):
         await asyncio.to_thread(impasto.image_edit, model=MODEL, prompt="a")
-    assert wire.seen == []
+    assert wire.requests == []

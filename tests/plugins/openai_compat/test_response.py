@@ -11,7 +11,7 @@ import pytest
 import impasto
 from impasto_plugins.openai_compat.response import ImagesResponse
 from tests.images import drawn
-from tests.recorder import Answer, Recorder, Seen, in_json, picture
+from tests.recorder import Answer, ReceivedRequest, Recorder, in_json, picture
 
 
 async def test_the_answer_has_openais_shape_and_more(wire: Recorder) -> None:
@@ -78,10 +78,10 @@ async def test_repr_is_short_and_holds_no_picture(wire: Recorder) -> None:
 # n
 
 
-def failing(*calls: int) -> Callable[[Seen], Answer | None]:
+def failing(*calls: int) -> Callable[[ReceivedRequest], Answer | None]:
     """Refuses the calls of these seeds."""
 
-    def answer(request: Seen) -> Answer | None:
+    def answer(request: ReceivedRequest) -> Answer | None:
         if int(request.fields["seed"]) in calls:
             return in_json({"id": "1", "name": "content_moderation", "errors": ["flagged"]}, status=403)
         return picture(seed=int(request.fields["seed"]))
@@ -114,13 +114,13 @@ def test_types(wire: Recorder) -> None:
     assert text
 
 
-def made(*warnings: str, **values: Any) -> ImagesResponse:
+def response_with(*warnings: str, **values: Any) -> ImagesResponse:
     image = impasto.Artifact(data=b"made", media_type="image/png", seed=5)
     return ImagesResponse(impasto.Result(artifacts=(image,), **values), "b64_json", warnings)
 
 
 def test_json_text_is_compact_or_indented_and_keeps_its_letters() -> None:
-    response = made("caf\u00e9")
+    response = response_with("caf\u00e9")
     assert '"warnings":["caf\u00e9"]' in response.model_dump_json()
     assert '\n  "warnings": [\n    "caf\u00e9"\n  ]' in response.to_json()
     assert response.to_json() == response.model_dump_json(indent=2)
@@ -128,7 +128,7 @@ def test_json_text_is_compact_or_indented_and_keeps_its_letters() -> None:
 
 
 def test_each_of_pydantics_words_leaves_none_out() -> None:
-    response = made()
+    response = response_with()
     whole, short = response.model_dump(), response.model_dump(exclude_none=True)
     assert whole["cost"] is None
     assert "cost" not in short
@@ -141,10 +141,10 @@ def test_each_of_pydantics_words_leaves_none_out() -> None:
 
 def test_parts_are_equal_by_what_they_hold() -> None:
     cost = impasto.Cost(usd=0.1, as_of="2026-01-01")
-    one, other = made(cost=cost), made(cost=cost)
+    one, other = response_with(cost=cost), response_with(cost=cost)
     other.created = one.created
     assert one == other
-    assert one != made("a warning", cost=cost)
+    assert one != response_with("a warning", cost=cost)
     assert one.cost == cost
     assert one.cost != impasto.Cost(usd=0.2, as_of="2026-01-01")
     assert one.cost != object()
@@ -154,9 +154,9 @@ def test_parts_are_equal_by_what_they_hold() -> None:
             hash(part)
 
 
-def test_what_a_call_cost_stands_beside_it() -> None:
-    assert made().hidden_params == {"response_cost": None}
-    assert made(cost=impasto.Cost(usd=0.1, as_of="")).hidden_params == {"response_cost": 0.1}
+def test_the_cost_of_a_call_stands_beside_it() -> None:
+    assert response_with().hidden_params == {"response_cost": None}
+    assert response_with(cost=impasto.Cost(usd=0.1, as_of="")).hidden_params == {"response_cost": 0.1}
 
 
 def test_an_image_that_did_not_come_names_the_job_that_runs_on() -> None:
@@ -165,7 +165,7 @@ def test_an_image_that_did_not_come_names_the_job_that_runs_on() -> None:
         error = impasto.ChargeUnknown("no")
         error.id = id
         failures.append(impasto.FailedArtifact(index=len(failures), error=error))
-    response = made(errors=tuple(failures))
+    response = response_with(errors=tuple(failures))
     dumped = response.model_dump()["errors"]
     assert dumped == [
         {"index": 0, "type": "ChargeUnknown", "message": "no", "billed": "unknown", "id": "job-1"},
@@ -175,7 +175,7 @@ def test_an_image_that_did_not_come_names_the_job_that_runs_on() -> None:
 
 
 def test_a_copy_is_deep_only_if_that_is_asked_for() -> None:
-    response = made("w")
+    response = response_with("w")
     assert response.model_copy().warnings is response.warnings
     assert response.model_copy(deep=True).warnings is not response.warnings
     assert response.model_copy(deep=True).warnings == ["w"]

@@ -29,7 +29,7 @@ def test_a_key_is_that_of_the_models_own_provider(provider: str) -> None:
     assert others == {"prompt": "a", **AWS}  # where they are refused by name
 
 
-def test_what_is_not_given_does_not_hide_the_environment() -> None:
+def test_a_missing_setting_does_not_hide_the_environment() -> None:
     settings, others = split_settings(of("stability"), {**dict.fromkeys(KEYS), **dict.fromkeys(AWS)})
     assert settings == {"providers": {"stability": {}}, "poll_interval": None}
     assert set(others.values()) <= {None}

@@ -126,7 +126,7 @@ async def test_a_stream_that_breaks_off_may_have_been_charged(provider: Server) 
     ],
     ids=str,
 )
-async def test_what_can_not_be_streamed_is_refused_by_name(
+async def test_an_option_that_can_not_be_streamed_is_refused_by_name(
     provider: Server, words: dict[str, object], param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -27,4 +27,4 @@ async def test_only_what_would_be_accepted_is_suggested(
         await impasto.aimage_generation("a", "stability/stable-image-core", extra_body=arguments)
     message = next(problem.message for problem in caught.value.problems if problem.field == word)
     assert suggestion in message
-    assert wire.seen == []
+    assert wire.requests == []

@@ -16,7 +16,7 @@ def model(name: str) -> Operation:
     return _registry.operation(f"stability/{'stable-image-core' if name == 'core' else name}")
 
 
-def told(translation: Translation) -> list[str]:
+def warnings_of(translation: Translation) -> list[str]:
     return [problem.field for problem in translation.problems]
 
 
@@ -36,12 +36,12 @@ def test_none_is_not_given() -> None:
 
 @pytest.mark.parametrize("n", [True, False, "2", 0, -1, 11, 10**9, 1.0, 1.5, [], {}])
 def test_n_is_a_whole_number_from_1_to_10(n: object) -> None:
-    assert told(translated("sd3", n=n)) == ["n"]
+    assert warnings_of(translated("sd3", n=n)) == ["n"]
 
 
 @pytest.mark.parametrize("value", ["file", "B64_JSON", "", 7, True, ["url"], b"url"])
 def test_response_format_is_one_of_two(value: object) -> None:
-    assert told(translated("sd3", response_format=value)) == ["response_format"]
+    assert warnings_of(translated("sd3", response_format=value)) == ["response_format"]
 
 
 def test_response_format_passes() -> None:
@@ -51,7 +51,7 @@ def test_response_format_passes() -> None:
 
 @pytest.mark.parametrize("user", ["", " ", "a\nb", "a\r\nb", "a\x00", "é", " a", "a ", "a" * 257, "a" * 10_000, 7, {}])
 def test_user_is_what_a_header_can_carry(user: object) -> None:
-    assert told(translated("sd3", user=user)) == ["user"]
+    assert warnings_of(translated("sd3", user=user)) == ["user"]
 
 
 def test_user_passes() -> None:
@@ -115,8 +115,8 @@ def test_values_that_ask_for_nothing_special_pass_silently(word: str, value: obj
         ("negative_promt", "blurry"),
     ],
 )
-def test_what_the_model_has_no_field_for_is_refused_by_name(word: str, value: object) -> None:
-    assert told(translate(model("sd3"), {word: value})) == [word]
+def test_a_parameter_without_a_field_is_refused_by_name(word: str, value: object) -> None:
+    assert warnings_of(translate(model("sd3"), {word: value})) == [word]
 
 
 @pytest.mark.parametrize(
@@ -201,13 +201,13 @@ def test_size_has_no_effect_with_an_sd3_picture_but_has_with_an_ultra_one() -> N
 
 @pytest.mark.parametrize("name", ["sd3", "inpaint"])
 def test_a_malformed_size_is_refused_everywhere(name: str) -> None:
-    assert told(translated(name, size="1024X1024")) == ["size"]
+    assert warnings_of(translated(name, size="1024X1024")) == ["size"]
 
 
 def test_size_and_aspect_ratio_together_are_refused() -> None:
-    assert told(translated("sd3", size="1024x1024", aspect_ratio="1:1")) == ["aspect_ratio"]
+    assert warnings_of(translated("sd3", size="1024x1024", aspect_ratio="1:1")) == ["aspect_ratio"]
     translation = translated("sd3", size="auto", aspect_ratio="16:9")
-    assert (told(translation), translation.params) == ([], {"aspect_ratio": "16:9"})
+    assert (warnings_of(translation), translation.params) == ([], {"aspect_ratio": "16:9"})
 
 
 # prompt
@@ -216,7 +216,7 @@ def test_size_and_aspect_ratio_together_are_refused() -> None:
 @pytest.mark.parametrize("name", ["sd3", "outpaint", "style-transfer", "replace-background-and-relight"])
 @pytest.mark.parametrize("prompt", ["", " ", "\n\t ", "\u3000"])
 def test_a_blank_prompt_is_refused(name: str, prompt: str) -> None:
-    assert told(translated(name, prompt=prompt)) == ["prompt"]
+    assert warnings_of(translated(name, prompt=prompt)) == ["prompt"]
 
 
 @pytest.mark.parametrize("name", ["erase", "upscale-fast", "remove-background"])
@@ -230,7 +230,7 @@ def test_a_prompt_given_to_a_model_that_takes_none_is_dropped_with_a_warning(nam
 def test_prompt_goes_where_the_model_has_its_prompt() -> None:
     assert translated("replace-background-and-relight", prompt="a beach").params == {"background_prompt": "a beach"}
     both = translated("replace-background-and-relight", prompt="a beach", background_prompt="a bar")
-    assert told(both) == ["background_prompt"]
+    assert warnings_of(both) == ["background_prompt"]
 
 
 # pictures
@@ -243,12 +243,12 @@ def test_one_picture_may_stand_in_a_list(image: object) -> None:
 
 def test_none_in_a_list_is_no_picture() -> None:
     assert translated("inpaint", image=[None, PICTURE, None]).params == {"image": PICTURE}
-    assert told(translated("inpaint", image=[None])) == ["image"]
+    assert warnings_of(translated("inpaint", image=[None])) == ["image"]
 
 
 def test_two_paths_in_a_tuple_are_two_pictures() -> None:
     for pair in (("a.png", "b.png"), ("a.png", Path("b.png"))):
-        assert told(translated("inpaint", image=pair)) == ["image"]
+        assert warnings_of(translated("inpaint", image=pair)) == ["image"]
         assert translated("style-transfer", image=pair).params == {"init_image": pair[0], "style_image": pair[1]}
 
 
@@ -277,9 +277,9 @@ def test_two_pictures_go_to_the_first_two_fields(name: str, first: str, second: 
     assert translated(name, image=PICTURE).params == {first: PICTURE}
     assert translated(name, image=[PICTURE, b"2"]).params == {first: PICTURE, second: b"2"}
     assert translated(name, image=PICTURE, **{second: b"2"}).params == {first: PICTURE, second: b"2"}
-    assert told(translated(name, image=[PICTURE, b"2"], **{second: b"3"})) == [second]
-    assert told(translated(name, image=PICTURE, **{first: b"3"})) == [first]
-    assert told(translated(name, image=[PICTURE, b"2", b"3"])) == ["image"]
+    assert warnings_of(translated(name, image=[PICTURE, b"2"], **{second: b"3"})) == [second]
+    assert warnings_of(translated(name, image=PICTURE, **{first: b"3"})) == [first]
+    assert warnings_of(translated(name, image=[PICTURE, b"2", b"3"])) == ["image"]
 
 
 @pytest.mark.parametrize(
@@ -287,12 +287,12 @@ def test_two_pictures_go_to_the_first_two_fields(name: str, first: str, second: 
     [("sd3", [PICTURE, PICTURE]), ("inpaint", []), ("stable-image-core", PICTURE), ("inpaint", [[]] * 2)],
 )
 def test_more_pictures_than_a_model_takes_are_refused(name: str, image: object) -> None:
-    assert told(translated(name, image=image)) == ["image"]
+    assert warnings_of(translated(name, image=image)) == ["image"]
 
 
 @pytest.mark.parametrize("name", ["sd3", "stable-image-core", "inpaint", "style-transfer"])
 def test_an_edit_needs_a_picture(name: str) -> None:
-    assert told(translate(model(name), {"prompt": "a"}, edit=True)) == ["image"]
+    assert warnings_of(translate(model(name), {"prompt": "a"}, edit=True)) == ["image"]
 
 
 def test_an_edit_may_name_its_picture_as_the_model_does() -> None:
@@ -303,12 +303,12 @@ def test_an_edit_may_name_its_picture_as_the_model_does() -> None:
 def test_fidelity_is_composition_fidelity_where_the_model_has_no_field_of_that_name() -> None:
     assert translated("style-transfer", fidelity=0.5).params == {"composition_fidelity": 0.5}
     assert translated("style-guide", fidelity=0.5).params == {"fidelity": 0.5}
-    assert told(translated("style-transfer", composition_fidelity=0.5, fidelity=0.5)) == ["fidelity"]
+    assert warnings_of(translated("style-transfer", composition_fidelity=0.5, fidelity=0.5)) == ["fidelity"]
 
 
 def test_a_mask_needs_a_picture_and_a_model_that_takes_it() -> None:
-    assert told(translated("inpaint", mask=PICTURE)) == ["mask"]
-    assert told(translated("search-and-replace", mask=PICTURE, image=PICTURE)) == ["mask"]
+    assert warnings_of(translated("inpaint", mask=PICTURE)) == ["mask"]
+    assert warnings_of(translated("search-and-replace", mask=PICTURE, image=PICTURE)) == ["mask"]
     assert translated("inpaint", mask=b"m", image=PICTURE).params == {"image": PICTURE, "mask": b"m"}
 
 
@@ -336,7 +336,7 @@ def test_extra_body_adds_parameters_of_both_kinds() -> None:
     ],
 )
 def test_extra_body_never_overrides_an_argument(extra: object, names: list[str]) -> None:
-    assert told(translate(model("sd3"), {"prompt": "a"}, extra_body=extra)) == names
+    assert warnings_of(translate(model("sd3"), {"prompt": "a"}, extra_body=extra)) == names
 
 
 def test_a_model_that_makes_no_pictures_is_refused() -> None:
@@ -368,7 +368,7 @@ def test_names_that_are_dropped_beyond_the_first_are_counted() -> None:
     translation = translate(model("core"), {"prompt": "a", **params}, drop_params=True)
     assert len(translation.warnings) == MAX_PROBLEMS
     translation = translate(model("core"), {"prompt": "a", **params, "api_key": "x", "see": 1}, drop_params=True)
-    assert told(translation) == ["api_key"]
+    assert warnings_of(translation) == ["api_key"]
     assert translation.warnings[-1] == "1 more unknown parameters were dropped"
 
 

@@ -32,7 +32,7 @@ async def test_each_call_is_a_get_with_the_key(client: impasto.Client, recorder:
         profile_picture="https://example.com/a.png",
     )
     assert await client.stability.engines() == (Engine(**ENGINE),)
-    for request in recorder.seen:
+    for request in recorder.requests:
         assert (request.method, request.body) == ("GET", b"")
         assert (request.header("authorization") or "").startswith("Bearer sk-")
         assert request.header("organization") is None
@@ -42,11 +42,11 @@ async def test_an_organization_can_be_named(client: impasto.Client, recorder: Re
     recorder.answer = lambda request: in_json({"credits": 1} if "balance" in request.path else [])
     assert (await client.stability.balance(organization="org-7")).credits == 1
     assert await client.stability.engines(organization="org-7") == ()
-    assert [request.header("organization") for request in recorder.seen] == ["org-7", "org-7"]
+    assert [request.header("organization") for request in recorder.requests] == ["org-7", "org-7"]
     for wrong in ("", "a\r\nx: y", "\xe9", "x" * 257, 7):
         with pytest.raises(InvalidRequest, match="organization"):
             await client.stability.balance(organization=wrong)  # type: ignore[arg-type]  # what the test is about
-    assert len(recorder.seen) == 2
+    assert len(recorder.requests) == 2
 
 
 async def test_unknown_keys_of_the_vendor_are_ignored(client: impasto.Client, recorder: Recorder) -> None:

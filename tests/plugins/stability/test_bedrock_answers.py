@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import impasto
-from tests.bedrock import ACCESS_KEY, CODE_URL, KEYS, PICTURE, REQUEST_ID, SECRET_KEY, failed, pictured, told
+from tests.bedrock import ACCESS_KEY, CODE_URL, KEYS, PICTURE, REQUEST_ID, SECRET_KEY, bedrock_json, failed, pictured
 from tests.images import drawn
 from tests.recorder import Answer, Recorder
 
@@ -96,7 +96,9 @@ async def test_an_image_that_only_a_json_parser_finds_is_delivered(
 async def test_all_images_of_an_answer_are_delivered(client: impasto.Client, recorder: Recorder) -> None:
     other = drawn("JPEG")
     images = [B64, base64.b64encode(other).decode()]
-    outcome = await result(client, recorder, told({"seeds": [7, 8], "finish_reasons": [None, None], "images": images}))
+    outcome = await result(
+        client, recorder, bedrock_json({"seeds": [7, 8], "finish_reasons": [None, None], "images": images})
+    )
     assert [(each.data, each.seed) for each in outcome.artifacts] == [(PICTURE, 7), (other, 8)]
     assert outcome.errors == ()
 
@@ -115,7 +117,7 @@ async def test_an_image_is_delivered_though_the_one_before_it_failed(
     client: impasto.Client, recorder: Recorder, image: object, reason: object, kind: object
 ) -> None:
     body = {"seeds": [7, 8], "finish_reasons": [reason, None], "images": [image, B64]}
-    outcome = await result(client, recorder, told(body))
+    outcome = await result(client, recorder, bedrock_json(body))
     assert [(each.data, each.seed) for each in outcome.artifacts] == [(PICTURE, 8)]
     assert [(failure.index, type(failure.error)) for failure in outcome.errors] == ([(0, kind)] if kind else [])
 
@@ -139,14 +141,14 @@ async def test_an_answer_is_read_with_or_without_a_type(client: impasto.Client, 
 async def test_an_image_with_an_invalid_seed_is_delivered_too(
     client: impasto.Client, recorder: Recorder, seed: object
 ) -> None:
-    body = told({"seeds": [seed], "finish_reasons": [None], "images": [B64]})
+    body = bedrock_json({"seeds": [seed], "finish_reasons": [None], "images": [B64]})
     [artifact] = (await result(client, recorder, body)).artifacts
     assert artifact.data == PICTURE
     assert artifact.seed is None or type(artifact.seed) is int
 
 
 async def test_an_image_beside_an_unknown_reason_is_delivered(client: impasto.Client, recorder: Recorder) -> None:
-    body = told({"seeds": [7], "finish_reasons": ["SUCCESS\r\n"], "images": [B64]})
+    body = bedrock_json({"seeds": [7], "finish_reasons": ["SUCCESS\r\n"], "images": [B64]})
     [artifact] = (await result(client, recorder, body)).artifacts
     assert (artifact.data, artifact.finish_reason) == (PICTURE, "SUCCESS\\r\\n")
 
@@ -156,17 +158,17 @@ async def test_an_image_beside_an_unknown_reason_is_delivered(client: impasto.Cl
 
 @pytest.mark.parametrize("what", ["prompt", "input image", "output image"])
 async def test_a_filtered_answer_is_an_error(client: impasto.Client, recorder: Recorder, what: str) -> None:
-    caught = await error(client, recorder, told({"finish_reasons": [f"Filter reason: {what}"]}))
+    caught = await error(client, recorder, bedrock_json({"finish_reasons": [f"Filter reason: {what}"]}))
     assert type(caught) is impasto.ContentFiltered
     assert (caught.billed, caught.retryable, caught.status) == ("unknown", False, 200)
     assert caught.name == f"Filter reason: {what}"
     assert (caught.artifacts, caught.request_id) == ((), REQUEST_ID)
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 async def test_the_error_of_a_filtered_answer_has_its_image(client: impasto.Client, recorder: Recorder) -> None:
     body = {"seeds": [7], "finish_reasons": ["Filter reason: output image"], "images": [B64]}
-    caught = await error(client, recorder, told(body))
+    caught = await error(client, recorder, bedrock_json(body))
     assert isinstance(caught, impasto.ContentFiltered)
     assert [artifact.data for artifact in caught.artifacts] == [PICTURE]
 
@@ -176,11 +178,11 @@ async def test_an_inference_error_may_have_been_charged(
     client: impasto.Client, recorder: Recorder, reason: str
 ) -> None:
     for body in ({"finish_reasons": [reason]}, {"seeds": [1], "finish_reasons": [reason], "images": []}):
-        recorder.seen.clear()
-        caught = await error(client, recorder, told(body))
+        recorder.requests.clear()
+        caught = await error(client, recorder, bedrock_json(body))
         assert type(caught) is impasto.ProviderFault
         assert (caught.billed, caught.retryable, caught.name) == ("unknown", False, reason)
-        assert len(recorder.seen) == 1
+        assert len(recorder.requests) == 1
 
 
 # charged, without an image
@@ -216,7 +218,7 @@ async def test_a_complete_answer_without_a_usable_image_is_an_error_with_its_byt
     assert type(caught) is impasto.UnusableResult
     assert message in caught.message
     assert (caught.billed, caught.raw) == ("yes", body)
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 async def test_a_200_without_type_and_body_is_unusable(client: impasto.Client, recorder: Recorder) -> None:
@@ -266,7 +268,7 @@ async def test_a_refusal_is_final_and_free(
     assert (caught.billed, caught.retryable) == ("no", False)
     assert (caught.status, caught.name, caught.request_id) == (status, code, REQUEST_ID)
     assert f"{code} (HTTP {status}): " in caught.message
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 @pytest.mark.parametrize(("code", "status", "kind"), RETRIED, ids=str)
@@ -276,14 +278,14 @@ async def test_a_fault_with_its_code_is_sent_three_times(
     caught = await error(client, recorder, failed(code, status))
     assert type(caught) is kind
     assert (caught.billed, caught.retryable) == ("no", True)
-    assert len(recorder.seen) == 3
+    assert len(recorder.requests) == 3
 
 
 async def test_a_throttle_waits_for_its_retry_after(client: impasto.Client, recorder: Recorder) -> None:
     caught = await error(client, recorder, failed("ThrottlingException", 429, "slow down", **{"retry-after": "60"}))
     assert type(caught) is impasto.RateLimited
     assert (caught.billed, caught.retry_after, caught.messages) == ("no", 60.0, ("slow down",))
-    assert len(recorder.seen) == 4  # the test's policy waits 0.05 s in place of 60
+    assert len(recorder.requests) == 4  # the test's policy waits 0.05 s in place of 60
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "ModelNotReadyException", "TooManyRequestsException"])
@@ -293,7 +295,7 @@ async def test_a_throttle_is_free_and_each_attempt_backs_off(
     caught = await error(client, recorder, failed(code, 429))
     assert type(caught) is impasto.RateLimited
     assert (caught.billed, caught.retryable, caught.retry_after, caught.per_model) == ("no", True, None, True)
-    assert len(recorder.seen) == 4
+    assert len(recorder.requests) == 4
 
 
 @pytest.mark.parametrize(("code", "status"), UNKNOWN)
@@ -305,7 +307,7 @@ async def test_an_unclear_code_may_have_been_charged(
     assert f"HTTP {status} ({code})" in caught.message
     assert (caught.billed, caught.status, caught.request_id) == ("unknown", status, REQUEST_ID)
     assert json.loads(caught.raw) == {"message": "no"}
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 424, 429, 500, 502, 503, 504, 520, 529])
@@ -316,7 +318,7 @@ async def test_a_status_without_a_code_may_have_been_charged(
     with_code = {"x-amzn-errortype": f"InternalServerException:{CODE_URL}"}
     page = Answer(status=status, headers={"content-type": "text/html"}, body=b"<h1>secret page</h1>")
     answer = {
-        "json without a code": told({"message": "no"}, status),
+        "json without a code": bedrock_json({"message": "no"}, status),
         "html": page,
         "code but no json": Answer(status=status, headers={"content-type": "application/json", **with_code}, body=b"{"),
         "html and a code": Answer(status=status, headers={**page.headers, **with_code}, body=page.body),
@@ -325,14 +327,14 @@ async def test_a_status_without_a_code_may_have_been_charged(
     assert type(caught) is impasto.ChargeUnknown
     assert "secret page" not in str(caught)
     assert (caught.raw, caught.retryable) == (answer.body, False)
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 @pytest.mark.parametrize("status", [204, 301, 302, 307])
 async def test_other_statuses_may_have_been_charged(client: impasto.Client, recorder: Recorder, status: int) -> None:
     answer = Answer(status=status, headers={"location": recorder.url + "/elsewhere"})
     assert type(await error(client, recorder, answer)) is impasto.ChargeUnknown
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
 
 
 async def test_a_200_with_html_may_have_been_charged(client: impasto.Client, recorder: Recorder) -> None:
@@ -364,7 +366,7 @@ async def test_odd_messages_are_made_safe(client: impasto.Client, recorder: Reco
 
 @pytest.mark.parametrize("body", [{"Message": "told"}, {"message": "told", "more": 1}])
 async def test_both_spellings_of_message_are_read(client: impasto.Client, recorder: Recorder, body: object) -> None:
-    answer = told(body, 400, **{"x-amzn-errortype": "ValidationException"})
+    answer = bedrock_json(body, 400, **{"x-amzn-errortype": "ValidationException"})
     assert "told" in (await error(client, recorder, answer)).message
 
 
@@ -383,4 +385,4 @@ async def test_credentials_that_aws_repeats_are_not_shown(client: impasto.Client
 async def test_a_job_can_not_be_resumed(client: impasto.Client, recorder: Recorder) -> None:
     with pytest.raises(impasto.InvalidRequest, match="Bedrock answers at once"):
         await client.resume(MODEL, "a1" * 32)
-    assert recorder.seen == []
+    assert recorder.requests == []

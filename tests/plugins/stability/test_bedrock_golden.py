@@ -19,7 +19,7 @@ from tests.bedrock import ACCESS_KEY, KEYS, SESSION_TOKEN, pictured
 from tests.images import padded
 from tests.plugins.stability.bedrock_cases import MODELS, SD3, SD35, in_body
 from tests.plugins.stability.test_golden import VALUES as DIRECT
-from tests.recorder import Recorder, Seen
+from tests.recorder import ReceivedRequest, Recorder
 
 GOLDEN = Path(__file__).parent / "golden_bedrock"
 
@@ -49,7 +49,7 @@ def requests(operation: Operation) -> list[dict[str, object]]:
     return [from_text | {"mode": "text-to-image"}, to_image]
 
 
-def written(request: Seen, recorder: Recorder) -> str:
+def written(request: ReceivedRequest, recorder: Recorder) -> str:
     """A request as text, pictures by their size."""
     lines = [f"{request.method} {request.path}"]
     for name, value in request.headers:
@@ -76,8 +76,8 @@ async def test_the_whole_request_is_as_it_was_reviewed(
     async with impasto.Client(**KEYS, aws_session_token=SESSION_TOKEN, bedrock_endpoint=recorder.url) as client:
         for arguments in requests(operation):
             await client.invoke(operation.id, arguments, user="user-7")
-            assert json.loads(recorder.seen[-1].body).keys() == in_body(operation, arguments).keys()
-    now = "\n".join([operation_text(operation), *(written(received, recorder) for received in recorder.seen)])
+            assert json.loads(recorder.requests[-1].body).keys() == in_body(operation, arguments).keys()
+    now = "\n".join([operation_text(operation), *(written(received, recorder) for received in recorder.requests)])
     path = path_of(operation)
     if request.config.getoption("--update-golden"):
         path.write_text(now)

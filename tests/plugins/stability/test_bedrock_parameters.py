@@ -68,8 +68,8 @@ async def test_an_arn_is_the_address_of_a_request_of_its_base_model(wire: Bedroc
     ):
         for base_model in (f"bedrock/{operation.target}", f"bedrock/{bare}"):
             await wire.client.invoke(f"bedrock/{arn}", minimal(operation), base_model=base_model)
-            assert wire.recorder.seen[-1].path == f"/model/{quote(arn, safe='')}/invoke"
-            assert json.loads(wire.recorder.seen[-1].body).keys() == in_body(operation, minimal(operation)).keys()
+            assert wire.recorder.requests[-1].path == f"/model/{quote(arn, safe='')}/invoke"
+            assert json.loads(wire.recorder.requests[-1].body).keys() == in_body(operation, minimal(operation)).keys()
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ async def test_an_arn_is_the_address_of_a_request_of_its_base_model(wire: Bedroc
     ],
 )
 async def test_an_arn_of_another_service_or_model_is_refused(wire: BedrockWire, arn: str, message: str) -> None:
-    wire.recorder.seen.clear()
+    wire.recorder.requests.clear()
     with pytest.raises(impasto.ConfigError, match=message):
         await wire.client.run(f"bedrock/{arn}", base_model=f"bedrock/{SD35}", prompt="p")
-    assert wire.recorder.seen == []
+    assert wire.recorder.requests == []
 
 
 ARN = "arn:aws:bedrock:us-west-2:123456789012:guardrail/abc123"

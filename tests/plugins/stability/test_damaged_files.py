@@ -53,7 +53,7 @@ async def test_every_file_field_refuses_a_damaged_file(
             await client.invoke(operation.id, cases.request(operation, field, data))
         assert [problem.field for problem in refused.value.problems] == [field], kind
         assert "incomplete" in str(refused.value), kind
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize(("operation", "field"), BEDROCK, ids=lambda it: it if isinstance(it, str) else it.target)
@@ -75,7 +75,7 @@ async def test_the_drop_in_function_refuses_a_damaged_file(
     with pytest.raises(InvalidRequest) as refused:
         await impasto.aimage_edit(model="stability/inpaint", prompt="a sail", **arguments)
     assert [problem.field for problem in refused.value.problems] == [field]
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 def test_commands_refuse_a_damaged_file(environment: dict[str, str], tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ async def test_a_large_image_in_memory_is_checked_in_a_thread(client: impasto.Cl
         await client.run("stability/erase", image=data[:-1])
     turning.cancel()
     assert turns > 0
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 async def test_a_small_file_with_many_pixels_is_checked_in_a_thread(

@@ -19,7 +19,7 @@ from tests.conftest import KEY
 from tests.images import flat_jpeg, padded, webp_header
 from tests.media import wav
 from tests.plugins.stability.cases import BY_NAME, JOBS, on_the_wire, tail
-from tests.recorder import JOB, Recorder, Seen
+from tests.recorder import JOB, ReceivedRequest, Recorder
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -96,7 +96,7 @@ def requests(operation: Operation) -> list[dict[str, object]]:
     return [from_text | {"mode": "text-to-image"}, to_image]
 
 
-def written(request: Seen, recorder: Recorder) -> str:
+def written(request: ReceivedRequest, recorder: Recorder) -> str:
     """A request as text, files by their size."""
     lines = [f"{request.method} {request.path}"]
     boundary = request.boundary if request.body else "none"
@@ -127,7 +127,7 @@ async def test_the_whole_request_is_as_it_was_reviewed(
         expected = on_the_wire(operation, arguments)
         assert {*post.fields, *post.files} == set(expected)
         assert all(part.data == expected[name] for name, part in post.files.items())
-    now = "\n".join([operation_text(operation), *(written(received, recorder) for received in recorder.seen)])
+    now = "\n".join([operation_text(operation), *(written(received, recorder) for received in recorder.requests)])
     path = path_of(operation)
     if request.config.getoption("--update-golden"):
         path.write_text(now)

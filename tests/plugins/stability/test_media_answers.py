@@ -38,7 +38,7 @@ async def test_a_model_comes_without_a_seed(client: impasto.Client, recorder: Re
     assert artifact.save(tmp_path / "a.glb").read_bytes() == glb()
     assert result.cost is not None
     assert result.cost.credits == 10
-    assert recorder.seen[0].header("accept") is None
+    assert recorder.requests[0].header("accept") is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ async def test_an_audio_job_is_polled_and_can_be_resumed(client: impasto.Client,
     assert result.artifacts[0].data == wav(10)
     resumed = await client.resume(THREE, JOB)
     assert resumed.artifacts[0].data == wav(10)
-    polls = recorder.seen[1:]
+    polls = recorder.requests[1:]
     assert {(each.method, each.path, each.header("accept")) for each in polls} == {
         ("GET", f"/v2beta/audio/results/{JOB}", "audio/*")
     }

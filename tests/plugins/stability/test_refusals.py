@@ -46,7 +46,7 @@ async def raised(recorder: Recorder, answer: Answer, model: str = CORE) -> impas
     async with impasto.Client(api_key="k" * 20, retry=ONCE, **settings) as client:
         with pytest.raises(impasto.ImpastoError) as caught:
             await client.run(model, prompt="p")
-    assert len(recorder.seen) == 1
+    assert len(recorder.requests) == 1
     return caught.value
 
 

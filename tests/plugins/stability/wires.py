@@ -19,7 +19,7 @@ from impasto_plugins.stability.guardrail import HEADERS
 from tests.bedrock import KEYS, pictured
 from tests.conftest import KEY
 from tests.plugins.stability import bedrock_cases, cases
-from tests.recorder import Recorder, Seen, recording
+from tests.recorder import ReceivedRequest, Recorder, recording
 
 
 class Wire(ABC):
@@ -49,12 +49,12 @@ class Wire(ABC):
         """Return the smallest request in which a field has this value."""
 
     @abstractmethod
-    def check(self, operation: Operation, arguments: dict[str, Any], post: Seen) -> None:
+    def check(self, operation: Operation, arguments: dict[str, Any], post: ReceivedRequest) -> None:
         """Check that a request has exactly the arguments of its call."""
 
-    async def send(self, operation: Operation, arguments: dict[str, Any]) -> Seen:
+    async def send(self, operation: Operation, arguments: dict[str, Any]) -> ReceivedRequest:
         """Run a call and return its one paid request, which has exactly its arguments."""
-        self.recorder.seen.clear()
+        self.recorder.requests.clear()
         result = await self.client.run(operation.id, **arguments)
         assert len(result.artifacts) == 1
         [post] = self.recorder.posts
@@ -63,10 +63,10 @@ class Wire(ABC):
 
     async def refuse(self, operation: Operation, arguments: dict[str, Any]) -> dict[str, str]:
         """Return the problems of a call by field. Nothing may be sent."""
-        self.recorder.seen.clear()
+        self.recorder.requests.clear()
         with pytest.raises(InvalidRequest) as caught:
             await self.client.run(operation.id, **arguments)
-        assert self.recorder.seen == []
+        assert self.recorder.requests == []
         assert str(caught.value).startswith(f"{operation.id}: ")
         assert (caught.value.operation, caught.value.billed) == (operation.id, "no")
         return {problem.field: problem.message for problem in caught.value.problems}
@@ -83,7 +83,7 @@ class DirectWire(Wire):
         recorder.jobs = cases.JOBS
         return impasto.Client(api_key=KEY, api_base=recorder.url, poll_interval=0.001, timeout=30)
 
-    def check(self, operation: Operation, arguments: dict[str, Any], post: Seen) -> None:
+    def check(self, operation: Operation, arguments: dict[str, Any], post: ReceivedRequest) -> None:
         assert post.path == operation.target
         expected = cases.on_the_wire(operation, arguments)
         assert set(post.fields) | set(post.files) == set(expected)
@@ -110,7 +110,7 @@ class BedrockWire(Wire):
         recorder.answer = lambda request: pictured()
         return impasto.Client(**KEYS, bedrock_endpoint=recorder.url, timeout=30)
 
-    def check(self, operation: Operation, arguments: dict[str, Any], post: Seen) -> None:
+    def check(self, operation: Operation, arguments: dict[str, Any], post: ReceivedRequest) -> None:
         assert post.path == f"/model/{quote(operation.target, safe='')}/invoke"
         body = json.loads(post.body)
         expected = bedrock_cases.in_body(operation, arguments)

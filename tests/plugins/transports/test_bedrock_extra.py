@@ -58,7 +58,7 @@ asyncio.run(main())
 """
 
 
-def told(code: str, *, expect: int = 0) -> dict[str, object]:
+def report_of(code: str, *, expect: int = 0) -> dict[str, object]:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
     )
@@ -68,7 +68,7 @@ def told(code: str, *, expect: int = 0) -> dict[str, object]:
 
 
 def test_bedrock_without_its_extra_names_the_command_that_installs_it() -> None:
-    answer = told(WITHOUT + RUN)
+    answer = report_of(WITHOUT + RUN)
     for route in ("bedrock", "bedrock, emulated"):
         message = str(answer[route])
         assert message.startswith("MissingExtra: ")
@@ -79,7 +79,7 @@ def test_bedrock_without_its_extra_names_the_command_that_installs_it() -> None:
 
 
 def test_bedrock_works_with_its_extra() -> None:
-    answer = told(RUN)
+    answer = report_of(RUN)
     assert str(answer["bedrock"]).startswith("NotSent: ")
     assert (answer["bedrock, emulated"], answer["direct, emulated"]) == (1, 1)
     assert answer["loaded"] == ["aiobotocore", "botocore", "pybase64"]
@@ -99,4 +99,4 @@ def test_bedrock_works_with_its_extra() -> None:
 def test_nothing_else_imports_botocore(code: str) -> None:
     wanted = '{"aiobotocore", "botocore", "pybase64"}'
     listed = f"import json, sys; print(json.dumps({{'loaded': sorted(set(sys.modules) & {wanted})}}))"
-    assert told(f"{code}\n{listed}") == {"loaded": []}
+    assert report_of(f"{code}\n{listed}") == {"loaded": []}

@@ -56,4 +56,4 @@ async def test_a_body_that_is_too_long_is_refused_before_anything_is_sent(
     large = File.of(png(96, 96) + bytes(MOST))
     with pytest.raises(InvalidRequest, match=r"image: the whole request may have 10,000 bytes and has 13,"):
         await client.run("stability/erase", image=large)
-    assert recorder.seen == []
+    assert recorder.requests == []

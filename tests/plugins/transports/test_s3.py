@@ -96,7 +96,7 @@ ACCOUNT = {
 
 
 @asynccontextmanager
-async def opened(endpoint: str | None = None, prefix: str = "", **account: str) -> AsyncIterator[s3.Objects]:
+async def open_objects(endpoint: str | None = None, prefix: str = "", **account: str) -> AsyncIterator[s3.Objects]:
     async with S3Clients() as clients:
         yield await s3.Objects.open(BUCKET, prefix, {**ACCOUNT, "endpoint": endpoint, **account}, clients)
 
@@ -180,18 +180,18 @@ async def test_credentials_that_can_not_be_fetched_are_reported_as_a_bucket_is_o
 
 async def test_an_endpoint_that_is_not_a_url_is_reported_as_a_bucket_is_opened() -> None:
     with pytest.raises(ConfigError, match="the AWS endpoint is not a URL"):
-        async with opened("no url"):
+        async with open_objects("no url"):
             pass
 
 
 async def test_an_object_that_nobody_answers_for_does_not_exist(unused_port: int) -> None:
-    async with opened(f"http://127.0.0.1:{unused_port}") as objects:
+    async with open_objects(f"http://127.0.0.1:{unused_port}") as objects:
         assert await objects.exists("image.png") is False
 
 
 async def test_an_object_is_what_was_uploaded(fake: FakeS3, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(large := bytes(range(256)) * 4000)
-    async with opened(fake.url, "a/b") as objects:
+    async with open_objects(fake.url, "a/b") as objects:
         assert await objects.exists("small é~(1).png") is False
         assert await objects.put("small é~(1).png", File.of(b"small"), "image/png") is True
         assert await objects.put("large.png", await on_disk(tmp_path / "large"), "image/png") is True
@@ -207,10 +207,10 @@ async def test_an_upload_has_a_checksum_unless_the_user_wants_none(
 ) -> None:
     (tmp_path / "file").write_bytes(bytes(1 << 20))
     for content in (File.of(b"small"), await on_disk(tmp_path / "file")):
-        async with opened(fake.url) as objects:
+        async with open_objects(fake.url) as objects:
             await objects.put("a", content, "image/png")
         monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-        async with opened(fake.url) as objects:
+        async with open_objects(fake.url) as objects:
             await objects.put("a", content, "image/png")
         monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION")
     assert fake.checksums == ["header", "nowhere"] * 2
@@ -224,7 +224,7 @@ async def test_an_upload_over_tls_has_its_checksum_at_its_end(monkeypatch: pytes
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(tls)
     (tmp_path / "file").write_bytes(large := bytes(range(256)) * 4000)
-    async with pretending(tls) as fake, opened(fake.url) as objects:
+    async with pretending(tls) as fake, open_objects(fake.url) as objects:
         await objects.put("a", File.of(b"small"), "image/png", only_new=True)
         await objects.put("b", await on_disk(tmp_path / "file"), "image/png")
         assert fake.objects() == {"a": b"small", "b": large}
@@ -241,7 +241,7 @@ async def test_an_upload_whose_answer_is_lost_owns_its_object(
     else:
         fake.delays_answers = 1
         monkeypatch.setattr(s3, "REQUEST_SECONDS", 1.0)
-    async with opened(fake.url) as objects:
+    async with open_objects(fake.url) as objects:
         assert await objects.put("a", File.of(b"ours"), "image/png", only_new=True) is True
         assert fake.methods == ["PUT", "PUT", "HEAD"]
         assert await objects.put("a", File.of(b"ours"), "image/png", only_new=True) is False
@@ -251,14 +251,14 @@ async def test_an_upload_whose_answer_is_lost_owns_its_object(
 async def test_an_object_of_somebody_else_is_left_also_if_an_answer_is_lost(fake: FakeS3) -> None:
     fake.stored["/pictures/a"], fake.metadata["/pictures/a"] = (b"theirs", "image/png"), {}
     fake.statuses = [0, (409, "ConditionalRequestConflict"), (503, "SlowDown")]
-    async with opened(fake.url) as objects:
+    async with open_objects(fake.url) as objects:
         assert await objects.put("a", File.of(b"ours"), "image/png", only_new=True, tries=4) is False
     assert fake.objects() == {"a": b"theirs"}
 
 
 async def test_an_upload_that_is_cancelled_ends_and_others_do_not(fake: FakeS3, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(1 << 20))
-    async with opened(fake.url) as objects:
+    async with open_objects(fake.url) as objects:
         fake.pause = 60
         upload = asyncio.create_task(objects.put("a", await on_disk(tmp_path / "file"), "image/png"))
         while not fake.methods:
@@ -273,7 +273,7 @@ async def test_an_upload_that_is_cancelled_ends_and_others_do_not(fake: FakeS3, 
 
 async def test_clients_that_are_closed_during_an_upload_end_it(fake: FakeS3) -> None:
     fake.pause = 60
-    async with opened(fake.url) as objects:
+    async with open_objects(fake.url) as objects:
         upload = asyncio.create_task(objects.put("a", File.of(b"a"), "image/png"))
         while not fake.methods:
             await asyncio.sleep(0.01)
@@ -285,7 +285,7 @@ async def test_a_file_that_changed_is_not_uploaded(fake: FakeS3, tmp_path: Path)
     (tmp_path / "file").write_bytes(b"before")
     content = await on_disk(tmp_path / "file")
     (tmp_path / "file").write_bytes(b"afterwards")
-    async with opened(fake.url) as objects:
+    async with open_objects(fake.url) as objects:
         with pytest.raises(NotStored, match="ValueError"):
             await objects.put("a", content, "image/png")
     assert fake.methods == []
@@ -293,7 +293,7 @@ async def test_a_file_that_changed_is_not_uploaded(fake: FakeS3, tmp_path: Path)
 
 async def test_no_signature_is_logged(fake: FakeS3, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    async with opened(fake.url) as objects:
+    async with open_objects(fake.url) as objects:
         assert await objects.put("a", File.of(b"a"), "image/png") is True
         await objects.presign("a", 60)
     assert {record.name for record in caplog.records} <= {"asyncio", "aiohttp.access"}
@@ -302,6 +302,6 @@ async def test_no_signature_is_logged(fake: FakeS3, caplog: pytest.LogCaptureFix
 
 async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, fake: FakeS3) -> None:
     monkeypatch.setenv("http_proxy", fake.url)
-    async with opened("http://minio.example:9000") as objects:
+    async with open_objects("http://minio.example:9000") as objects:
         assert await objects.put("a", File.of(b"a"), "image/png") is True
     assert fake.objects() == {"a": b"a"}

@@ -17,7 +17,7 @@ import pytest
 from impasto_plugins.batch.ledger.log import ReadPosition, rows
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
-from tests.plugins.batch.conftest import Run, Write, lines, many, row, told
+from tests.plugins.batch.conftest import Run, Write, ledger_rows, lines, many, row
 
 OUT = Path("out")
 LAYOUT = WorkspacePaths(OUT)
@@ -369,7 +369,7 @@ def damage_at_random(chance: random.Random) -> str:
 def test_whatever_happens_to_its_bytes_nothing_is_paid_for_twice(batch: Run, impasto_emulator: Emulator) -> None:
     shutil.copytree(OUT, "before")
     paid = set(charged(impasto_emulator))
-    states = {each["id"]: each["row"] for each in told(OUT) if "id" in each}
+    states = {each["id"]: each["row"] for each in ledger_rows(OUT) if "id" in each}
     chance, counts = random.Random(12), {0: 0, 1: 0, 2: 0}
     for _ in range(60):
         remove(OUT)

@@ -20,7 +20,7 @@ from impasto_plugins.batch.batch import Batch
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.publication import link_or_rename
 from impasto_plugins.emulator import Emulator
-from tests.plugins.batch.conftest import Run, Write, many, told
+from tests.plugins.batch.conftest import Run, Write, ledger_rows, many
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def test_f46_a_disk_that_fills_up(batch: Run, manifest: Write, tmp_path: Path, i
         assert "'disk/out' can't be written: No space left on device" in done.stderr
         charged = len(impasto_emulator.charges)
         assert charged < 30
-        assert sum(row["row"] == "done" for row in told(disk / "out")) == charged, "what was paid for is there"
+        assert sum(row["row"] == "done" for row in ledger_rows(disk / "out")) == charged, "what was paid for is there"
         subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
         assert batch("run", "manifest.jsonl", "--out", "disk/out").exit_code == 0
     assert len(impasto_emulator.charges) == 30
@@ -105,7 +105,7 @@ def test_f46_the_last_rows_of_a_full_disk_have_the_ballast(
     manifest(*many(3))
     with patch("impasto_plugins.batch.cli.run.Batch", partial(Batch, disk=Full())):
         assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
-    assert sum(row["row"] == "done" for row in told(Path("out"))) == 3
+    assert sum(row["row"] == "done" for row in ledger_rows(Path("out"))) == 3
 
 
 CALLS = ("create", "reserve", "write", "overwrite", "sync", "link", "sync_folder", "truncate")
@@ -124,7 +124,7 @@ def test_f47_a_call_that_fails_stops_the_run_and_loses_nothing(
     charged = {charge.seed for charge in impasto_emulator.charges}
     lines = [line for line in broken.stderr.splitlines() if "it is saved in" in line]
     again = batch("run", "manifest.jsonl", "--out", "out")
-    rows = told(Path("out"))
+    rows = ledger_rows(Path("out"))
     last = {row["id"]: row["row"] for row in rows if "id" in row}
     assert set(last.values()) <= {"done", "ambiguous"}
     assert len(impasto_emulator.charges) == len({charge.seed for charge in impasto_emulator.charges}), "none twice"

@@ -41,7 +41,7 @@ from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths, is
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.emulator import Emulator
 from tests.images import png
-from tests.plugins.batch.conftest import Run, Write, lines, many, told
+from tests.plugins.batch.conftest import Run, Write, ledger_rows, lines, many
 
 from .volatile import Platter, Volatile
 
@@ -124,7 +124,7 @@ def test_one_sync_of_the_ledger_that_fails_stops_the_run_and_pays_nothing_twice(
     batch(*RUN)
     charged = [charge.seed for charge in impasto_emulator.charges]
     assert sorted(set(charged), key=str) == sorted(charged, key=str)
-    last = {row["id"]: row["row"] for row in told(OUT) if "id" in row}
+    last = {row["id"]: row["row"] for row in ledger_rows(OUT) if "id" in row}
     assert len(last) == 4
     assert set(last.values()) <= {"done", "ambiguous"}
 
@@ -171,9 +171,7 @@ def _filtered() -> ContentFiltered:
 
 
 @pytest.mark.parametrize("kind", ENDS)
-async def test_what_was_charged_is_known_after_a_loss_of_power(
-    keeping: tuple[LedgerRecorder, Platter], kind: str
-) -> None:
+async def test_charges_are_known_after_a_loss_of_power(keeping: tuple[LedgerRecorder, Platter], kind: str) -> None:
     keeper, platter = keeping
     await keeper.record_intent(UNIT, CALL)
     await keeper.store_result(UNIT, ENDS[kind]())
@@ -209,7 +207,7 @@ async def test_an_image_that_was_never_sent_is_not_ambiguous_after_a_hard_stop(
     await keeper.record_intent(UNIT, call)
     keeper.record_cancelled(UNIT, call)
     await keeper.folder.submit(keeper.folder.write_row({"row": "note"}, on_disk=False))  # after it, in the same thread
-    row = next(row for row in await asyncio.to_thread(told, keeper.folder.layout.root) if row["row"] == state)
+    row = next(row for row in await asyncio.to_thread(ledger_rows, keeper.folder.layout.root) if row["row"] == state)
     assert (row["again"], row["billed"]) == (again, "no" if charges == 0 else "unknown")
 
 

@@ -67,7 +67,7 @@ def test_ids_whose_digests_begin_alike_keep_both_images(
     assert staging_path(WorkspacePaths(OUT), COLLIDING[0], 0) != staging_path(WorkspacePaths(OUT), COLLIDING[1], 0)
 
 
-def test_what_came_instead_of_images_whose_ids_look_alike_is_all_kept(batch: Run, manifest: Write) -> None:
+def test_unusable_answers_whose_ids_look_alike_are_all_saved(batch: Run, manifest: Write) -> None:
     manifest(*(row(id, prompt="a [content_filtered]", seed=number) for number, id in enumerate(COLLIDING, 1)))
     assert batch(*RUN).exit_code == 1
     saved_path = [path for line in lines(OUT / "errors.jsonl") for path in line["error"]["kept"]]  # type: ignore[index]

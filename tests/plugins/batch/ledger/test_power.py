@@ -16,7 +16,7 @@ from impasto_plugins.batch.ledger.publication import staging_path
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.images import png
-from tests.plugins.batch.conftest import Run, Write, lines, many, told
+from tests.plugins.batch.conftest import Run, Write, ledger_rows, lines, many
 
 from .volatile import PAGE, Platter, Volatile
 
@@ -81,5 +81,5 @@ def test_f45_a_picture_that_has_its_name_and_not_the_other_any_more(
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
     _left_with(Path("out"), ("run", "intent", "staged"))
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
-    assert told(Path("out"))[-1]["row"] == "done"
+    assert ledger_rows(Path("out"))[-1]["row"] == "done"
     assert len(impasto_emulator.charges) == 1

@@ -83,8 +83,8 @@ class Crashes(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="impasto-states-"))
         self.runner = asyncio.Runner()
         self.number = 0
-        self.asked: dict[str, ImageTask] = {}
-        self.kept: dict[str, bytes] = {}
+        self.tasks: dict[str, ImageTask] = {}
+        self.saved: dict[str, bytes] = {}
         self.jobs: set[str] = set()
         self.sent: set[str] = set()
         self.platter = Platter()
@@ -94,14 +94,14 @@ class Crashes(RuleBasedStateMachine):
         self.disk = Mortal(self.platter)
         self.folder = self.runner.run(Workspace.open(self.root / "out", self.disk))
         self.keeping = LedgerRecorder(self.folder, Template())
-        self.runner.run(self._begun())
+        self.runner.run(self._begin_run())
 
     def _close(self) -> None:
         self.runner.run(self.folder.__aexit__(None, None, None))
         while self.keeping._staged:  # each once, also if a restart fails and the teardown comes here again
             self.disk.close(self.keeping._staged.popitem()[1].file)
 
-    async def _begun(self) -> None:
+    async def _begin_run(self) -> None:
         await self.folder.submit(self.folder.begin(0, strangers={}))
         self.recovered = await recover(self.folder, self.keeping, frozenset({KEY[:16]}))
 
@@ -114,18 +114,18 @@ class Crashes(RuleBasedStateMachine):
             self.runner.run(self.keeping.record_intent(unit, CALL))
         except StorageError:  # nothing was sent
             return
-        self.asked[id] = unit
+        self.tasks[id] = unit
         self.sent.add(id)
 
     @rule(data=st.data())
     def take_on_a_job(self, data: st.DataObject) -> None:
         if unit := self._drawn(data):
 
-            async def accepted() -> None:
+            async def accept() -> None:
                 await self.keeping.record_job(unit, CALL, JOB)
 
             try:
-                self.runner.run(accepted())
+                self.runner.run(accept())
             except OSError:
                 return
             self.jobs.add(unit.id)
@@ -151,7 +151,7 @@ class Crashes(RuleBasedStateMachine):
     def die_as_one_comes(self, left: int, power: int | None) -> None:
         """At one of the calls that keep a picture, or soon after them."""
         self.ask()
-        if (unit := self.asked.get(f"picture-{self.number}")) is not None:
+        if (unit := self.tasks.get(f"picture-{self.number}")) is not None:
             self.disk.left = min(self.disk.left, left)
             self._come(unit)
         self.restart(power)
@@ -161,13 +161,13 @@ class Crashes(RuleBasedStateMachine):
             self.runner.run(self.keeping.store_result(unit, outcome))
         except OSError:
             return
-        del self.asked[unit.id]
+        del self.tasks[unit.id]
         self.jobs.discard(unit.id)
         if data is not None:
-            self.kept[unit.id] = data
+            self.saved[unit.id] = data
 
     def _drawn(self, data: st.DataObject) -> ImageTask | None:
-        return data.draw(st.sampled_from(list(self.asked.values()))) if self.asked and self.disk.left > 0 else None
+        return data.draw(st.sampled_from(list(self.tasks.values()))) if self.tasks and self.disk.left > 0 else None
 
     @rule(left=st.integers(1, 40))
     def will_die(self, left: int) -> None:
@@ -184,14 +184,14 @@ class Crashes(RuleBasedStateMachine):
         self._start()
         last = self._last()
         assert all(kind not in ("intent", "staged") for kind, _ in last.values()), "nothing is left open but jobs"
-        for id in list(self.asked):
+        for id in list(self.tasks):
             kind, _ = last[id]
             assert kind in ("done", "ambiguous", "accepted", "refused"), kind
             if id in self.jobs and kind == "accepted":
                 assert [job.job for job in self.recovered.jobs if job.id == id] == ["job"]
             elif id in self.jobs:
-                assert kind == "done" or (id not in self.kept)
-            del self.asked[id]
+                assert kind == "done" or (id not in self.saved)
+            del self.tasks[id]
             self.jobs.discard(id)
 
     def _last(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -201,7 +201,7 @@ class Crashes(RuleBasedStateMachine):
     @invariant()
     def what_was_kept_is_there(self) -> None:
         last = self._last()
-        for id, data in self.kept.items():
+        for id, data in self.saved.items():
             kind, row = last[id]
             assert kind == "done", f"{id} is {kind}"
             assert (self.root / "out" / row["path"]).read_bytes() == data

@@ -44,15 +44,15 @@ class Volatile(Disk):
         self._paths: dict[int, Path] = {}
 
     def create(self, path: Path) -> int:
-        return self._opened(path, super().create, is_new=not path.exists())
+        return self._open(path, super().create, is_new=not path.exists())
 
     def append(self, path: Path) -> int:
-        return self._opened(path, super().append, is_new=not path.exists())
+        return self._open(path, super().append, is_new=not path.exists())
 
     def reopen(self, path: Path) -> int:
-        return self._opened(path, super().reopen, is_new=False)
+        return self._open(path, super().reopen, is_new=False)
 
-    def _opened(self, path: Path, opens: Callable[[Path], int], *, is_new: bool) -> int:
+    def _open(self, path: Path, opens: Callable[[Path], int], *, is_new: bool) -> int:
         descriptor = opens(path)
         self._paths[descriptor] = path
         if is_new:  # an inode may have been another file's

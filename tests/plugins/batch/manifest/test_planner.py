@@ -142,7 +142,7 @@ def test_b53_a_manifest_without_rows(manifest: Write, tmp_path: Path, text: str)
         planned(tmp_path / "empty.jsonl")
 
 
-def test_what_a_manifest_costs(manifest: Write) -> None:
+def test_the_price_of_a_manifest(manifest: Write) -> None:
     plan = planned(manifest(row("a", n=3), row("b"), openai("c", model=SD3, n=2)))
     assert (plan.rows, plan.images, round(plan.usd, 6)) == (3, 6, 0.25)
     assert {share.model: (share.images, share.usd) for share in plan.totals} == {CORE: (4, 0.03), SD3: (2, 0.065)}

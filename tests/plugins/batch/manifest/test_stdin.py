@@ -23,41 +23,41 @@ def text(*args: object) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in args)
 
 
-Piped = Callable[..., Result]
+Pipe = Callable[..., Result]
 
 
 @pytest.fixture
-def piped(environment: dict[str, str]) -> Piped:
+def pipe(environment: dict[str, str]) -> Pipe:
     """Runs ``impasto batch run - ...`` with so much on standard input."""
 
-    def piped(data: bytes, *words: str) -> Result:
+    def pipe(data: bytes, *words: str) -> Result:
         words = ("batch", "run", "-", "--out", "out", *words)
         return CliRunner().invoke(main, words, prog_name="impasto", env=environment, input=data)
 
-    return piped
+    return pipe
 
 
-def test_rows_come_on_standard_input(piped: Piped, impasto_emulator: Emulator) -> None:
-    done = piped(text(row("a"), row("b")))
+def test_rows_come_on_standard_input(pipe: Pipe, impasto_emulator: Emulator) -> None:
+    done = pipe(text(row("a"), row("b")))
     assert done.exit_code == 0, done.output
     assert {line["custom_id"] for line in lines(Path("out/results.jsonl"))} == {"a", "b"}
     assert len(impasto_emulator.charges) == 2
 
 
-def test_the_next_run_goes_on_with_what_was_kept(piped: Piped, impasto_emulator: Emulator) -> None:
+def test_the_next_run_goes_on_with_what_was_kept(pipe: Pipe, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=402, times=4)
-    assert piped(text(*many(4))).exit_code == 1
+    assert pipe(text(*many(4))).exit_code == 1
     assert impasto_emulator.charges == []
-    done = piped(b"")
+    done = pipe(b"")
     assert done.exit_code == 0, done.output
     assert len(impasto_emulator.charges) == 4
-    done = piped(text(*many(5)))  # what comes takes its place
+    done = pipe(text(*many(5)))  # what comes takes its place
     assert (done.exit_code, len(impasto_emulator.charges)) == (0, 5)
-    assert piped(b"").exit_code == 0
+    assert pipe(b"").exit_code == 0
     assert len(impasto_emulator.charges) == 5
 
 
-def test_killed_it_goes_on(environment: dict[str, str], piped: Piped, impasto_emulator: Emulator) -> None:
+def test_killed_it_goes_on(environment: dict[str, str], pipe: Pipe, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("delay", seconds=0.2)
     words = [sys.executable, "-m", "impasto_plugins.cli", "batch", "run", "-", "--out", "out", "--concurrency", "2"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, env={**os.environ, **environment}) as process:
@@ -70,7 +70,7 @@ def test_killed_it_goes_on(environment: dict[str, str], piped: Piped, impasto_em
             time.sleep(0.02)
         process.kill()
     impasto_emulator.clear_faults()
-    piped(b"")
+    pipe(b"")
     done, unknown = lines(Path("out/results.jsonl")), lines(Path("out/errors.jsonl"))
     assert len(done) + len(unknown) == 12
     assert len(unknown) <= 2  # the kill may find two on their way, asked for or about to be
@@ -86,31 +86,31 @@ def test_a_closed_one(environment: dict[str, str]) -> None:
     assert (done.returncode, "standard input is closed" in done.stderr) == (2, True)
 
 
-def test_paths_begin_where_we_are(piped: Piped, impasto_emulator: Emulator, tmp_path: Path) -> None:
+def test_paths_begin_where_we_are(pipe: Pipe, impasto_emulator: Emulator, tmp_path: Path) -> None:
     (tmp_path / "in.png").write_bytes(png(64, 64))
-    done = piped(text(row("a", model="stability/upscale-fast", image="in.png", prompt=None)))
+    done = pipe(text(row("a", model="stability/upscale-fast", image="in.png", prompt=None)))
     assert done.exit_code == 0, done.output
     assert len(impasto_emulator.charges) == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"\n \n"], ids=["nothing", "blank lines"])
-def test_b53_nothing_on_standard_input(piped: Piped, impasto_emulator: Emulator, data: bytes) -> None:
-    done = piped(data)
+def test_b53_nothing_on_standard_input(pipe: Pipe, impasto_emulator: Emulator, data: bytes) -> None:
+    done = pipe(data)
     assert done.exit_code == 2
     assert "the manifest on standard input has no rows" in done.output
     assert impasto_emulator.requests == []
 
 
-def test_a_bad_one_is_told_by_its_lines_and_not_kept(piped: Piped, impasto_emulator: Emulator) -> None:
-    done = piped(text(row("a")) + b"{not json\n")
+def test_a_bad_one_is_told_by_its_lines_and_not_kept(pipe: Pipe, impasto_emulator: Emulator) -> None:
+    done = pipe(text(row("a")) + b"{not json\n")
     assert done.exit_code == 2
     assert "line 2: is invalid JSON" in done.output
-    assert piped(b"").exit_code == 2
+    assert pipe(b"").exit_code == 2
     assert impasto_emulator.requests == []
 
 
-def test_a_dry_run_keeps_nothing(piped: Piped, impasto_emulator: Emulator) -> None:
-    done = piped(text(*many(3)), "--dry-run")
+def test_a_dry_run_keeps_nothing(pipe: Pipe, impasto_emulator: Emulator) -> None:
+    done = pipe(text(*many(3)), "--dry-run")
     assert done.exit_code == 0
     assert "3 images in 3 rows" in done.output
     assert not Path("out").exists()

@@ -19,7 +19,7 @@ from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.batch.output import s3 as batch_s3
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.transports import s3 as s3_module
-from tests.plugins.batch.conftest import Run, Write, many, row, told
+from tests.plugins.batch.conftest import Run, Write, ledger_rows, many, row
 from tests.s3 import FakeS3, pretending_aside
 
 TO = "s3://pictures/shots/of a fox"
@@ -178,10 +178,10 @@ def test_another_folder_for_the_ledger(batch: Run, manifest: Write, s3: FakeS3, 
 def test_a_bucket_that_can_not_be_used_is_told_before_anything_is_spent(
     used: Used, to: str, variables: dict[str, str | None], said: str, more: tuple[str, ...]
 ) -> None:
-    told = used(to, *more, **variables)
-    assert f"--out {to}: " in told
-    assert said in told
-    assert "of-another" not in told
+    ledger_rows = used(to, *more, **variables)
+    assert f"--out {to}: " in ledger_rows
+    assert said in ledger_rows
+    assert "of-another" not in ledger_rows
 
 
 def test_an_older_copy_of_the_whole_local_folder_pays_nothing_again(
@@ -322,7 +322,7 @@ def broken(*_: object) -> Iterator[None]:
     yield
 
 
-def test_what_was_up_before_its_row_was_written_goes_up_again(
+def test_an_upload_before_its_row_was_written_is_repeated(
     batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash between the two is a run whose ledger can't be written just then."""
@@ -345,7 +345,7 @@ def test_an_image_that_a_kill_left_whole_is_known_to_be_charged_before_it_goes_u
         patch.setattr(recorder, "artifact_row", broken)
         patch.setattr(LedgerRecorder, "save_elsewhere", lambda self, unit, outcome: asyncio.sleep(0, outcome))
         assert batch("run", path, "--out", TO).exit_code == 1
-    assert [each["row"] for each in told(staging())].count("staged") == 0
+    assert [each["row"] for each in ledger_rows(staging())].count("staged") == 0
     s3.uploads_left = 1  # the mark alone goes up
     assert batch("run", path, "--out", TO).exit_code == 2
     found = json.loads(batch("status", TO, "--json").stdout)
@@ -362,5 +362,5 @@ def test_no_object_is_overwritten(batch: Run, manifest: Write, s3: FakeS3) -> No
     assert pictures(s3)["a.png"] == b"somebody's"
     assert {"a-1.png", "b.png", "c.png"} < set(pictures(s3))
     assert len(results(s3)) == 3
-    kinds = [each["row"] for each in told(staging())]
+    kinds = [each["row"] for each in ledger_rows(staging())]
     assert kinds.count("done") == 3

@@ -14,7 +14,7 @@ from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.middleware.gate import Gate
 from tests.images import png
-from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, many, row, told
+from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, ledger_rows, many, row
 
 OTHER_KEY = "sk-other-" + "x" * 24
 
@@ -24,7 +24,7 @@ def count(batch: Run) -> dict[str, int]:
     return found
 
 
-def test_what_may_have_been_charged_is_asked_for_again_only_if_told(
+def test_a_possible_charge_is_requested_again_only_on_demand(
     batch: Run, manifest: Write, impasto_emulator: Emulator
 ) -> None:
     impasto_emulator.fault("reset", charged=True, times=2)
@@ -39,7 +39,7 @@ def test_what_may_have_been_charged_is_asked_for_again_only_if_told(
     assert (found["done"], found["charges_unknown"], found["cost_usd"]) == (4, 2, 0.18)
 
 
-def test_what_was_refused_for_good_is_asked_for_again_only_if_told(
+def test_a_permanent_refusal_is_requested_again_only_on_demand(
     batch: Run, manifest: Write, impasto_emulator: Emulator
 ) -> None:
     impasto_emulator.fault("status", status=422, times=1)
@@ -70,7 +70,7 @@ def test_f26_a_job_of_another_key_is_left_to_it(
     manifest(row("job", model=CREATIVE, image="small.png"))
     run = start("run", "manifest.jsonl", "--out", "out", IMPASTO_POLL_INTERVAL="60")
     until = time.monotonic() + 30
-    while not any(each["row"] == "accepted" for each in told(Path("out"))):
+    while not any(each["row"] == "accepted" for each in ledger_rows(Path("out"))):
         assert time.monotonic() < until
         time.sleep(0.02)
     run.kill()
@@ -84,7 +84,7 @@ def test_f26_a_job_of_another_key_is_left_to_it(
     assert len(impasto_emulator.charges) == 1
 
 
-def test_what_an_earlier_process_sent_counts_towards_the_rate(
+def test_requests_of_an_earlier_process_count_towards_the_rate(
     batch: Run, manifest: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recalled: list[tuple[int, RateLimit]] = []

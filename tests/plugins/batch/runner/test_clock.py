@@ -21,7 +21,7 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.middleware.gate import gate_of
 from impasto_plugins.stability.provider import stability
 from tests.images import png
-from tests.plugins.batch.conftest import CREATIVE, Run, Write, lines, many, row, told
+from tests.plugins.batch.conftest import CREATIVE, Run, Write, ledger_rows, lines, many, row
 
 HOUR = 3600.0
 now = time.time
@@ -65,7 +65,7 @@ def test_f54_a_clock_that_is_set_in_a_run_ends_no_deadline_and_no_job(
     monkeypatch.setattr(time, "time", lambda: now() + (seconds if next(times) > 6 else 0.0))
     assert batch("run", "manifest.jsonl", "--out", "out", "--deadline", "1h", "--timeout", "60").exit_code == 0
     assert len(impasto_emulator.charges) == 4
-    assert {kind["row"] for kind in told(Path("out"))} == {"run", "intent", "accepted", "staged", "done"}
+    assert {kind["row"] for kind in ledger_rows(Path("out"))} == {"run", "intent", "accepted", "staged", "done"}
 
 
 def _sent(folder: Path, times: list[float]) -> list[float]:

@@ -76,7 +76,7 @@ def test_each_model_has_its_own_quickest_answer() -> None:
         assert pace.limit == before + 1
 
 
-def test_what_was_quick_once_is_forgotten() -> None:
+def test_a_quick_answer_of_long_ago_is_forgotten() -> None:
     pace = AdaptiveConcurrency(64)
     pace.on_success("model", 1.0)
     for _ in range(80):

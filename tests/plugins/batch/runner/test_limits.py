@@ -33,7 +33,7 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.transports.https import HttpsTransport
 from tests.conftest import KEY
 from tests.images import png
-from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, lines, many, row, told
+from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, ledger_rows, lines, many, row
 
 
 def status(batch: Run) -> dict[str, object]:
@@ -59,7 +59,7 @@ def test_a_budget_is_never_passed(batch: Run, manifest: Write, impasto_emulator:
     assert len(impasto_emulator.charges) == 12
 
 
-def test_what_may_have_been_charged_counts_as_spent(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+def test_a_possible_charge_counts_as_spent(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=502, body="html", times=2)
     manifest(*many(12))
     assert batch("run", "manifest.jsonl", "--out", "out", "--budget", "0.12").exit_code == 1
@@ -80,7 +80,7 @@ def test_what_may_have_been_charged_counts_as_spent(batch: Run, manifest: Write,
         ("2.5%", 3, 100, True),
     ],
 )
-def test_how_many_failures_are_too_many(text: str, failed: int, through: int, met: bool) -> None:
+def test_the_failure_limit(text: str, failed: int, through: int, met: bool) -> None:
     assert FailureLimit.parse(text).is_exceeded(failed, through) is met
     assert str(FailureLimit.parse(text)) == text
 
@@ -188,7 +188,7 @@ def test_whatever_may_have_been_charged_counts_against_the_budget(came: Outcome,
         assert admitted == 10
 
 
-def test_what_is_set_aside_for_images_in_flight_counts_against_the_budget_until_they_are_through() -> None:
+def test_reservations_for_images_in_flight_count_against_the_budget_until_these_end() -> None:
     stops = StopConditions(budget=0.25)
     assert stops.try_reserve(UNIT)
     assert stops.try_reserve(UNIT)
@@ -230,7 +230,7 @@ def test_a_stop_says_whether_anything_was_charged(states: list[Outcome], billed:
 
 def wait_for(out: Path, kind: str, number: int) -> None:
     until = time.monotonic() + 30
-    while sum(row["row"] == kind for row in told(out)) < number:
+    while sum(row["row"] == kind for row in ledger_rows(out)) < number:
         assert time.monotonic() < until
         time.sleep(0.02)
 

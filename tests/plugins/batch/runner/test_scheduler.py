@@ -10,7 +10,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.images import png
-from tests.plugins.batch.conftest import CORE, CREATIVE, Run, Write, codes, lines, many, row, told
+from tests.plugins.batch.conftest import CORE, CREATIVE, Run, Write, codes, ledger_rows, lines, many, row
 
 
 def test_a_manifest_becomes_pictures(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
@@ -64,10 +64,10 @@ def test_a_job_is_polled_and_saved(batch: Run, manifest: Write, tmp_path: Path) 
     (tmp_path / "small.png").write_bytes(png(64, 64))
     manifest(row("big", model=CREATIVE, image="small.png"))
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
-    assert [each["row"] for each in told(Path("out"))] == ["run", "intent", "accepted", "staged", "done"]
+    assert [each["row"] for each in ledger_rows(Path("out"))] == ["run", "intent", "accepted", "staged", "done"]
 
 
-def test_what_a_run_refuses_is_told(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+def test_the_refusals_of_a_run_are_reported(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     manifest(row("good"), row("bad", prompt="a [content_moderation] b"), row("blurred", prompt="a [content_filtered]"))
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
     errors = {line["custom_id"]: line["error"] for line in lines(Path("out/errors.jsonl"))}

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests.plugins.emulator.conftest import CREATIVE, GENERATE, SD3, Wire, opened, plain
+from tests.plugins.emulator.conftest import CREATIVE, GENERATE, SD3, Wire, open_image, plain
 
 FORM = (
     b"--b\r\ncontent-disposition: form-data; name=prompt\r\n\r\nx\r\n"
@@ -197,7 +197,7 @@ async def test_media_type_and_huge_change_the_answer(wire: Wire) -> None:
     wire.emulator.fault("huge", bytes=3_000_000, times=1)
     _, headers, body = await wire.post(GENERATE, PROMPT)
     assert headers["content-type"] == "text/plain"
-    assert opened(body).format == "PNG"
+    assert open_image(body).format == "PNG"
     _, headers, body = await wire.post(GENERATE, PROMPT)
     assert (headers["content-length"], len(body)) == ("3000000", 3_000_000)
 

@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "aws_keys": {ACCESS_KEY: SECRET_KEY},
     "inference_profiles": {APPLICATION: SKETCH},
 }
-Said = tuple[int, Mapping[str, str], Any]
+InvokeAnswer = tuple[int, Mapping[str, str], Any]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def body_of(arguments: Mapping[str, object]) -> dict[str, object]:
     return {n: base64.b64encode(v).decode() if isinstance(v, bytes) else v for n, v in arguments.items()}
 
 
-async def told(wire: Wire, id: str, body: object, *, key: str | None = "any", **headers: str) -> Said:
+async def invoke(wire: Wire, id: str, body: object, *, key: str | None = "any", **headers: str) -> InvokeAnswer:
     """A call by hand, with a bearer key. ``id`` is put into the path as it is."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     path = f"/model/{id}/invoke"
@@ -76,7 +76,7 @@ async def told(wire: Wire, id: str, body: object, *, key: str | None = "any", **
     return status, answered, json.loads(message)
 
 
-def refused(answer: Said, code: str, status: int) -> str:
+def refused(answer: InvokeAnswer, code: str, status: int) -> str:
     """The message of a refusal, after its form was looked at."""
     assert answer[0] == status, answer
     assert answer[1]["x-amzn-ErrorType"] == f"{code}:{CODE_URL}"
@@ -88,7 +88,7 @@ def refused(answer: Said, code: str, status: int) -> str:
     return message
 
 
-def detail(answer: Said) -> str:
+def detail(answer: InvokeAnswer) -> str:
     """What is wrong with a field: the message is JSON text itself."""
     inner = json.loads(refused(answer, "ValidationException", 400))
     assert inner.keys() == {"detail"}

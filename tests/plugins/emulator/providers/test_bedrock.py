@@ -20,7 +20,7 @@ import impasto
 from impasto import Operation
 from impasto_plugins.emulator import SHORT, Emulator, EmulatorSettings, serve
 from tests.bedrock import ACCESS_KEY, KEYS, SECRET_KEY, SESSION_TOKEN
-from tests.plugins.emulator.conftest import Wire, opened, started
+from tests.plugins.emulator.conftest import Wire, open_image, started
 from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD35, minimal
 
 from .bedrock_wire import (
@@ -29,15 +29,15 @@ from .bedrock_wire import (
     CORE,
     SETTINGS,
     SKETCH,
-    Said,
+    InvokeAnswer,
     body_of,
     boto,
     code,
     emulator,
     in_boto3,
+    invoke,
     refused,
     shared,
-    told,
 )
 
 __all__ = ["boto", "emulator", "shared"]
@@ -57,7 +57,7 @@ async def test_boto3_receives_the_same_bytes(emulator: Emulator, boto: Any, oper
         assert base64.b64decode(body["images"][0]) == ours.artifacts[0].data
     assert body.keys() == {"seeds", "finish_reasons", "images"}
     assert body["finish_reasons"] == [None]
-    assert opened(base64.b64decode(body["images"][0])).size == opened(ours.artifacts[0].data).size
+    assert open_image(base64.b64decode(body["images"][0])).size == open_image(ours.artifacts[0].data).size
     assert (answer["contentType"], answer["ResponseMetadata"]["RetryAttempts"]) == ("application/json", 0)
     assert answer["ResponseMetadata"]["RequestId"] == emulator.requests[-1].id
     assert [charge.usd for charge in emulator.charges] == [ours.cost.usd if ours.cost else None] * 2
@@ -121,18 +121,18 @@ async def test_one_client_reaches_both_providers_in_its_own_process(monkeypatch:
 
 @pytest.mark.parametrize("id", [SD35, quote(SD35, safe=""), SD35.replace("-", "%2D")])
 async def test_ids_are_decoded_once(wire: Wire, id: str) -> None:
-    assert (await told(wire, id, {"prompt": "p"}))[0] == 200
+    assert (await invoke(wire, id, {"prompt": "p"}))[0] == 200
 
 
 async def test_ids_are_not_decoded_twice(wire: Wire) -> None:
-    message = refused(await told(wire, SD35.replace(":", "%253A"), {"prompt": "p"}), "ValidationException", 400)
+    message = refused(await invoke(wire, SD35.replace(":", "%253A"), {"prompt": "p"}), "ValidationException", 400)
     assert message == "The provided model identifier is invalid."
 
 
 async def test_an_arn_is_found_with_and_without_its_slash_encoded(wire: Wire) -> None:
     arn = f"arn:aws:bedrock:us-west-2::foundation-model/{SD35}"
     for id in (arn, quote(arn, safe="")):
-        assert (await told(wire, id, {"prompt": "p"}))[0] == 200
+        assert (await invoke(wire, id, {"prompt": "p"}))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -154,19 +154,19 @@ async def test_an_arn_is_found_with_and_without_its_slash_encoded(wire: Wire) ->
     ],
 )
 async def test_unknown_ids_are_refused(wire: Wire, id: str) -> None:
-    answer = await told(wire, id, {"prompt": "p"})
+    answer = await invoke(wire, id, {"prompt": "p"})
     assert refused(answer, "ValidationException", 400) == "The provided model identifier is invalid."
 
 
 @pytest.mark.parametrize("target", [target for target in MODELS if target.startswith("us.")])
 async def test_a_service_can_not_be_called_by_its_bare_id(wire: Wire, target: str) -> None:
     bare = target.removeprefix("us.")
-    message = refused(await told(wire, bare, minimal(MODELS[OUTPAINT]) and {}), "ValidationException", 400)
+    message = refused(await invoke(wire, bare, minimal(MODELS[OUTPAINT]) and {}), "ValidationException", 400)
     assert message.startswith(f"Invocation of model ID {bare} with on-demand throughput isn\u2019t supported. Retry")
 
 
 async def test_an_unknown_application_profile_is_not_found(wire: Wire) -> None:
-    refused(await told(wire, quote(APPLICATION, safe=""), {}), "ResourceNotFoundException", 404)
+    refused(await invoke(wire, quote(APPLICATION, safe=""), {}), "ResourceNotFoundException", 404)
 
 
 async def test_other_paths_and_methods_are_not_found(wire: Wire) -> None:
@@ -231,7 +231,7 @@ async def test_the_clients_error_says_what_to_check(emulator: Emulator) -> None:
     assert len(emulator.requests) == 2
 
 
-async def signed(wire: Wire, *, at: datetime, service: str = "bedrock", drop: str = "") -> Said:
+async def signed(wire: Wire, *, at: datetime, service: str = "bedrock", drop: str = "") -> InvokeAnswer:
     """A call signed by botocore, at another time or for another service."""
     url = f"{wire.emulator.url}/model/{CORE}/invoke"
     request = AWSRequest("POST", url, headers={"accept": "*/*"}, data=b'{"prompt":"p"}')
@@ -266,10 +266,10 @@ async def test_a_wrong_clock_or_scope_is_refused() -> None:
 
 async def test_invalid_authorization_headers_are_refused(wire: Wire) -> None:
     for header in ("Basic dXNlcjpwYXNz", "AWS4-HMAC-SHA256 Credential=a", "nonsense"):
-        answer = await told(wire, CORE, {"prompt": "p"}, key=None, authorization=header)
+        answer = await invoke(wire, CORE, {"prompt": "p"}, key=None, authorization=header)
         refused(answer, "IncompleteSignature", 400)
     for header in ("Bearer ", "Bearer"):
-        answer = await told(wire, CORE, {"prompt": "p"}, key=None, authorization=header)
+        answer = await invoke(wire, CORE, {"prompt": "p"}, key=None, authorization=header)
         refused(answer, "AccessDeniedException", 403)
     assert wire.emulator.charges == []
 
@@ -281,8 +281,8 @@ async def test_bearer_keys_are_checked(emulator: Emulator, monkeypatch: pytest.M
     await asyncio.to_thread(client.invoke_model, modelId=CORE, body='{"prompt":"p"}')
     client.close()
     async with started(keys=("bedrock-api-key-1",)) as wire:
-        assert (await told(wire, CORE, {"prompt": "p"}, key="bedrock-api-key-1"))[0] == 200
-        refused(await told(wire, CORE, {"prompt": "p"}, key="bedrock-api-key-2"), "AccessDeniedException", 403)
+        assert (await invoke(wire, CORE, {"prompt": "p"}, key="bedrock-api-key-1"))[0] == 200
+        refused(await invoke(wire, CORE, {"prompt": "p"}, key="bedrock-api-key-2"), "AccessDeniedException", 403)
         assert "bedrock-api-key" not in str(wire.emulator.requests)
 
 

@@ -14,11 +14,11 @@ from impasto import Operation
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.stability.guardrail import HEADERS
 from tests.images import padded, png
-from tests.plugins.emulator.conftest import Wire, opened, started
+from tests.plugins.emulator.conftest import Wire, open_image, started
 from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD35, request
 from tests.plugins.stability.cases import outside
 
-from .bedrock_wire import CORE, REMOVE, SKETCH, body_of, boto, code, detail, emulator, refused, shared, told
+from .bedrock_wire import CORE, REMOVE, SKETCH, body_of, boto, code, detail, emulator, invoke, refused, shared
 
 __all__ = ["boto", "emulator", "shared"]
 
@@ -26,15 +26,15 @@ __all__ = ["boto", "emulator", "shared"]
 
 
 async def test_the_refusals_of_unknown_fields_are_those_of_the_contract(wire: Wire) -> None:
-    answer = await told(wire, SKETCH, {"text_prompts": []})
+    answer = await invoke(wire, SKETCH, {"text_prompts": []})
     assert detail(answer) == (
         "Invalid field 'text_prompts' in request. Available fields for control-sketch are: "
         "image, prompt, control_strength, negative_prompt, seed, output_format, style_preset"
     )
     assert answer[1]["content-length"] == "196"
-    message = detail(await told(wire, REMOVE, {"prompt": "p"}))
+    message = detail(await invoke(wire, REMOVE, {"prompt": "p"}))
     assert message == "Invalid field 'prompt' in request. Available fields for remove-bg are: image, output_format"
-    message = detail(await told(wire, "stability.stable-image-ultra-v1:0", {"prompt": "p", "max_tokens": 1}))
+    message = detail(await invoke(wire, "stability.stable-image-ultra-v1:0", {"prompt": "p", "max_tokens": 1}))
     assert message == (
         "Invalid field in request. Available fields: "
         "['prompt', 'negative_prompt', 'mode', 'strength', 'seed', 'output_format', 'image', 'aspect_ratio']"
@@ -43,18 +43,18 @@ async def test_the_refusals_of_unknown_fields_are_those_of_the_contract(wire: Wi
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
 async def test_the_refusal_of_an_unknown_field_lists_the_known_ones(wire: Wire, operation: Operation) -> None:
-    listed = detail(await told(wire, operation.target, {"cfg_scale": 7})).rpartition(": ")[2]
+    listed = detail(await invoke(wire, operation.target, {"cfg_scale": 7})).rpartition(": ")[2]
     names = [name.strip("[' ]") for name in listed.split(",")]
     assert sorted(names) == sorted(set(operation.fields) - set(HEADERS))
 
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
 async def test_a_guardrail_is_not_a_field(wire: Wire, operation: Operation) -> None:
-    assert "Invalid field" in detail(await told(wire, operation.target, {"guardrailIdentifier": "abc"}))
+    assert "Invalid field" in detail(await invoke(wire, operation.target, {"guardrailIdentifier": "abc"}))
 
 
 async def test_a_generators_missing_prompt_is_refused(wire: Wire) -> None:
-    message = refused(await told(wire, CORE, {}), "ValidationException", 400)
+    message = refused(await invoke(wire, CORE, {}), "ValidationException", 400)
     expected = "Malformed input request: #: required key [prompt] not found, please reformat your input and try again."
     assert message == expected
 
@@ -70,14 +70,14 @@ async def test_values_outside_the_limits_are_refused(wire: Wire, operation: Oper
             except (TypeError, ValueError):
                 continue  # JSON has no such value
             body = body_of(request(operation, name, value))
-            answer = await told(wire, operation.target, body)
+            answer = await invoke(wire, operation.target, body)
             assert name in refused(answer, "ValidationException", 400), (name, value)
     assert wire.emulator.charges == []
 
 
 @pytest.mark.parametrize("image", [5, None, ["QUJD"], "", "not base64!", "data:image/png;base64,QUJD", "QUJD\n", "QUJ"])
 async def test_an_image_that_is_not_base64_is_refused(wire: Wire, image: object) -> None:
-    assert detail(await told(wire, REMOVE, {"image": image})).startswith("image: ")
+    assert detail(await invoke(wire, REMOVE, {"image": image})).startswith("image: ")
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ async def test_an_image_that_is_not_base64_is_refused(wire: Wire, image: object)
     [b"", b"{", b"[]", b"null", b'"x"', b'{"prompt": NaN}', b"\xff", b'{"prompt":"p"}x', b"[" * 100_000],
 )
 async def test_a_body_that_is_not_an_object_is_refused(wire: Wire, body: bytes) -> None:
-    assert "Malformed input request" in refused(await told(wire, CORE, body), "ValidationException", 400)
+    assert "Malformed input request" in refused(await invoke(wire, CORE, body), "ValidationException", 400)
 
 
 async def test_rules_between_fields(wire: Wire) -> None:
     image = base64.b64encode(png(128, 96)).decode()
-    message = detail(await told(wire, OUTPAINT, {"image": image, "left": 0}))
+    message = detail(await invoke(wire, OUTPAINT, {"image": image, "left": 0}))
     assert "at least one of left, right, up, down must be above 0" in message
     assert "strength: required" in detail(
-        await told(wire, SD35, {"prompt": "p", "mode": "image-to-image", "image": image})
+        await invoke(wire, SD35, {"prompt": "p", "mode": "image-to-image", "image": image})
     )
 
 
@@ -102,14 +102,14 @@ async def test_a_body_of_25_000_000_bytes_is_accepted_and_one_more_is_refused(wi
     frame = len(json.dumps({"image": image, "prompt": "", "search_prompt": "x"}).encode())
     body = {"image": image, "prompt": "x" * (25_000_000 - frame), "search_prompt": "x"}
     target = "us.stability.stable-image-search-replace-v1:0"
-    assert (await told(wire, target, body))[0] == 200
-    message = refused(await told(wire, target, {**body, "search_prompt": "xx"}), "ValidationException", 400)
+    assert (await invoke(wire, target, body))[0] == 200
+    message = refused(await invoke(wire, target, {**body, "search_prompt": "xx"}), "ValidationException", 400)
     assert message == "The body must have at most 25000000 bytes."
 
 
 async def test_fields_and_files_are_listed(wire: Wire) -> None:
     image = png(128, 96)
-    await told(wire, SKETCH, {"image": base64.b64encode(image).decode(), "prompt": "a house", "seed": 7})
+    await invoke(wire, SKETCH, {"image": base64.b64encode(image).decode(), "prompt": "a house", "seed": 7})
     [record] = wire.emulator.requests
     assert record.target == f"/model/{SKETCH}/invoke"
     assert record.fields == {"prompt": "a house", "seed": "7"}
@@ -131,32 +131,32 @@ async def test_fields_and_files_are_listed(wire: Wire) -> None:
     ],
 )
 async def test_a_call_that_ends_with_a_reason_has_no_image(wire: Wire, word: str, reason: str, charges: int) -> None:
-    answer = await told(wire, CORE, {"prompt": f"a cat {word}"})
+    answer = await invoke(wire, CORE, {"prompt": f"a cat {word}"})
     assert (answer[0], answer[2]) == (200, {"finish_reasons": [reason]})
     assert len(wire.emulator.charges) == charges
 
 
 async def test_the_same_body_has_the_same_answer_unless_its_seed_is_random(wire: Wire) -> None:
     arguments = {"prompt": "a lighthouse", "seed": 7}
-    first, second = [(await told(wire, CORE, arguments))[2] for _ in range(2)]
+    first, second = [(await invoke(wire, CORE, arguments))[2] for _ in range(2)]
     assert first == second
-    third, fourth = [(await told(wire, CORE, {"prompt": "a lighthouse"}))[2] for _ in range(2)]
+    third, fourth = [(await invoke(wire, CORE, {"prompt": "a lighthouse"}))[2] for _ in range(2)]
     assert third["seeds"] != fourth["seeds"]
     assert third["images"] != fourth["images"]
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
 async def test_output_format_decides_the_encoding(wire: Wire, format: str) -> None:
-    answer = await told(wire, SD35, {"prompt": "p", "output_format": format})
-    assert opened(base64.b64decode(answer[2]["images"][0])).format == format.upper()
+    answer = await invoke(wire, SD35, {"prompt": "p", "output_format": format})
+    assert open_image(base64.b64decode(answer[2]["images"][0])).format == format.upper()
 
 
 async def test_sizes_follow_the_operation(wire: Wire) -> None:
     image = png(128, 96)
 
     async def size(target: str, **arguments: object) -> tuple[int, int]:
-        answer = await told(wire, target, body_of({"image": image, **arguments}))
-        return opened(base64.b64decode(answer[2]["images"][0])).size
+        answer = await invoke(wire, target, body_of({"image": image, **arguments}))
+        return open_image(base64.b64decode(answer[2]["images"][0])).size
 
     assert await size("us.stability.stable-fast-upscale-v1:0") == (512, 384)
     assert await size(OUTPAINT, left=10, right=20, up=30, down=40) == (158, 166)
@@ -165,16 +165,16 @@ async def test_sizes_follow_the_operation(wire: Wire) -> None:
 
 
 async def test_removed_backgrounds_are_transparent(wire: Wire) -> None:
-    answer = await told(wire, REMOVE, body_of({"image": png(128, 96)}))
-    assert opened(base64.b64decode(answer[2]["images"][0])).mode == "RGBA"
-    answer = await told(wire, REMOVE, body_of({"image": png(128, 96), "output_format": "jpeg"}))
-    assert opened(base64.b64decode(answer[2]["images"][0])).mode == "RGB"
+    answer = await invoke(wire, REMOVE, body_of({"image": png(128, 96)}))
+    assert open_image(base64.b64decode(answer[2]["images"][0])).mode == "RGBA"
+    answer = await invoke(wire, REMOVE, body_of({"image": png(128, 96), "output_format": "jpeg"}))
+    assert open_image(base64.b64decode(answer[2]["images"][0])).mode == "RGB"
 
 
 async def test_requests_are_not_counted_towards_the_other_vendors_rate() -> None:
     async with started(rate_requests=2, rate_seconds=60.0, lock_seconds=60.0) as wire:
         for _ in range(5):
-            assert (await told(wire, CORE, {"prompt": "p"}))[0] == 200
+            assert (await invoke(wire, CORE, {"prompt": "p"}))[0] == 200
 
 
 # faults on request
@@ -216,7 +216,7 @@ async def test_a_status_without_a_name_has_its_usual_code(wire: Wire, status: in
     usual = {status: name for name, status in reversed(DECLARED + OTHERS)}
     usual |= {400: "ValidationException", 403: "AccessDeniedException"}
     wire.emulator.fault("status", status=status)
-    _, headers, _ = await told(wire, CORE, {"prompt": "p"})
+    _, headers, _ = await invoke(wire, CORE, {"prompt": "p"})
     assert headers["x-amzn-ErrorType"].startswith(usual[status])
 
 
@@ -224,14 +224,14 @@ async def test_a_gateways_failure_has_no_code(wire: Wire) -> None:
     for status in (502, 504):
         wire.emulator.clear_faults()
         wire.emulator.fault("status", status=status)
-        answer = await told(wire, CORE, {"prompt": "p"})
+        answer = await invoke(wire, CORE, {"prompt": "p"})
         assert answer[0] == status
         assert "x-amzn-ErrorType" not in answer[1]
 
 
 async def test_a_throttle_is_that_of_the_contract(wire: Wire) -> None:
     wire.emulator.fault("status", status=429, errors=["Too many tokens, please wait before trying again."])
-    answer = await told(wire, CORE, {"prompt": "p"})
+    answer = await invoke(wire, CORE, {"prompt": "p"})
     assert refused(answer, "ThrottlingException", 429) == "Too many tokens, please wait before trying again."
     assert answer[1]["content-length"] == "63"
 
@@ -239,4 +239,4 @@ async def test_a_throttle_is_that_of_the_contract(wire: Wire) -> None:
 async def test_a_fault_can_send_any_answer(wire: Wire) -> None:
     body = {"finish_reasons": ["Inference error"]}
     wire.emulator.fault("status", status=200, text=json.dumps(body), media_type="application/json")
-    assert (await told(wire, REMOVE, {"image": base64.b64encode(png(128, 96)).decode()}))[2] == body
+    assert (await invoke(wire, REMOVE, {"image": base64.b64encode(png(128, 96)).decode()}))[2] == body

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import ImageFilter, ImageStat
 
-from tests.plugins.emulator.conftest import GENERATE, RELIGHT, Wire, opened, plain, started
+from tests.plugins.emulator.conftest import GENERATE, RELIGHT, Wire, open_image, plain, started
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ async def test_moderation_comes_after_the_key() -> None:
 
 async def test_a_filtered_image_is_blurred_and_charged() -> None:
     async with started(image_scale=0.2) as wire:
-        clear = opened((await wire.post(GENERATE, {"prompt": "x", "seed": 1}))[2])
+        clear = open_image((await wire.post(GENERATE, {"prompt": "x", "seed": 1}))[2])
         status, headers, body = await wire.post(GENERATE, {"prompt": "x [content_filtered]", "seed": 1})
         assert (status, headers["finish-reason"]) == (200, "CONTENT_FILTERED")
-        assert _detail(opened(body)) < _detail(clear) / 4
+        assert _detail(open_image(body)) < _detail(clear) / 4
         wire.emulator.fault("filtered", times=1)
         _, headers, body = await wire.post(GENERATE, {"prompt": "x", "seed": 1})
         assert headers["finish-reason"] == "CONTENT_FILTERED"
-        assert _detail(opened(body)) < _detail(clear) / 4
+        assert _detail(open_image(body)) < _detail(clear) / 4
         reasons = [charge.finish_reason for charge in wire.emulator.charges]
         assert reasons == ["SUCCESS", "CONTENT_FILTERED", "CONTENT_FILTERED"]
 

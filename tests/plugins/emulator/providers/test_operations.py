@@ -12,7 +12,7 @@ import impasto
 from impasto.registry import OPERATIONS, Registry
 from impasto_plugins.emulator.providers.stability import load_stability_operations
 from tests.media import wav
-from tests.plugins.emulator.conftest import encoded, opened
+from tests.plugins.emulator.conftest import encoded, open_image
 
 SCALE = 0.125
 Size = tuple[int, int]
@@ -111,7 +111,7 @@ async def test_every_model_makes_an_image(client: impasto.Client, model: str) ->
     target = TARGETS[model]
     result = await client.invoke(model, GIVEN[target])
     (artifact,) = result.artifacts
-    image = opened(artifact.data)
+    image = open_image(artifact.data)
     assert image.format == "PNG"
     assert artifact.finish_reason == "SUCCESS"
     assert artifact.seed is not None
@@ -138,7 +138,7 @@ async def test_the_size_follows_the_aspect_ratio(
     client: impasto.Client, model: str, params: dict[str, object], size: Size
 ) -> None:
     result = await client.invoke(model, {"prompt": "x", **params})
-    width, height = opened(result.artifacts[0].data).size
+    width, height = open_image(result.artifacts[0].data).size
     assert [width, height] == pytest.approx(list(size), abs=8)
 
 
@@ -148,9 +148,9 @@ async def test_the_returned_seed_gives_the_same_pixels_and_another_file(client: 
     first = (await client.invoke(model, arguments)).artifacts[0]
     again = (await client.invoke(model, {**arguments, "seed": first.seed})).artifacts[0]
     other = (await client.invoke(model, {**arguments, "seed": (first.seed or 0) // 2 + 1})).artifacts[0]
-    assert opened(first.data).tobytes() == opened(again.data).tobytes()
+    assert open_image(first.data).tobytes() == open_image(again.data).tobytes()
     assert first.data != again.data
-    assert opened(first.data).tobytes() != opened(other.data).tobytes()
+    assert open_image(first.data).tobytes() != open_image(other.data).tobytes()
 
 
 @pytest.mark.parametrize("model", ["stability/inpaint", "stability/erase"])
@@ -159,7 +159,7 @@ async def test_an_edit_changes_only_pixels_under_its_mask(client: impasto.Client
     params: dict[str, object] = {"image": IMAGE, "mask": MASK, "grow_mask": grow}
     if model == "stability/inpaint":
         params["prompt"] = "a blue door"
-    changed = _changed(opened((await client.invoke(model, params)).artifacts[0].data), DRAWING)
+    changed = _changed(open_image((await client.invoke(model, params)).artifacts[0].data), DRAWING)
     left, top, right, bottom = BOX
     allowed = (left - grow, top - grow, right + grow, bottom + grow)
     assert changed is not None
@@ -172,7 +172,7 @@ async def test_the_transparent_part_is_painted_without_a_mask(client: impasto.Cl
     cut = DRAWING.copy()
     cut.putalpha(ImageChops.invert(_mask(cut.size, BOX)))
     result = await client.run("stability/inpaint", image=encoded(cut), prompt="a blue door", grow_mask=0)
-    image = opened(result.artifacts[0].data)
+    image = open_image(result.artifacts[0].data)
     assert image.mode == "RGB"
     changed = _changed(image, DRAWING)
     assert changed is not None
@@ -182,7 +182,7 @@ async def test_the_transparent_part_is_painted_without_a_mask(client: impasto.Cl
 async def test_a_mask_of_another_size_is_resized(client: impasto.Client) -> None:
     mask = encoded(_mask((320, 240), (80, 60, 160, 140)))
     result = await client.run("stability/inpaint", image=IMAGE, mask=mask, prompt="x", grow_mask=0)
-    changed = _changed(opened(result.artifacts[0].data), DRAWING)
+    changed = _changed(open_image(result.artifacts[0].data), DRAWING)
     assert changed is not None
     assert list(changed) == pytest.approx(list(BOX), abs=2)
 
@@ -193,14 +193,14 @@ async def test_an_erased_object_disappears(client: impasto.Client) -> None:
     ImageDraw.Draw(spotted).rectangle((50, 50, 70, 70), fill=(255, 0, 0))
     mask = encoded(_mask((128, 128), (46, 46, 75, 75)))
     result = await client.run("stability/erase", image=encoded(spotted), mask=mask)
-    mean = ImageStat.Stat(opened(result.artifacts[0].data).crop((52, 52, 68, 68))).mean
+    mean = ImageStat.Stat(open_image(result.artifacts[0].data).crop((52, 52, 68, 68))).mean
     assert mean == pytest.approx([120, 180, 230], abs=25)
 
 
 async def test_outpaint_keeps_the_image_in_its_place(client: impasto.Client) -> None:
     margins = {"left": 10, "right": 25, "up": 40, "down": 5}
     result = await client.invoke("stability/outpaint", {"image": IMAGE, "prompt": "hills", **margins})
-    image = opened(result.artifacts[0].data)
+    image = open_image(result.artifacts[0].data)
     assert image.size == (160 + 35, 120 + 45)
     assert _changed(image.crop((10, 40, 170, 160)), DRAWING) is None
     assert len(set(image.crop((0, 0, 195, 40)).tobytes())) > 16
@@ -209,7 +209,7 @@ async def test_outpaint_keeps_the_image_in_its_place(client: impasto.Client) -> 
 @pytest.mark.parametrize("format", ["png", "webp"])
 async def test_a_removed_background_is_transparent(client: impasto.Client, format: str) -> None:
     result = await client.run("stability/remove-background", image=IMAGE, output_format=format)
-    alpha = opened(result.artifacts[0].data).getchannel("A")
+    alpha = open_image(result.artifacts[0].data).getchannel("A")
     corners = [(0, 0), (159, 0), (0, 119), (159, 119)]
     assert [alpha.getpixel(corner) for corner in corners] == [0, 0, 0, 0]
     assert alpha.getpixel((80, 60)) == 255
@@ -221,7 +221,7 @@ async def test_search_edits_leave_the_border_alone(client: impasto.Client) -> No
         ("stability/search-and-recolor", {"select_prompt": "house"}),
     ):
         result = await client.invoke(model, {"image": IMAGE, "prompt": "a blue cat", **params})
-        changed = _changed(opened(result.artifacts[0].data), DRAWING)
+        changed = _changed(open_image(result.artifacts[0].data), DRAWING)
         assert changed is not None
         assert changed[0] > 4
         assert changed[1] > 4
@@ -241,7 +241,7 @@ async def test_light_comes_from_its_side(client: impasto.Client) -> None:
             light_source_direction=side,
             light_source_strength=1,
         )
-        image = opened(result.artifacts[0].data).convert("L")
+        image = open_image(result.artifacts[0].data).convert("L")
         assert ImageStat.Stat(image.crop(half)).mean[0] > ImageStat.Stat(image).mean[0] + 10
 
 
@@ -250,7 +250,7 @@ async def test_image_to_image_keeps_more_with_less_strength(client: impasto.Clie
     distances = []
     for strength in (0, 0.3, 1):
         result = await client.run("stability/sd3", prompt="night city", image=IMAGE, strength=strength, seed=1)
-        image = opened(result.artifacts[0].data).resize(base.size)
+        image = open_image(result.artifacts[0].data).resize(base.size)
         distances.append(ImageStat.Stat(ImageChops.difference(image, base).convert("L")).mean[0])
     assert distances == sorted(distances)
     assert distances[2] > distances[0] + 20
@@ -261,8 +261,8 @@ async def test_the_prompts_colour_is_in_the_image(client: impasto.Client, word: 
     result = await client.run("stability/sd3", prompt=f"{word} hills on a summer day", seed=11)
     plain = await client.run("stability/sd3", prompt="hills on a summer day", seed=11)
     with_word, without = (
-        ImageStat.Stat(opened(each.artifacts[0].data)).mean[channel]
-        - sum(ImageStat.Stat(opened(each.artifacts[0].data)).mean) / 3
+        ImageStat.Stat(open_image(each.artifacts[0].data)).mean[channel]
+        - sum(ImageStat.Stat(open_image(each.artifacts[0].data)).mean) / 3
         for each in (result, plain)
     )
     assert with_word > without + 5

@@ -49,13 +49,13 @@ async def test_every_model_makes_audio_of_its_length_and_format(
 
 
 async def test_the_same_seed_gives_the_same_audio(client: impasto.Client) -> None:
-    async def made(**more: object) -> bytes:
+    async def sound(**more: object) -> bytes:
         arguments = {"prompt": "a choir", "duration": 1, "output_format": "wav", "seed": 3, **more}
         return (await client.invoke(SOUNDS[0], arguments | {"audio": wav(10)})).artifacts[0].data
 
-    one = await made()
-    assert await made() == one
-    assert len({one, await made(seed=4), await made(prompt="a drum")}) == 3
+    one = await sound()
+    assert await sound() == one
+    assert len({one, await sound(seed=4), await sound(prompt="a drum")}) == 3
 
 
 async def test_audio_comes_in_json_too(wire: Wire) -> None:

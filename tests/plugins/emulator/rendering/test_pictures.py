@@ -19,7 +19,7 @@ from impasto_plugins.emulator.rendering.pictures.painters import find_painter
 from impasto_plugins.emulator.rendering.pictures.palette import MOODS, choose_palette, split_words
 from impasto_plugins.emulator.rendering.pictures.scene import draw_scene
 from tests.images import png
-from tests.plugins.emulator.conftest import opened, plain
+from tests.plugins.emulator.conftest import open_image, plain
 
 
 def operation(name: str) -> Operation:
@@ -79,16 +79,16 @@ def test_an_operation_without_a_painter_is_drawn_by_the_default() -> None:
     new = attrs.evolve(operation("control-sketch"), target="/v2beta/stable-image/control/brand-new")
     assert find_painter(new) is find_painter(attrs.evolve(new, target="/v2beta/another"))
     task = RenderTask(operation=new, values={"image": plain((90, 70)), "prompt": "x"}, seed=1)
-    assert opened(draw(task, "mark").data).size == (90, 70)
+    assert open_image(draw(task, "mark").data).size == (90, 70)
     without = attrs.evolve(operation("stable-image-core"), target="/v2beta/stable-image/generate/brand-new")
     task = RenderTask(operation=without, values={"prompt": "x", "output_format": "webp"}, seed=1, scale=0.1)
-    assert opened(draw(task, "mark").data).format == "WEBP"
+    assert open_image(draw(task, "mark").data).format == "WEBP"
 
 
 def test_an_image_too_large_to_decode_becomes_grey() -> None:
     task = RenderTask(
         operation=operation("sd3"), values={"image": png(16_384, 8_192), "strength": 0.0}, seed=1, scale=0.1
     )
-    image = opened(draw(task, "mark").data)
+    image = open_image(draw(task, "mark").data)
     assert image.width == pytest.approx(2 * image.height, abs=1)
     assert image.getpixel((5, 5)) == (128, 128, 128)

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from tests.images import chunk, png
-from tests.plugins.emulator.conftest import CREATIVE, GENERATE, INPAINT, KEY, SD3, Wire, form, opened, plain, started
+from tests.plugins.emulator.conftest import (
+    CREATIVE,
+    GENERATE,
+    INPAINT,
+    KEY,
+    SD3,
+    Wire,
+    form,
+    open_image,
+    plain,
+    started,
+)
 
 RATIOS = ("21:9", "16:9", "3:2", "5:4", "1:1", "4:5", "2:3", "9:16", "9:21")
 PROMPT = {"prompt": "a lighthouse"}
@@ -28,7 +39,7 @@ async def test_bytes_come_with_seed_and_finish_reason_in_headers(wire: Wire) -> 
     assert (status, headers["content-type"]) == (200, "image/png")
     assert (headers["finish-reason"], headers["seed"]) == ("SUCCESS", "7")
     assert len(headers["x-request-id"]) == 32
-    assert opened(body).format == "PNG"
+    assert open_image(body).format == "PNG"
 
 
 async def test_json_has_what_the_headers_have_otherwise(wire: Wire) -> None:
@@ -40,14 +51,14 @@ async def test_json_has_what_the_headers_have_otherwise(wire: Wire) -> None:
     payload = json.loads(body)
     assert payload.keys() == {"image", "seed", "finish_reason"}
     assert (payload["seed"], payload["finish_reason"]) == (7, "SUCCESS")
-    assert opened(base64.b64decode(payload["image"], validate=True)).format == "PNG"
+    assert open_image(base64.b64decode(payload["image"], validate=True)).format == "PNG"
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
 async def test_output_format_decides_the_encoding(wire: Wire, format: str) -> None:
     _, headers, body = await wire.post(GENERATE, {**PROMPT, "output_format": format})
     assert headers["content-type"] == f"image/{format}"
-    assert opened(body).format == format.upper()
+    assert open_image(body).format == format.upper()
 
 
 async def test_a_request_without_a_body_is_refused(wire: Wire) -> None:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.plugins.emulator.conftest import CREATIVE, RELIGHT, Answer, Clock, Wire, opened, plain, started
+from tests.plugins.emulator.conftest import CREATIVE, RELIGHT, Answer, Clock, Wire, open_image, plain, started
 
 FIELDS: dict[str, dict[str, object]] = {
     CREATIVE: {"prompt": "x", "image": plain(), "seed": 5},
@@ -45,7 +45,7 @@ async def _submit_poll_fetch(wire: Wire, path: str) -> None:
 
     status, headers, body = await finished(wire, RESULTS + payload["id"])
     assert status == 200
-    assert opened(body).format == "PNG"
+    assert open_image(body).format == "PNG"
     assert (await wire.get(RESULTS + payload["id"]))[2] == body, "it may be fetched again"
 
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.plugins.gateway.batches.conftest import begun, ended, line
+from tests.plugins.gateway.batches.conftest import finish, line, submit
 from tests.plugins.gateway.conftest import Answer, Running, Start, config
 
 SPELLINGS = ("api_base", "API_BASE", "Api-Key", "baseURL", "extra-headers", "Proxy", "TIMEOUT", "AWS_REGION_NAME")
@@ -44,7 +44,7 @@ async def test_a_name_that_says_where_a_call_goes_is_refused(
 
 
 async def test_a_line_of_a_batch_with_such_a_name_is_refused(gateway: Running, impasto_emulator: Emulator) -> None:
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(word, **{word: "x"}) for word in SPELLINGS]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line(word, **{word: "x"}) for word in SPELLINGS]))
     assert batch.errors is not None
     assert [(each.line, each.param) for each in batch.errors.data or []] == [*enumerate(SPELLINGS, 1)]
     assert not impasto_emulator.requests

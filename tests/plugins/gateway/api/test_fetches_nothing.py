@@ -78,20 +78,20 @@ URLS: dict[str, str] = {
     "data within data": "data:image/png;base64,ZGF0YTppbWFnZS9wbmc7YmFzZTY0LEFBQUE=",
 }
 
-Asked = tuple[str, bytes, str]
+ServedRequest = tuple[str, bytes, str]
 """Where a request goes, its body, and the content type."""
 
 
-def in_json(path: str, **body: object) -> Asked:
+def in_json(path: str, **body: object) -> ServedRequest:
     return path, json.dumps({"prompt": "p", **body}).encode(), "application/json"
 
 
-def in_form(name: str, value: str, model: str = "upscale") -> Asked:
+def in_form(name: str, value: str, model: str = "upscale") -> ServedRequest:
     body = form(field("model", model), field("prompt", "p"), field(name, value))
     return EDITS, body, "multipart/form-data; boundary=bound"
 
 
-PLACES: dict[str, Callable[[str], Asked]] = {
+PLACES: dict[str, Callable[[str], ServedRequest]] = {
     "image": lambda url: in_json(EDITS, model="upscale", image=url),
     "image, a list": lambda url: in_json(EDITS, model="upscale", image=[url]),
     "image, an object": lambda url: in_json(EDITS, model="upscale", image={"image_url": url}),

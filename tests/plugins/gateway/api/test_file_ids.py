@@ -12,8 +12,8 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.images import png
-from tests.plugins.gateway.batches.conftest import EDIT, begun, ended, line, results
-from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, named
+from tests.plugins.gateway.batches.conftest import EDIT, finish, line, results, submit
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, key_entry
 
 OTHER = "sk-other-" + "0" * 24
 IMAGE = png(96, 96)
@@ -23,7 +23,7 @@ USED = ("core", "erase", "inpaint", "style-transfer")
 @pytest.fixture
 async def gateway(start: Start, impasto_emulator: Emulator) -> Running:
     """A gateway with two keys."""
-    return await start(config(impasto_emulator.url, models=USED, more="keys:\n" + named("other", OTHER)))
+    return await start(config(impasto_emulator.url, models=USED, more="keys:\n" + key_entry("other", OTHER)))
 
 
 async def uploaded(gateway: Running, content: bytes = IMAGE, purpose: Any = "vision", key: str = MASTER) -> str:
@@ -90,7 +90,7 @@ REFUSED: dict[str, tuple[object, int, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_no_file_is_refused(gateway: Running, impasto_emulator: Emulator, name: str) -> None:
+async def test_an_invalid_file_id_is_refused(gateway: Running, impasto_emulator: Emulator, name: str) -> None:
     image, status, code = REFUSED[name]
     answer = await edit(gateway, image=image)
     assert (answer.status, answer.error["code"], answer.error["param"]) == (status, code, "image"), answer.body
@@ -102,7 +102,7 @@ async def test_a_key_uses_its_own_files_alone(gateway: Running, impasto_emulator
     id = await uploaded(gateway, key=OTHER)
     answer = await edit(gateway, image={"file_id": id})
     assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "not_found", "image")
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [_line("a", id)], EDIT))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [_line("a", id)], EDIT))
     assert (batch.status, batch.errors.data[0].code, batch.errors.data[0].line) == ("failed", "not_found", 1)
     assert not impasto_emulator.requests
 
@@ -134,11 +134,11 @@ async def test_a_batch_uses_files_which_may_be_deleted_once_it_runs(
 ) -> None:
     id = await uploaded(gateway)
     impasto_emulator.fault("delay", seconds=0.3)
-    batch = await begun(gateway.sdk, [_line("a", id), _line("b", id, mask={"file_id": id}), _line("c", id, n=2)], EDIT)
+    batch = await submit(gateway.sdk, [_line("a", id), _line("b", id, mask={"file_id": id}), _line("c", id, n=2)], EDIT)
     while batch.status == "validating":
         batch = await gateway.sdk.batches.retrieve(batch.id)
     await gateway.sdk.files.delete(id)
-    batch = await ended(gateway.sdk, batch)
+    batch = await finish(gateway.sdk, batch)
     assert (batch.status, batch.request_counts.completed) == ("completed", 3)
     assert set(await results(gateway.sdk, batch.output_file_id)) == {"a", "b", "c"}
     sent = [each.files["image"].sha256 for each in impasto_emulator.requests]
@@ -148,7 +148,7 @@ async def test_a_batch_uses_files_which_may_be_deleted_once_it_runs(
 
 async def test_a_batch_is_refused_whole_if_a_file_is_missing(gateway: Running, impasto_emulator: Emulator) -> None:
     lines = [_line("a", await uploaded(gateway)), _line("b", NOTHING), _line("c", "x")]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines, EDIT))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines, EDIT))
     assert batch.status == "failed"
     found = [(each.line, each.code, each.param) for each in batch.errors.data]
     assert found == [(2, "not_found", "image"), (3, "invalid_image", "image")]
@@ -156,7 +156,7 @@ async def test_a_batch_is_refused_whole_if_a_file_is_missing(gateway: Running, i
 
 
 async def test_a_batchs_own_results_are_no_images(gateway: Running) -> None:
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     answer = await edit(gateway, image={"file_id": batch.output_file_id})
     assert (answer.status, answer.error["param"]) == (400, "image")
     assert "purpose" in (answer.error["message"] or "")

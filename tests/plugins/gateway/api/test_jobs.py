@@ -17,7 +17,7 @@ from openai.types import ImagesResponse
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.images import drawn
-from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, named
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry
 from tests.plugins.gateway.raw import answered_unread
 
 ASYNC = {"prefer": "respond-async"}
@@ -31,7 +31,7 @@ async def begin(gateway: Running, path: str = "generations", headers: Any = None
     return await gateway.ask("POST", f"/v1/images/{path}", json=payload, headers={**ASYNC, **(headers or {})})
 
 
-async def ended(gateway: Running, job: Answer) -> Answer:
+async def finished_job(gateway: Running, job: Answer) -> Answer:
     """What a job came to."""
     async with asyncio.timeout(60):
         while (answer := await gateway.ask("GET", job.headers["location"])).json["status"] == "in_progress":
@@ -54,7 +54,7 @@ async def test_a_job_is_begun_told_and_delivered(gateway: Running, impasto_emula
     assert job.json["expires_at"] - job.json["created_at"] == 24 * 3600
     running = await gateway.ask("GET", job.headers["location"])
     assert (running.status, running.json) == (200, job.json)
-    done = await ended(gateway, job)
+    done = await finished_job(gateway, job)
     assert (done.status, done.json["status"], done.headers["x-impasto-cost-usd"]) == (200, "completed", "0.065")
     assert base64.b64decode(done.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
     assert done.json["data"][0]["seed"] == 5
@@ -76,22 +76,22 @@ async def test_another_preference_is_none(gateway: Running) -> None:
 
 async def test_an_edit_with_files_and_several_pictures(gateway: Running, impasto_emulator: Emulator) -> None:
     job = await begin(gateway, "edits", model="upscale", images=[{"image_url": URI}], n=3)
-    done = await ended(gateway, job)
+    done = await finished_job(gateway, job)
     assert len(done.json["data"]) == len(impasto_emulator.charges) == 3
     assert gateway.gateway._app.memory.used_bytes == 0
 
 
 async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) -> None:
     job = await begin(gateway, n=2, response_format="url")
-    done = await ended(gateway, job)
-    assert (await ended(gateway, job)).body == done.body
+    done = await finished_job(gateway, job)
+    assert (await finished_job(gateway, job)).body == done.body
     for each in done.json["data"]:
         assert "b64_json" not in each
         assert (await gateway.ask("GET", each["url"])).body.startswith(b"\x89PNG")
     data = gateway.gateway._database
     now = data.clock()
     data.clock = lambda: now + 3601
-    later = await ended(gateway, job)
+    later = await finished_job(gateway, job)
     assert {each["url"] for each in later.json["data"]}.isdisjoint(each["url"] for each in done.json["data"])
     assert (await gateway.ask("GET", later.json["data"][0]["url"])).body.startswith(b"\x89PNG")
     assert len(impasto_emulator.charges) == 2
@@ -102,7 +102,7 @@ async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) ->
     [({"prompt": ""}, "prompt"), ({"model": "no"}, "model"), ({"n": 0}, "n"), ({"stream": True}, "stream")],
     ids=str,
 )
-async def test_what_does_not_fit_is_refused_at_once(
+async def test_an_invalid_job_is_refused_at_once(
     gateway: Running, impasto_emulator: Emulator, body: dict[str, Any], param: str
 ) -> None:
     refused = await begin(gateway, **body)
@@ -112,7 +112,7 @@ async def test_what_does_not_fit_is_refused_at_once(
 
 
 async def test_means_that_are_spent_refuse_it_at_once(start: Start, impasto_emulator: Emulator) -> None:
-    gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER, images_per_day=2)))
+    gateway = await start(config(impasto_emulator.url, more="keys:\n" + key_entry("other", OTHER, images_per_day=2)))
     gateway.session.headers["authorization"] = f"Bearer {OTHER}"
     assert (await begin(gateway, n=2)).status == 202
     refused = await begin(gateway, headers={"idempotency-key": "k"})
@@ -135,7 +135,7 @@ async def test_a_job_that_fails_says_so(
     gateway: Running, impasto_emulator: Emulator, fault: dict[str, Any], code: str
 ) -> None:
     impasto_emulator.fault(**fault)
-    answer = await ended(gateway, await begin(gateway))
+    answer = await finished_job(gateway, await begin(gateway))
     assert (answer.status, answer.json["status"]) == (200, "failed")
     assert set(answer.json["error"]) == {"message", "type", "param", "code"}
     assert answer.json["error"]["code"] == code
@@ -143,7 +143,7 @@ async def test_a_job_that_fails_says_so(
 
 
 async def test_an_id_that_is_nobodys_or_anothers(start: Start, impasto_emulator: Emulator) -> None:
-    gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER)))
+    gateway = await start(config(impasto_emulator.url, more="keys:\n" + key_entry("other", OTHER)))
     id = (await begin(gateway)).json["id"]
     await gateway.idle()
     wrong = [id[1:], id + "0", id.upper(), "0" * 64, "g" * 64, "", "..%2f" + id, "%00", id + "%0a", "é" * 64]
@@ -159,7 +159,7 @@ async def test_an_id_that_is_nobodys_or_anothers(start: Start, impasto_emulator:
 
 async def test_a_job_expires(gateway: Running) -> None:
     job = await begin(gateway)
-    await ended(gateway, job)
+    await finished_job(gateway, job)
     data = gateway.gateway._database
     now = data.clock()
     data.clock = lambda: now + 24 * 3600 + 1
@@ -174,7 +174,7 @@ async def test_a_key_is_one_job(gateway: Running, impasto_emulator: Emulator) ->
     assert second.headers["idempotent-replayed"] == "true"
     assert (await begin(gateway, headers=key, prompt="q")).status == 422
     waited = await gateway.ask("POST", "/v1/images/generations", json={"model": "sd3", "prompt": "p"}, headers=key)
-    done = await ended(gateway, first)
+    done = await finished_job(gateway, first)
     assert waited.json["data"] == done.json["data"]
     assert (await begin(gateway, headers=key)).json["status"] == "completed"
     assert len(impasto_emulator.charges) == 1
@@ -184,11 +184,11 @@ async def test_a_key_whose_job_cost_nothing_begins_another(gateway: Running, imp
     key = {"idempotency-key": "k"}
     impasto_emulator.fault("status", status=403, name="content_moderation", times=1)
     first = await begin(gateway, headers=key)
-    assert (await ended(gateway, first)).json["status"] == "failed"
+    assert (await finished_job(gateway, first)).json["status"] == "failed"
     second = await begin(gateway, headers=key)
     assert second.json["id"] != first.json["id"]
-    assert (await ended(gateway, second)).json["status"] == "completed"
-    assert (await ended(gateway, first)).json["status"] == "failed"
+    assert (await finished_job(gateway, second)).json["status"] == "completed"
+    assert (await finished_job(gateway, first)).json["status"] == "failed"
     assert len(impasto_emulator.charges) == 1
 
 
@@ -203,7 +203,7 @@ async def test_a_retry_whose_first_answer_was_lost_is_given_the_same_job(
     connection.close()
     retried = await begin(gateway, headers={"x-stainless-retry-count": "1"})
     assert (retried.status, retried.headers["idempotent-replayed"]) == (202, "true")
-    assert (await ended(gateway, retried)).json["status"] == "completed"
+    assert (await finished_job(gateway, retried)).json["status"] == "completed"
     assert len(impasto_emulator.charges) == 1
     await gateway.delivered()
     assert "idempotent-replayed" not in (await begin(gateway, headers={"x-stainless-retry-count": "2"})).headers
@@ -218,9 +218,7 @@ async def test_jobs_of_sdks_that_arrived_are_nobody_elses(gateway: Running, impa
     await gateway.idle()
 
 
-async def test_where_it_can_not_be_written_down_no_job_is_begun(
-    start: Start, impasto_emulator: Emulator, state: Path
-) -> None:
+async def test_no_job_starts_if_it_can_not_be_recorded(start: Start, impasto_emulator: Emulator, state: Path) -> None:
     state.parent.mkdir()
     state.touch()  # a file where the folder should be
     gateway = await start()
@@ -237,7 +235,7 @@ async def test_a_providers_job_may_take_longer_than_a_call(start: Start, impasto
     await asyncio.sleep(1.5)
     assert (await gateway.ask("GET", job.headers["location"])).json["status"] == "in_progress"
     impasto_emulator.clear_faults()
-    done = await ended(gateway, job)
+    done = await finished_job(gateway, job)
     assert (done.json["status"], done.headers["x-impasto-cost-usd"]) == ("completed", "0.6")
     assert len(impasto_emulator.charges) == posts(impasto_emulator) == 1
 

@@ -90,7 +90,7 @@ async def test_a_model_of_a_picture(media: Running) -> None:
         ("/v1/3d/generations", {"model": "solid"}, "image"),
     ],
 )
-async def test_what_does_not_fit_is_refused_and_costs_nothing(
+async def test_an_invalid_call_is_refused_and_costs_nothing(
     media: Running, impasto_emulator: Emulator, path: str, body: dict[str, object], param: str
 ) -> None:
     answer = await media.ask("POST", path, json=body)

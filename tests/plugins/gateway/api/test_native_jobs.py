@@ -13,7 +13,7 @@ from tests.plugins.gateway.conftest import Answer, Serve, Start, config, entry
 from tests.plugins.gateway.native import KEY, TRUE_USD, USD, Vendor, image
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
-from .test_jobs import ASYNC, begin, client, ended, outcome
+from .test_jobs import ASYNC, begin, client, finished_job, outcome
 
 
 def text(vendor: Vendor, *, general: str = "") -> str:
@@ -38,7 +38,7 @@ async def polled(vendor: Vendor, jobs: int) -> None:
 @pytest.mark.parametrize("prompt", ["p", "a job"])
 async def test_a_job_of_six_images_is_two_requests(start: Start, vendor: Vendor, prompt: str) -> None:
     gateway = await start(text(vendor))
-    done = await ended(gateway, await begin(gateway, model="fine", prompt=prompt, n=6, seed=1))
+    done = await finished_job(gateway, await begin(gateway, model="fine", prompt=prompt, n=6, seed=1))
     assert done.json["status"] == "completed"
     assert pictures(done.json) == [image(1 + i) for i in range(6)]
     assert not {"warnings", "errors"} & done.json.keys()
@@ -65,7 +65,7 @@ async def test_a_job_that_takes_longer_than_a_call_brings_all_images(
         while len(vendor.polls) < 25:  # every 0.05 s: the call's time is over
             await asyncio.sleep(0.02)
     vendor.has_results.set()
-    done = await ended(gateway, job)
+    done = await finished_job(gateway, job)
     assert pictures(done.json) == [image(1 + i) for i in range(came)]
     assert [(each["index"], each["code"]) for each in done.json.get("errors", ())] == [
         (i, "unusable_result") for i in range(came, 4)
@@ -105,7 +105,7 @@ async def test_a_job_of_six_is_fetched_by_the_next_start(
     assert pictures(payload) == [image(1 + i) for i in range(6)]
     assert not {"warnings", "errors"} & payload.keys()
     assert payload["usage"]["input_tokens"] == 20
-    assert (len(vendor.posts), vendor.made) == (2, 6)
+    assert (len(vendor.posts), vendor.charged_images) == (2, 6)
 
 
 async def test_after_a_kill_images_of_a_request_without_a_job_are_lost_in_their_places(

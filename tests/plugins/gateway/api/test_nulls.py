@@ -79,7 +79,7 @@ def _with(line: dict[str, object], more: dict[str, object]) -> dict[str, object]
 
 
 async def test_null_in_a_batch_and_in_its_lines_is_not_given(gateway: Running, impasto_emulator: Emulator) -> None:
-    from tests.plugins.gateway.batches.conftest import ended, jsonl, line
+    from tests.plugins.gateway.batches.conftest import finish, jsonl, line
 
     nothing: dict[str, Any] = {**dict.fromkeys(NAMES)}
     lines = jsonl([{**_with(line("a"), nothing), "path": None}, line("b", extra_body=nothing)])
@@ -92,7 +92,7 @@ async def test_null_in_a_batch_and_in_its_lines_is_not_given(gateway: Running, i
     }
     answer = await gateway.ask("POST", "/v1/batches", json=body)
     assert answer.status == 200, answer.body
-    batch = await ended(gateway.sdk, await gateway.sdk.batches.retrieve(answer.json["id"]))
+    batch = await finish(gateway.sdk, await gateway.sdk.batches.retrieve(answer.json["id"]))
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)
 
 

@@ -139,7 +139,7 @@ async def test_methods_are_not_listed_for_hosts_and_paths_that_are_not_here(stan
     assert answer.status == 404
 
 
-def asked(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", **headers: bytes) -> bytes:
+def request_head(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", **headers: bytes) -> bytes:
     """The head of a request whose body has a kilobyte, which does not come."""
     payload = {"Host": b"localhost", "Authorization": b"Bearer sk-1234", "Content-Type": b"application/json"}
     payload |= {"Content-Length": b"1024"} | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -150,23 +150,23 @@ def asked(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", *
 EDITS = b"/v1/images/edits"
 FORM = b"multipart/form-data; boundary=x"
 HEADS: dict[str, tuple[bytes, int, str]] = {
-    "the API key is invalid": (asked(Authorization=b"Bearer no"), 401, "invalid_api_key"),
-    "no key": (asked(Authorization=b""), 401, "invalid_api_key"),
-    "no such path": (asked(b"/v1/images"), 404, "unknown_url"),
-    "another method": (asked(method=b"PUT"), 405, "method_not_allowed"),
-    "too large": (asked(Content_Length=b"99999999"), 413, "request_too_large"),
-    "a form too large": (asked(EDITS, Content_Type=FORM, Content_Length=b"999999999"), 413, "request_too_large"),
-    "another kind": (asked(Content_Type=b"text/plain"), 415, "unsupported_content_type"),
-    "compressed": (asked(Content_Encoding=b"gzip"), 415, "unsupported_encoding"),
-    "another's host": (asked(Host=b"evil.example"), 421, "host_not_allowed"),
-    "no boundary": (asked(EDITS, Content_Type=b"multipart/form-data"), 400, "invalid_form"),
-    "two lengths": (asked(Transfer_Encoding=b"chunked"), 400, "invalid_http"),
-    "no such model": (asked(b"/v1/models/none", method=b"GET"), 404, "model_not_found"),
+    "the API key is invalid": (request_head(Authorization=b"Bearer no"), 401, "invalid_api_key"),
+    "no key": (request_head(Authorization=b""), 401, "invalid_api_key"),
+    "no such path": (request_head(b"/v1/images"), 404, "unknown_url"),
+    "another method": (request_head(method=b"PUT"), 405, "method_not_allowed"),
+    "too large": (request_head(Content_Length=b"99999999"), 413, "request_too_large"),
+    "a form too large": (request_head(EDITS, Content_Type=FORM, Content_Length=b"999999999"), 413, "request_too_large"),
+    "another kind": (request_head(Content_Type=b"text/plain"), 415, "unsupported_content_type"),
+    "compressed": (request_head(Content_Encoding=b"gzip"), 415, "unsupported_encoding"),
+    "another's host": (request_head(Host=b"evil.example"), 421, "host_not_allowed"),
+    "no boundary": (request_head(EDITS, Content_Type=b"multipart/form-data"), 400, "invalid_form"),
+    "two lengths": (request_head(Transfer_Encoding=b"chunked"), 400, "invalid_http"),
+    "no such model": (request_head(b"/v1/models/none", method=b"GET"), 404, "model_not_found"),
 }
 
 
 @pytest.mark.parametrize("name", HEADS)
-async def test_what_its_head_shows_is_answered_without_the_body(
+async def test_a_head_that_is_refused_is_answered_without_the_body(
     standing: Running, impasto_emulator: Emulator, name: str
 ) -> None:
     head, status, code = HEADS[name]
@@ -183,7 +183,7 @@ async def test_json_may_be_a_third_larger_than_a_form_for_its_base64(
 ) -> None:
     most = standing.gateway._app.runtime.max_body_bytes * numerator // denominator
     for length, status in ((most, b"100"), (most + 1, b"413")):
-        head = asked(EDITS, Content_Type=kind, Content_Length=b"%d" % length, Expect=b"100-continue")
+        head = request_head(EDITS, Content_Type=kind, Content_Length=b"%d" % length, Expect=b"100-continue")
         async with Connection(standing.url) as connection:
             connection.writer.write(head)
             assert (await connection.reader.readline()).split()[1] == status

@@ -48,7 +48,7 @@ def decoded(events: list[Any]) -> list[bytes]:
     return [base64.b64decode(each.b64_json, validate=True) for each in events]
 
 
-def held(before: bytes, after: bytes) -> tuple[ProviderAnswer, asyncio.Event]:
+def answer_in_two_parts(before: bytes, after: bytes) -> tuple[ProviderAnswer, asyncio.Event]:
     """An answer that stops in the middle, until the event is set."""
     go_on = asyncio.Event()
 
@@ -80,7 +80,7 @@ async def test_partial_images_of_an_edit(acme: Running, provider: Server) -> Non
 
 
 async def test_a_partial_image_is_sent_on_before_the_rest_comes(acme: Running, provider: Server) -> None:
-    answer, go_on = held(preview(0), completed())
+    answer, go_on = answer_in_two_parts(preview(0), completed())
     provider.posts = [answer]
     events = await acme.sdk.images.generate(**BODY)
     assert (await asyncio.wait_for(anext(events), 10)).type == "image_generation.partial_image"
@@ -140,7 +140,7 @@ async def test_a_stream_that_breaks_off_may_have_been_charged(acme: Running, pro
 
 
 async def test_a_call_whose_caller_leaves_runs_on_and_is_replayed(acme: Running, provider: Server) -> None:
-    answer, go_on = held(preview(0), preview(1) + completed())
+    answer, go_on = answer_in_two_parts(preview(0), preview(1) + completed())
     provider.posts = [answer]
     headers = {"authorization": "Bearer sk-1234", "idempotency-key": "one"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -158,7 +158,7 @@ async def test_a_call_whose_caller_leaves_runs_on_and_is_replayed(acme: Running,
 
 
 async def test_a_repeat_during_the_call_gets_its_result(acme: Running, provider: Server) -> None:
-    answer, go_on = held(preview(0), completed())
+    answer, go_on = answer_in_two_parts(preview(0), completed())
     provider.posts = [answer]
     headers = {"idempotency-key": "two"}
     events = await acme.sdk.images.generate(**BODY, extra_headers=headers)

@@ -31,14 +31,14 @@ def jsonl(lines: Sequence[object]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in lines)
 
 
-async def begun(sdk: openai.AsyncOpenAI, lines: Sequence[object] | bytes, endpoint: Any = MAKE, **more: Any) -> Any:
+async def submit(sdk: openai.AsyncOpenAI, lines: Sequence[object] | bytes, endpoint: Any = MAKE, **more: Any) -> Any:
     file = await sdk.files.create(
         file=("in.jsonl", lines if isinstance(lines, bytes) else jsonl(lines)), purpose="batch"
     )
     return await sdk.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h", **more)
 
 
-async def ended(sdk: openai.AsyncOpenAI, batch: Any) -> Any:
+async def finish(sdk: openai.AsyncOpenAI, batch: Any) -> Any:
     async with asyncio.timeout(60):
         while batch.status in ("validating", "in_progress", "finalizing", "cancelling"):
             await asyncio.sleep(0.05)

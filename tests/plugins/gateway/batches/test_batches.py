@@ -25,7 +25,7 @@ from impasto_plugins.gateway.batches.store import FileRow
 from tests.images import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
 
-from .conftest import EDIT, MAKE, begun, ended, jsonl, line, results
+from .conftest import EDIT, MAKE, finish, jsonl, line, results, submit
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ async def gateway(start: Start) -> Running:
 
 async def test_a_batch_from_its_file_to_its_results(gateway: Running, impasto_emulator: Emulator) -> None:
     lines = [line("one", seed=7), line("two", n=2), line("three", prompt="a hare", model="sd3")]
-    batch = await begun(gateway.sdk, lines, metadata={"for": "a test"})
+    batch = await submit(gateway.sdk, lines, metadata={"for": "a test"})
     assert (batch.object, batch.status, batch.endpoint, batch.completion_window) == ("batch", "validating", MAKE, "24h")
     assert batch.metadata == {"for": "a test"}
     assert batch.expires_at == batch.created_at + 24 * 3600
-    batch = await ended(gateway.sdk, batch)
+    batch = await finish(gateway.sdk, batch)
     assert batch.status == "completed"
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (3, 3, 0)
     assert batch.created_at <= batch.in_progress_at <= batch.finalizing_at <= batch.completed_at
@@ -66,7 +66,7 @@ async def test_a_batch_from_its_file_to_its_results(gateway: Running, impasto_em
 async def test_edits_take_their_pictures_as_data_uris(gateway: Running, impasto_emulator: Emulator) -> None:
     uri = "data:image/png;base64," + base64.b64encode(drawn("PNG", size=(128, 128))).decode()
     edit = line("e", EDIT, model="outpaint", images=[{"image_url": uri}], left=64)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [edit], EDIT))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [edit], EDIT))
     assert batch.status == "completed", batch.errors
     assert list(await results(gateway.sdk, batch.output_file_id)) == ["e"]
     (sent,) = impasto_emulator.requests
@@ -88,7 +88,7 @@ async def test_the_synchronous_sdk(gateway: Running) -> None:
 
 
 async def test_pictures_at_urls_are_good_when_the_batch_is_through(gateway: Running) -> None:
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("u", response_format="url", n=2), line("b")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("u", response_format="url", n=2), line("b")]))
     lines = await results(gateway.sdk, batch.output_file_id)
     data = lines["u"]["response"]["body"]["data"]
     async with aiohttp.ClientSession() as anyone:
@@ -99,7 +99,7 @@ async def test_pictures_at_urls_are_good_when_the_batch_is_through(gateway: Runn
     assert "b64_json" in lines["b"]["response"]["body"]["data"][0]
 
 
-async def test_what_fails_stands_in_the_error_file_as_the_path_would_answer(
+async def test_a_failure_stands_in_the_error_file_as_the_path_would_answer(
     gateway: Running, impasto_emulator: Emulator
 ) -> None:
     impasto_emulator.fault(
@@ -107,7 +107,7 @@ async def test_what_fails_stands_in_the_error_file_as_the_path_would_answer(
     )
     impasto_emulator.fault("truncate", times=1, target="/v2beta/stable-image/generate/sd3")
     lines = [line("good"), line("filtered", model="ultra"), line("unknown", model="sd3")]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines))
     assert batch.status == "completed"
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (3, 1, 2)
     assert list(await results(gateway.sdk, batch.output_file_id)) == ["good"]
@@ -126,7 +126,7 @@ async def test_what_fails_stands_in_the_error_file_as_the_path_would_answer(
 
 async def test_of_several_pictures_of_a_line_some_may_be_lost(gateway: Running, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=422, times=1)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", n=3)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", n=3)]))
     body = (await results(gateway.sdk, batch.output_file_id))["a"]["response"]["body"]
     assert len(body["data"]) == 2
     (failure,) = body["errors"]
@@ -139,18 +139,18 @@ async def test_a_deployment_stands_in_for_another(start: Start, impasto_emulator
     models += entry("core", "stability/stable-image-core", second.url)
     gateway = await start(config(impasto_emulator.url, entries=models))
     impasto_emulator.fault("status", status=401)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(str(i)) for i in range(6)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line(str(i)) for i in range(6)]))
     assert batch.request_counts.completed == 6
     assert (len(impasto_emulator.charges), len(second.charges)) == (0, 6)
 
 
 async def test_a_batch_is_cancelled(gateway: Running, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("delay", seconds=0.3)
-    batch = await begun(gateway.sdk, [line(str(i)) for i in range(60)])
+    batch = await submit(gateway.sdk, [line(str(i)) for i in range(60)])
     while not impasto_emulator.requests:
         await asyncio.sleep(0.02)
     assert (await gateway.sdk.batches.cancel(batch.id)).status == "cancelling"
-    batch = await ended(gateway.sdk, batch)
+    batch = await finish(gateway.sdk, batch)
     assert batch.status == "cancelled"
     assert batch.cancelling_at <= batch.cancelled_at
     counts = batch.request_counts
@@ -168,15 +168,13 @@ async def test_an_outage_is_waited_out(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impasto_emulator.fault("status", status=402, times=8)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(str(i)) for i in range(12)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line(str(i)) for i in range(12)]))
     assert batch.status == "completed"
     assert batch.request_counts.completed == 12
     assert len(impasto_emulator.charges) == 12
 
 
-async def test_whether_a_provider_is_back_is_found_out_by_what_is_free(
-    start: Start, impasto_emulator: Emulator
-) -> None:
+async def test_a_provider_that_is_back_is_found_by_a_free_request(start: Start, impasto_emulator: Emulator) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens there
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -192,13 +190,13 @@ async def test_whether_a_provider_is_back_is_found_out_by_what_is_free(
     assert impasto_emulator.charges == []
 
 
-async def test_what_the_window_leaves_no_time_for_expires(
+async def test_a_line_without_time_in_the_window_expires(
     start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("impasto_plugins.gateway.batches.batches_api.WINDOW_SECONDS", 1)
     gateway = await start()
     impasto_emulator.fault("status", status=402)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a"), line("b")]))
     assert batch.status == "expired"
     assert batch.expired_at is not None
     assert batch.output_file_id is None
@@ -209,7 +207,7 @@ async def test_what_the_window_leaves_no_time_for_expires(
 
 async def test_lists_have_cursors(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "MAX_RUNNING", 0)  # they wait
-    batches = [(await begun(gateway.sdk, [line("a")])).id for _ in range(3)]
+    batches = [(await submit(gateway.sdk, [line("a")])).id for _ in range(3)]
     assert [batch.id async for batch in gateway.sdk.batches.list(limit=2)] == batches[::-1]
     page = await gateway.sdk.batches.list(after=batches[2], limit=1)
     assert [batch.id for batch in page.data] == [batches[1]]
@@ -220,9 +218,9 @@ async def test_the_input_may_be_deleted_while_it_runs(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impasto_emulator.fault("delay", seconds=0.2)
-    batch = await begun(gateway.sdk, [line(str(i)) for i in range(20)])
+    batch = await submit(gateway.sdk, [line(str(i)) for i in range(20)])
     await gateway.sdk.files.delete(batch.input_file_id)
-    assert (await ended(gateway.sdk, batch)).request_counts.completed == 20
+    assert (await finish(gateway.sdk, batch)).request_counts.completed == 20
 
 
 async def test_a_repeated_request_begins_nothing_new(gateway: Running) -> None:
@@ -243,7 +241,7 @@ async def test_a_repeated_request_begins_nothing_new(gateway: Running) -> None:
 
 
 async def test_files_of_results_go_with_their_pictures(gateway: Running, state: Any) -> None:
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     folder = state / "batches" / "runs" / batch.id
     assert list(folder.glob("*.png"))
     await gateway.sdk.files.delete(batch.output_file_id)
@@ -257,24 +255,24 @@ async def test_a_disk_that_fails_at_the_end_costs_nothing_again(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.1)
-    finish, failed = ResultsFile.finish, list[ResultsFile]()
+    finish_file, failed = ResultsFile.finish, list[ResultsFile]()
 
     def fails_once(writing: ResultsFile) -> bool:
         if not failed:
             failed.append(writing)
             raise OSError(errno.ENOSPC, "No space left on device")
-        return finish(writing)
+        return finish_file(writing)
 
     monkeypatch.setattr(ResultsFile, "finish", fails_once)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b", response_format="url")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a"), line("b", response_format="url")]))
     assert failed
     assert batch.status == "completed"
     assert list(await results(gateway.sdk, batch.output_file_id)) == ["a", "b"]
     assert len(impasto_emulator.charges) == 2
 
 
-async def test_what_expires_leaves_the_disk(gateway: Running, state: Path) -> None:
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+async def test_expired_files_leave_the_disk(gateway: Running, state: Path) -> None:
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     app = gateway.gateway._app
     app.database.clock = lambda: time.time() + 29 * 24 * 3600
     await app.batches.remove_expired()
@@ -322,14 +320,14 @@ async def test_an_upload_that_a_crash_cut_off_takes_no_room_for_long(gateway: Ru
     )
     await records.reserve(file, limits)
     with pytest.raises(openai.RateLimitError):
-        await begun(gateway.sdk, [line("a")])
+        await submit(gateway.sdk, [line("a")])
     app.database.clock = lambda: time.time() + 25 * 3600
     await app.batches.remove_expired()
-    assert (await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))).status == "completed"
+    assert (await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))).status == "completed"
 
 
-async def test_what_a_head_shows_is_answered_without_its_body(gateway: Running) -> None:
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+async def test_a_head_that_is_refused_is_answered_without_its_body(gateway: Running) -> None:
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     for path in (f"/v1/files/{batch.output_file_id}/content", f"/v1/files/{batch.output_file_id}", "/v1/batches"):
         got, head = [await gateway.ask(method, path) for method in ("GET", "HEAD")]
         assert (head.status, head.body) == (200, b"")
@@ -346,7 +344,7 @@ async def test_pictures_that_are_larger_than_was_thought_take_no_more_of_the_dis
     filling = bytes((1 << 20) - len(lines) - 1_000 - 6 * size)
     await gateway.sdk.files.create(file=("filling", filling), purpose="batch")
     impasto_emulator.fault("delay", seconds=0.02)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines))
     assert batch.status == "completed"
     assert 0 < batch.request_counts.completed < 40
     failed = await results(gateway.sdk, batch.error_file_id)
@@ -362,13 +360,13 @@ async def test_batches_that_wait_for_their_provider_hold_nobody_up(
     monkeypatch.setattr(scheduler, "MAX_RUNNING", 1)
     monkeypatch.setattr(job, "RETRY_SECONDS", 60)
     impasto_emulator.fault("status", status=402, target="/v2beta/stable-image/generate/ultra")
-    waiting = await begun(gateway.sdk, [line("a", model="ultra")])
+    waiting = await submit(gateway.sdk, [line("a", model="ultra")])
     while not impasto_emulator.requests:
         await asyncio.sleep(0.02)
-    assert (await ended(gateway.sdk, await begun(gateway.sdk, [line("b")]))).status == "completed"
+    assert (await finish(gateway.sdk, await submit(gateway.sdk, [line("b")]))).status == "completed"
     assert (await gateway.sdk.batches.retrieve(waiting.id)).status == "in_progress"
     await gateway.sdk.batches.cancel(waiting.id)
-    assert (await ended(gateway.sdk, waiting)).status == "cancelled"
+    assert (await finish(gateway.sdk, waiting)).status == "cancelled"
 
 
 async def test_a_batchs_images_go_to_the_deployment_whose_key_is_not_held_back(
@@ -379,6 +377,6 @@ async def test_a_batchs_images_go_to_the_deployment_whose_key_is_not_held_back(
     gateway = await start(config(impasto_emulator.url, entries=entries))
     impasto_emulator.fault("status", status=429)
     async with asyncio.timeout(30):
-        batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(f"a{i}", prompt=f"p{i}") for i in range(4)]))
+        batch = await finish(gateway.sdk, await submit(gateway.sdk, [line(f"a{i}", prompt=f"p{i}") for i in range(4)]))
     assert (batch.status, batch.request_counts.completed) == ("completed", 4)
     assert len(second.charges) == 4

@@ -24,7 +24,7 @@ from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Running, Serve, config, entry
 from tests.plugins.gateway.idempotency.test_workers import watched
 
-from .conftest import EDIT, begun, ended, line, results
+from .conftest import EDIT, finish, line, results, submit
 
 
 def sdk(url: str) -> openai.AsyncOpenAI:
@@ -48,7 +48,7 @@ async def some(emulator: Emulator, number: int) -> None:
 
 async def look(client: openai.AsyncOpenAI, batch: Any, emulator: Emulator, number: int, *, ambiguous: int) -> None:
     """All lines have one outcome, nothing is paid twice, and what is doubtful is said to be."""
-    batch = await ended(client, batch)
+    batch = await finish(client, batch)
     assert batch.status == "completed"
     assert max(charges(emulator).values()) == 1
     outputs = await results(client, batch.output_file_id)
@@ -67,7 +67,7 @@ async def test_killed_it_goes_on_at_the_next_start(serve: Serve, impasto_emulato
     impasto_emulator.fault("delay", seconds=0.1)
     process, url = await asyncio.to_thread(serve, text)
     async with sdk(url) as client:
-        batch = await begun(client, lines(30))
+        batch = await submit(client, lines(30))
     for done in (6, 16):
         await some(impasto_emulator, done)
         process.kill()
@@ -83,7 +83,7 @@ async def test_ended_in_peace_it_goes_on_at_the_next_start(
     impasto_emulator.fault("delay", seconds=0.2)
     process, url = await asyncio.to_thread(serve, text)
     async with sdk(url) as client:
-        batch = await begun(client, lines(80))
+        batch = await submit(client, lines(80))
     await some(impasto_emulator, 5)
     process.terminate()
     assert await asyncio.to_thread(process.wait, 60) == 0
@@ -113,7 +113,7 @@ async def test_a_job_of_the_providers_is_fetched_by_the_next_start_with_its_key(
     process, url = await asyncio.to_thread(serve, text(KEY))
     uri = "data:image/png;base64," + base64.b64encode(drawn("PNG", size=(128, 128))).decode()
     async with sdk(url) as client:
-        batch = await begun(client, [line("job", EDIT, model="creative", images=[{"image_url": uri}])], EDIT)
+        batch = await submit(client, [line("job", EDIT, model="creative", images=[{"image_url": uri}])], EDIT)
     async with asyncio.timeout(60):
         while all(each.method != "GET" for each in impasto_emulator.requests):
             await asyncio.sleep(0.02)
@@ -121,7 +121,7 @@ async def test_a_job_of_the_providers_is_fetched_by_the_next_start_with_its_key(
     impasto_emulator.clear_faults()
     _, url = await asyncio.to_thread(serve, text(key))
     async with sdk(url) as client:
-        batch = await ended(client, batch)
+        batch = await finish(client, batch)
         assert batch.status == "completed"
         if key == KEY:
             assert "job" in await results(client, batch.output_file_id)
@@ -139,7 +139,7 @@ async def test_of_several_workers_one_runs_it_and_another_takes_it_over(
     text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
     process, url = await asyncio.to_thread(serve, text, "--workers", "2")
     async with sdk(url) as client:
-        batch = await begun(client, lines(30))
+        batch = await submit(client, lines(30))
         await some(impasto_emulator, 5)
         lock = WorkspacePaths(state / "batches" / "runs" / batch.id).lock
         async with asyncio.timeout(60):
@@ -203,7 +203,7 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
     process, url = await asyncio.to_thread(serve, text)
     async with sdk(url) as client:
         batches = [
-            await begun(client, [line(f"p{i}", seed=100 * number + i + 1) for i in range(40)])
+            await submit(client, [line(f"p{i}", seed=100 * number + i + 1) for i in range(40)])
             for number in range(len(damage))
         ]
     async with asyncio.timeout(60):
@@ -219,7 +219,7 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
     _, url = await asyncio.to_thread(serve, text)
     async with sdk(url) as client:
         for batch in batches:
-            over = await ended(client, batch)
+            over = await finish(client, batch)
             assert over.status == "failed"
             (error,) = over.errors.data
             assert error.code == "storage_error"
@@ -232,7 +232,7 @@ async def test_a_file_and_a_batch_that_were_accepted_outlive_a_loss_of_power(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = watched(gateway, monkeypatch)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines(1)))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines(1)))
     assert batch.status == "completed"
     written = [each for each in events if "UPDATE files" in each or "INTO batches" in each]
     assert len(written) > 2

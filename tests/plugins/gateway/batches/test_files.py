@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.plugins.gateway.conftest import Answer, Running, Start, config, named
+from tests.plugins.gateway.conftest import Answer, Running, Start, config, key_entry
 
 LINE = (
     b'{"custom_id": "a", "method": "POST", "url": "/v1/images/generations", "body": {"model": "sd3", "prompt": "p"}}\n'
@@ -72,7 +72,7 @@ async def test_lists_have_cursors(gateway: Running) -> None:
 
 
 async def test_a_key_sees_its_own_files_alone(start: Start, impasto_emulator: Emulator) -> None:
-    gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER)))
+    gateway = await start(config(impasto_emulator.url, more="keys:\n" + key_entry("other", OTHER)))
     file = await gateway.sdk.files.create(file=("a", LINE), purpose="batch")
     async with openai.AsyncOpenAI(api_key=OTHER, base_url=f"{gateway.url}/v1", max_retries=0) as other:
         assert (await other.files.list()).data == []
@@ -105,7 +105,7 @@ async def gateway_with_small_files(start: Start, impasto_emulator: Emulator) -> 
         ({"file": LINE * 20}, (413, "request_too_large", "file")),
     ],
 )
-async def test_what_is_no_such_file_is_refused(
+async def test_an_unknown_file_is_refused(
     gateway_with_small_files: Running, state: Path, fields: Mapping[str, object], answer: tuple[int, str, str]
 ) -> None:
     gateway = gateway_with_small_files
@@ -129,7 +129,7 @@ async def test_json_is_no_upload(gateway: Running) -> None:
     assert (answer.status, answer.error["code"]) == (415, "unsupported_content_type")
 
 
-async def test_what_may_be_kept_is_bounded(start: Start, impasto_emulator: Emulator) -> None:
+async def test_the_size_of_stored_files_is_bounded(start: Start, impasto_emulator: Emulator) -> None:
     more = f"batches: {{max_files: 2, max_bytes: {1 << 20}}}\n"
     gateway = await start(config(impasto_emulator.url, more=more))
     answer = await send(gateway, file=bytes(1 << 20))

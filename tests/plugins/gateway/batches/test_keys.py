@@ -9,9 +9,9 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.batches import scheduler
-from tests.plugins.gateway.conftest import Running, Start, config, named
+from tests.plugins.gateway.conftest import Running, Start, config, key_entry
 
-from .conftest import begun, ended, line, results
+from .conftest import finish, line, results, submit
 
 KEY, OTHER = "sk-studio-" + "0" * 24, "sk-other-" + "0" * 24
 CORE_USD = 0.03
@@ -19,7 +19,7 @@ CORE_USD = 0.03
 
 async def limited(start: Start, base: str, **limits: Any) -> Running:
     """A gateway whose SDK has a key with these limits."""
-    keys = "keys:\n" + named("studio", KEY, **limits) + named("other", OTHER)
+    keys = "keys:\n" + key_entry("studio", KEY, **limits) + key_entry("other", OTHER)
     gateway = await start(config(base, more=keys))
     gateway.sdk.api_key = KEY
     return gateway
@@ -35,26 +35,26 @@ async def test_a_batch_that_would_pass_a_limit_is_refused_whole(
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, **limits)
     lines = [line("a", n=2), line("b", n=3), line("c")]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines))
     assert batch.status == "failed"
     (error,) = batch.errors.data
     assert error.code == "insufficient_quota"
     assert message in error.message
     assert impasto_emulator.requests == []
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines[:2]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines[:2]))
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)
     with pytest.raises(openai.RateLimitError):  # it is used up, exactly
         await gateway.sdk.images.generate(model="core", prompt="p")
     assert len(impasto_emulator.charges) == 5
 
 
-async def test_what_did_not_cost_anything_is_given_back(start: Start, impasto_emulator: Emulator) -> None:
+async def test_reservations_without_a_charge_are_returned(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await limited(start, impasto_emulator.url, images_per_day=4)
     impasto_emulator.fault("status", status=422, times=2)
     impasto_emulator.fault("truncate", times=1)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(str(i)) for i in range(4)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line(str(i)) for i in range(4)]))
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 3)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(str(i)) for i in range(3)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line(str(i)) for i in range(3)]))
     assert "2 are left" in batch.errors.data[0].message
 
 
@@ -63,9 +63,9 @@ async def test_two_batches_that_share_a_limit_keep_to_it(
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, images_per_day=10)
     impasto_emulator.fault("delay", seconds=0.05)
-    first = await begun(gateway.sdk, [line(str(i)) for i in range(8)])
-    second = await begun(gateway.sdk, [line(str(i)) for i in range(8)])
-    found = [await ended(gateway.sdk, each) for each in (first, second)]
+    first = await submit(gateway.sdk, [line(str(i)) for i in range(8)])
+    second = await submit(gateway.sdk, [line(str(i)) for i in range(8)])
+    found = [await finish(gateway.sdk, each) for each in (first, second)]
     assert len(impasto_emulator.charges) <= 10
     completed = sum(batch.request_counts.completed for batch in found)
     assert completed == len(impasto_emulator.charges) >= 8
@@ -78,20 +78,20 @@ async def test_two_batches_that_share_a_limit_keep_to_it(
 
 async def test_lines_are_no_requests_of_a_minute(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await limited(start, impasto_emulator.url, rpm=1)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(str(i)) for i in range(5)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line(str(i)) for i in range(5)]))
     assert batch.request_counts.completed == 5
 
 
 async def test_a_key_has_its_models_alone(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await limited(start, impasto_emulator.url, models="[core]")
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b", model="sd3")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a"), line("b", model="sd3")]))
     (error,) = batch.errors.data
     assert (batch.status, error.line, error.code, error.param) == ("failed", 2, "model_not_found", "model")
 
 
 async def test_a_key_sees_its_own_batches_alone(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await limited(start, impasto_emulator.url)
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     for key in (OTHER, "sk-1234"):  # nor does the master's
         async with openai.AsyncOpenAI(api_key=key, base_url=f"{gateway.url}/v1", max_retries=0) as other:
             assert (await other.batches.list()).data == []
@@ -111,7 +111,7 @@ async def test_a_key_that_is_taken_away_ends_its_batch(
 ) -> None:
     gateway = await limited(start, impasto_emulator.url)
     monkeypatch.setattr(scheduler, "MAX_RUNNING", 0)
-    await begun(gateway.sdk, [line("a")])
+    await submit(gateway.sdk, [line("a")])
     await gateway.gateway.reload((await start(config(impasto_emulator.url))).gateway._config)
     monkeypatch.setattr(scheduler, "MAX_RUNNING", 4)
     app: Any = gateway.gateway._app

@@ -12,7 +12,7 @@ from impasto_plugins.emulator import Emulator
 from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config
 
-from .conftest import EDIT, MAKE, begun, ended, jsonl, line
+from .conftest import EDIT, MAKE, finish, jsonl, line, submit
 
 URI = "data:image/png;base64," + base64.b64encode(drawn("PNG", size=(128, 128))).decode()
 
@@ -58,7 +58,7 @@ BAD: list[tuple[Any, str, str | None]] = [
 async def test_every_bad_line_is_told_with_its_number(gateway: Running, impasto_emulator: Emulator) -> None:
     lines = [each if isinstance(each, bytes) else jsonl([each]).strip() for each, _, _ in BAD]
     content = b"\n".join([jsonl([line("good")]).strip(), b"", *lines])
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, content))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, content))
     assert batch.status == "failed"
     assert batch.failed_at is not None
     assert batch.errors.object == "list"
@@ -88,7 +88,7 @@ async def test_no_path_is_opened_and_nothing_is_fetched(
         edit("id", images=[{"file_id": "file-" + "0" * 32}]),
         edit("number", image=7),
     ]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines, EDIT))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines, EDIT))
     assert batch.status == "failed"
     assert [each.line for each in batch.errors.data] == list(range(1, len(lines) + 1))
     for each in batch.errors.data:
@@ -98,7 +98,7 @@ async def test_no_path_is_opened_and_nothing_is_fetched(
 
 
 async def test_an_id_comes_once(gateway: Running, impasto_emulator: Emulator) -> None:
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b"), line("a", prompt="a hare")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a"), line("b"), line("a", prompt="a hare")]))
     (error,) = batch.errors.data
     assert (batch.status, error.line, error.code, error.param) == ("failed", 3, "duplicate_custom_id", "custom_id")
     assert "line 1" in error.message
@@ -114,14 +114,14 @@ async def test_a_file_has_lines_and_not_too_many(
     start: Start, impasto_emulator: Emulator, lines: bytes, code: str
 ) -> None:
     gateway = await start(config(impasto_emulator.url, more="batches: {max_requests: 2}\n"))
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, lines))
     assert (batch.status, [each.code for each in batch.errors.data]) == ("failed", [code])
     assert impasto_emulator.requests == []
 
 
-async def test_what_its_pictures_may_take_of_the_disk_is_bounded(start: Start, impasto_emulator: Emulator) -> None:
+async def test_the_disk_space_of_its_images_is_bounded(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await start(config(impasto_emulator.url, more=f"batches: {{max_bytes: {8 << 20}}}\n"))
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", n=10)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", n=10)]))
     assert batch.status == "failed"
     assert "max_bytes" in batch.errors.data[0].message
     assert impasto_emulator.requests == []
@@ -152,7 +152,7 @@ async def create(gateway: Running, **more: object) -> Answer:
     ],
     ids=str,
 )
-async def test_what_is_no_batch_is_refused(
+async def test_an_invalid_batch_is_refused(
     gateway: Running, more: dict[str, object], answer: tuple[int, str, str]
 ) -> None:
     refused = await create(gateway, **more)

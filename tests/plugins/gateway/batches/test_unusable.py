@@ -14,7 +14,7 @@ from impasto_plugins.gateway.batches.finalization import finish_batch
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.reliability.servers import Server, in_json, picture, refused
 
-from .conftest import begun, ended, line, results
+from .conftest import finish, line, results, submit
 
 FILTERED = {"finish-reason": "CONTENT_FILTERED"}
 
@@ -31,7 +31,7 @@ async def _bodies(gateway: Running, message: str) -> list[bytes]:
 
 async def test_the_error_of_a_line_names_the_file_of_each_answer(gateway: Running, provider: Server) -> None:
     provider.posts = [in_json({"x": 1}), in_json({"x": 2})]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", n=2)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", n=2)]))
     failure = (await results(gateway.sdk, batch.error_file_id))["a"]
     assert (failure["error"]["code"], failure["error"]["billed"]) == ("unusable_result", "yes")
     assert failure["response"]["body"]["error"]["message"] == failure["error"]["message"]
@@ -40,7 +40,7 @@ async def test_the_error_of_a_line_names_the_file_of_each_answer(gateway: Runnin
 
 async def test_the_error_of_a_line_names_its_blurred_image(gateway: Running, provider: Server) -> None:
     provider.posts = [picture(**FILTERED)]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     failure = (await results(gateway.sdk, batch.error_file_id))["a"]["error"]
     assert (failure["code"], failure["billed"]) == ("moderation_blocked", "unknown")
     (body,) = await _bodies(gateway, failure["message"])
@@ -49,7 +49,7 @@ async def test_the_error_of_a_line_names_its_blurred_image(gateway: Running, pro
 
 async def test_an_unusable_answer_beside_an_image_is_named(gateway: Running, provider: Server) -> None:
     provider.posts = [picture(), in_json({"x": 1})]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", n=2)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", n=2)]))
     body = (await results(gateway.sdk, batch.output_file_id))["a"]["response"]["body"]
     (failure,) = body["errors"]
     assert (len(body["data"]), failure["billed"]) == (1, "yes")
@@ -58,7 +58,7 @@ async def test_an_unusable_answer_beside_an_image_is_named(gateway: Running, pro
 
 async def test_a_line_was_charged_if_any_of_its_images_was(gateway: Running, provider: Server) -> None:
     provider.posts = [refused(400), in_json({"x": 1})]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", n=2)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", n=2)]))
     failure = (await results(gateway.sdk, batch.error_file_id))["a"]
     assert (failure["error"]["code"], failure["error"]["billed"]) == ("unusable_result", "yes")
     assert failure["response"]["status_code"] == 502
@@ -73,7 +73,7 @@ async def test_a_batch_ends_although_an_unusable_answer_was_deleted(
 
     monkeypatch.setattr(job, "finish_batch", finish_without_files)
     provider.posts = [in_json({"x": 1})]
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     assert batch.status == "completed"
     failure = (await results(gateway.sdk, batch.error_file_id))["a"]["error"]
     assert (failure["code"], "GET" in failure["message"]) == ("unusable_result", False)

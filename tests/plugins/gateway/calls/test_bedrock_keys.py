@@ -9,7 +9,7 @@ import pytest
 from impasto import ConfigError
 from tests.bedrock import failed, pictured
 from tests.plugins.gateway.conftest import Start, config
-from tests.recorder import Answer, Recorder, Seen
+from tests.recorder import Answer, ReceivedRequest, Recorder
 
 ARN = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc"
 CORE = "bedrock/stability.stable-image-core-v1:1"
@@ -27,9 +27,9 @@ async def test_two_deployments_have_two_keys(start: Start, recorder: Recorder) -
     gateway = await start(config(recorder.url, entries=entries))
     for _ in range(40):  # which of two that are idle is chosen by chance
         assert (await gateway.generate(model="core")).status == 200
-        if len({request.header("authorization") for request in recorder.seen}) == 2:
+        if len({request.header("authorization") for request in recorder.requests}) == 2:
             break
-    assert {request.header("authorization") for request in recorder.seen} == {
+    assert {request.header("authorization") for request in recorder.requests} == {
         "Bearer bedrock-key-1",
         "Bearer bedrock-key-2",
     }
@@ -50,7 +50,7 @@ async def test_an_arn_is_called(start: Start, recorder: Recorder, params: dict[s
     gateway = await start(config(recorder.url, entries=entries))
     answer = await gateway.generate(model="core")
     assert answer.status == 200, answer.body
-    assert unquote(recorder.seen[-1].path) == f"/model/{ARN}/invoke"
+    assert unquote(recorder.requests[-1].path) == f"/model/{ARN}/invoke"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_an_arn_is_called(start: Start, recorder: Recorder, params: dict[s
         ({"model": CORE, "aws_access_key_id": "a", "aws_secret_access_key": "s"}, "two ways to sign in"),
     ],
 )
-async def test_what_can_not_be_is_found_at_the_start(
+async def test_contradictory_settings_are_found_at_the_start(
     start: Start, recorder: Recorder, params: dict[str, str], message: str
 ) -> None:
     entries = entry("core", recorder.url, api_key="bedrock-key", **params)
@@ -75,16 +75,16 @@ async def test_what_can_not_be_is_found_at_the_start(
 async def test_a_throttled_deployment_is_stood_in_for_at_once(start: Start, recorder: Recorder, code: str) -> None:
     """One request each: nobody waits for a model that is throttled while another is free."""
 
-    def answer(request: Seen) -> Answer:
+    def answer(request: ReceivedRequest) -> Answer:
         return failed(code, 429) if request.header("authorization") == "Bearer bedrock-key-1" else pictured()
 
     recorder.answer = answer
     entries = "".join(entry("core", recorder.url, model=CORE, api_key=f"bedrock-key-{n}") for n in (1, 2))
     gateway = await start(config(recorder.url, entries=entries))
     for _ in range(40):
-        recorder.seen.clear()
+        recorder.requests.clear()
         assert (await gateway.generate(model="core")).status == 200
-        keys = [request.header("authorization") for request in recorder.seen]
+        keys = [request.header("authorization") for request in recorder.requests]
         assert keys[-1] == "Bearer bedrock-key-2"
         assert len(keys) == len(set(keys)), "the throttled one was not asked twice"
         if len(keys) == 2:
@@ -99,4 +99,4 @@ async def test_a_deployment_alone_is_tried_again_after_a_throttle(start: Start, 
     entries = entry("core", recorder.url, model=CORE, api_key="bedrock-key")
     gateway = await start(config(recorder.url, entries=entries))
     assert (await gateway.generate(model="core")).status == 200
-    assert len(recorder.seen) == 2
+    assert len(recorder.requests) == 2

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.plugins.gateway.conftest import Answer, Running, Serve, Start, config, entry, named
+from tests.plugins.gateway.conftest import Answer, Running, Serve, Start, config, entry, key_entry
 
 KEY = "sk-studio-" + "k" * 24
 OTHER = "sk-other-" + "k" * 24
@@ -24,7 +24,7 @@ SD3 = "stability/sd3.5-large"
 
 async def limited(start: Start, base: str, *, entries: str = "", **limits: Any) -> Running:
     """A gateway whose client has a key with these limits."""
-    keys = "keys:\n" + named("studio", KEY, **limits) + named("other", OTHER, models="[sd3]", **limits)
+    keys = "keys:\n" + key_entry("studio", KEY, **limits) + key_entry("other", OTHER, models="[sd3]", **limits)
     running = await start(config(base, entries=entries, more=keys))
     running.session.headers["authorization"] = f"Bearer {KEY}"
     return running
@@ -70,7 +70,7 @@ async def test_they_hold_across_workers_restarts_and_reloads(
     models = entry("sd3", SD3, impasto_emulator.url)
 
     def text(name: str, images: int) -> str:
-        keys = named(name, KEY, images_per_day=images, usd_per_month=1)
+        keys = key_entry(name, KEY, images_per_day=images, usd_per_month=1)
         return config(impasto_emulator.url, entries=models, more=f"keys:\n{keys}")
 
     async def calls(url: str, n: int) -> list[str]:
@@ -121,7 +121,7 @@ async def test_n_pictures_count_n(start: Start, impasto_emulator: Emulator) -> N
     ],
     ids=str,
 )
-async def test_what_may_have_been_charged_is_spent_and_nothing_else(
+async def test_a_possible_charge_is_spent_and_nothing_else(
     start: Start, impasto_emulator: Emulator, fault: dict[str, Any], spent: int
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, images_per_day=3, usd_per_month=3 * 0.065)
@@ -193,10 +193,10 @@ async def test_the_sdk_waits_for_a_minute_that_passes_only(start: Start, impasto
     assert len(impasto_emulator.requests) == 1
 
 
-async def test_who_has_no_limits_needs_no_disk(start: Start, impasto_emulator: Emulator, state: Path) -> None:
+async def test_a_key_without_limits_needs_no_disk(start: Start, impasto_emulator: Emulator, state: Path) -> None:
     state.parent.mkdir()
     state.touch()  # a file where the folder should be
-    keys = "keys:\n" + named("studio", KEY, rpm=5) + named("other", OTHER, models="[sd3]")
+    keys = "keys:\n" + key_entry("studio", KEY, rpm=5) + key_entry("other", OTHER, models="[sd3]")
     gateway = await start(config(impasto_emulator.url, more=keys))
     assert (await gateway.generate()).status == 200
     gateway.session.headers["authorization"] = f"Bearer {OTHER}"
@@ -210,7 +210,7 @@ async def test_who_has_no_limits_needs_no_disk(start: Start, impasto_emulator: E
     assert (await gateway.generate()).status == 200
 
 
-async def test_what_is_past_is_forgotten(start: Start, impasto_emulator: Emulator) -> None:
+async def test_past_usage_is_forgotten(start: Start, impasto_emulator: Emulator) -> None:
     from impasto_plugins.gateway.calls.budgets import remove_old_usage
 
     gateway = await limited(start, impasto_emulator.url, rpm=5, images_per_day=5, usd_per_month=5)
@@ -236,7 +236,7 @@ async def test_a_clock_that_is_set_back_locks_no_key_and_forgets_no_cost(
     start: Start, impasto_emulator: Emulator, back: int
 ) -> None:
     """What was counted in the future counts as made now: a minute later the key may go on, within its budgets."""
-    keys = named("a", KEY, rpm=2, images_per_day=4, usd_per_month=1)
+    keys = key_entry("a", KEY, rpm=2, images_per_day=4, usd_per_month=1)
     models = entry("sd3", SD3, impasto_emulator.url)
     gateway = await start(config(impasto_emulator.url, entries=models, more=f"keys:\n{keys}"))
     gateway.session.headers["authorization"] = f"Bearer {KEY}"

@@ -39,9 +39,7 @@ async def test_the_same_model_still_makes_images_from_text(gateway: Running, imp
     assert (fields["style_preset"], fields["output_format"]) == ("anime", "webp")
 
 
-async def test_what_the_caller_gives_comes_first_and_null_is_not_given(
-    gateway: Running, impasto_emulator: Emulator
-) -> None:
+async def test_the_callers_value_comes_first_and_null_is_no_value(gateway: Running, impasto_emulator: Emulator) -> None:
     answer = await gateway.generate(style_preset="cinematic", output_format=None)
     assert answer.json["output_format"] == "webp"
     fields = impasto_emulator.requests[0].fields
@@ -79,9 +77,9 @@ async def test_a_request_that_names_no_model_calls_the_default_one(
 
 
 async def test_a_default_is_used_in_a_batch_too(gateway: Running, impasto_emulator: Emulator) -> None:
-    from tests.plugins.gateway.batches.conftest import begun, ended, line
+    from tests.plugins.gateway.batches.conftest import finish, line, submit
 
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", model="sd3")]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", model="sd3")]))
     assert batch.status == "completed"
     assert impasto_emulator.requests[0].fields["style_preset"] == "anime"
 
@@ -89,12 +87,12 @@ async def test_a_default_is_used_in_a_batch_too(gateway: Running, impasto_emulat
 async def test_a_batchs_lines_say_themselves_how_many_images_they_have(
     start: Start, impasto_emulator: Emulator
 ) -> None:
-    from tests.plugins.gateway.batches.conftest import begun, ended, line, results
+    from tests.plugins.gateway.batches.conftest import finish, line, results, submit
 
     entries = sd3(impasto_emulator.url, "n: 2", "response_format: url")
     gateway = await start(config(impasto_emulator.url, entries=entries))
     assert len((await gateway.generate()).json["data"]) == 2
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", model="sd3"), line("b", model="sd3", n=2)]))
+    batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", model="sd3"), line("b", model="sd3", n=2)]))
     done = await results(gateway.sdk, batch.output_file_id)
     data = {id: each["response"]["body"]["data"] for id, each in done.items()}
     assert {id: len(each) for id, each in data.items()} == {"a": 1, "b": 2}

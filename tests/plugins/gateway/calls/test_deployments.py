@@ -127,7 +127,9 @@ async def test_a_deployment_that_failed_rests(start: Start, impasto_emulator: Em
     assert (await gateway.generate()).status == 200  # at rest, but better than none
 
 
-async def test_where_all_fail_the_last_is_told(start: Start, impasto_emulator: Emulator, second: Emulator) -> None:
+async def test_the_last_error_is_reported_if_all_fail(
+    start: Start, impasto_emulator: Emulator, second: Emulator
+) -> None:
     gateway = await both(start, impasto_emulator.url, second.url)
     for emulator in (impasto_emulator, second):
         emulator.fault("status", status=402)
@@ -177,7 +179,7 @@ def third() -> Iterator[Emulator]:
         yield emulator
 
 
-async def test_where_all_are_held_back_the_one_that_is_free_first_is_waited_for(
+async def test_if_all_are_busy_the_first_free_one_is_waited_for(
     start: Start, impasto_emulator: Emulator, second: Emulator, third: Emulator
 ) -> None:
     gateway = await start(three(impasto_emulator.url, second.url, third.url))

@@ -164,12 +164,12 @@ async def test_a_line_of_a_batch_is_no_request(data: Database) -> None:
         await BudgetGuard(data, limits).charge(call(), come)
 
 
-async def test_who_has_no_limits_is_not_counted(data: Database) -> None:
+async def test_a_key_without_limits_is_not_counted(data: Database) -> None:
     await pay(data)
     assert await used(data) == {}
 
 
-async def test_what_is_refused_is_not_counted(data: Database) -> None:
+async def test_a_refusal_is_not_counted(data: Database) -> None:
     for limits in ({"images_per_day": 1}, {"usd_per_month": 0.1}):
         with pytest.raises(APIError):
             await pay(data, call(2), **limits)
@@ -207,7 +207,7 @@ async def test_a_limit_that_was_lowered_leaves_nothing_and_not_less(data: Databa
             await pay(data, call(1), **limits)
 
 
-async def test_what_is_left_may_be_spent_to_the_last(data: Database) -> None:
+async def test_the_rest_may_be_spent_to_the_last(data: Database) -> None:
     limits: dict[str, Any] = {"images_per_day": 10, "usd_per_month": 0.65}
     for _ in range(10):
         await pay(data, **limits)
@@ -267,7 +267,7 @@ async def test_a_limit_that_was_lowered_lets_enough_go_by_first(data: Database, 
     assert refused.value.retry_after == 2 + 61 - 3
 
 
-async def test_what_still_counts_is_not_forgotten(data: Database, clock: Clock) -> None:
+async def test_usage_that_still_counts_is_not_forgotten(data: Database, clock: Clock) -> None:
     await pay(data, rpm=1)
     clock.now = NOON + 60
     await data.write(lambda db: remove_old_usage(db, clock.now))

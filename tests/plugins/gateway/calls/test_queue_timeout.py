@@ -27,7 +27,7 @@ async def paused(start: Start, emulator: Emulator, key: str, general: str = "") 
 
 
 @pytest.mark.parametrize("header", ["x-stainless-read-timeout", "x-stainless-timeout"])
-async def test_what_would_wait_longer_than_its_caller_is_sent_away(
+async def test_a_call_that_would_wait_longer_than_its_caller_is_refused(
     start: Start, impasto_emulator: Emulator, header: str
 ) -> None:
     gateway = await paused(start, impasto_emulator, f"sk-of-the-impatient-{header}")
@@ -109,5 +109,5 @@ async def test_a_wait_that_makes_no_sense_is_not_passed_on(start: Start, impasto
         ({"x-stainless-read-timeout": "soon"}, 60),
     ],
 )
-def test_how_long_a_caller_waits(headers: dict[str, str], expected: float) -> None:
+def test_the_time_that_a_caller_waits(headers: dict[str, str], expected: float) -> None:
     assert read_max_queue_wait(headers, 60) == expected

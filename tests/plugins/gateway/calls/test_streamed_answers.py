@@ -17,7 +17,7 @@ from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReser
 from impasto_plugins.gateway.http.spool import SpoolFile
 from tests.images import drawn, padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
-from tests.reliability.servers import PICTURE_HEADERS, Answer, Asked, Server, Wire, accepted, head, raw
+from tests.reliability.servers import PICTURE_HEADERS, Answer, ServedRequest, Server, Wire, accepted_job, head, raw
 
 MIB = 1 << 20
 
@@ -59,7 +59,7 @@ class Halfway:
         self.picture, self.at, self.resets = picture, at, resets
         self.go = asyncio.Event()
 
-    async def __call__(self, request: Asked, wire: Wire) -> None:
+    async def __call__(self, request: ServedRequest, wire: Wire) -> None:
         await wire.send(head(200, {**PICTURE_HEADERS, "content-length": str(len(self.picture))}))
         await wire.send(self.picture[: self.at])
         await self.go.wait()
@@ -190,7 +190,7 @@ async def test_comments_stand_before_it_and_not_in_it(
     monkeypatch.setattr("impasto_plugins.gateway.api.responses.COMMENT_SECONDS", 0.05)
     halfway = Halfway(large(), 3 * MIB)
 
-    async def slowly(request: Asked, wire: Wire) -> None:
+    async def slowly(request: ServedRequest, wire: Wire) -> None:
         await asyncio.sleep(0.2)
         await halfway(request, wire)
 
@@ -213,7 +213,7 @@ async def test_several_at_once(gateway: Running, provider: Server) -> None:
 
 
 async def test_a_jobs_result_that_broke_off_is_fetched_again(gateway: Running, provider: Server) -> None:
-    provider.posts, provider.polls = [accepted()], [answered(large(), cut=20, end="close"), answered(large())]
+    provider.posts, provider.polls = [accepted_job()], [answered(large(), cut=20, end="close"), answered(large())]
     picture = base64.b64encode(drawn("PNG", size=(128, 128))).decode()
     images = [{"image_url": f"data:image/png;base64,{picture}"}]
     answer = await gateway.ask("POST", "/v1/images/edits", json={"model": "creative", "prompt": "p", "images": images})
@@ -241,7 +241,7 @@ async def test_an_old_caller_gets_its_length(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("fits", [0, MIB, 3 * MIB])
-async def test_where_the_disk_is_full_it_is_delivered_all_the_same(
+async def test_an_answer_is_delivered_although_the_disk_is_full(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
     append = SpoolFile._append

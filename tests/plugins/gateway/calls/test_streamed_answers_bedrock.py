@@ -27,7 +27,7 @@ def answered(body: bytes, *, cut: int = 0) -> Answer:
     return raw(promised, *pieces, end="close" if cut else "")
 
 
-def told(*pictures: bytes) -> bytes:
+def answer_body(*pictures: bytes) -> bytes:
     """As Bedrock writes it."""
     n = len(pictures)
     images = [base64.b64encode(picture).decode() for picture in pictures]
@@ -44,7 +44,7 @@ def little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def provider() -> AsyncIterator[Server]:
     async with serving() as server:
-        server.posts = [answered(told(large()))]
+        server.posts = [answered(answer_body(large()))]
         yield server
 
 
@@ -80,14 +80,14 @@ async def test_it_comes_whole(gateway: Running, provider: Server, stream: bool) 
 
 
 ODD = {
-    "two pictures": (told(large(), large(3 * MIB)), [large(), large(3 * MIB)]),
-    "slashes as JSON may write them": (told(large()).replace(b"/", b"\\/"), [large()]),
+    "two pictures": (answer_body(large(), large(3 * MIB)), [large(), large(3 * MIB)]),
+    "slashes as JSON may write them": (answer_body(large()).replace(b"/", b"\\/"), [large()]),
     "a picture that is small and much beside it": (
-        told(large(900))[:-1] + b',"more":"' + b"x" * 2 * MIB + b'"}',
+        answer_body(large(900))[:-1] + b',"more":"' + b"x" * 2 * MIB + b'"}',
         [large(900)],
     ),
     "the picture last": (
-        b'{"more":"' + b"x" * 2 * MIB + b'",' + told(large())[1:],
+        b'{"more":"' + b"x" * 2 * MIB + b'",' + answer_body(large())[1:],
         [large()],
     ),
 }
@@ -101,16 +101,16 @@ async def test_it_may_be_written_in_other_ways(gateway: Running, provider: Serve
 
 
 UNUSABLE = {
-    "damaged": told(large()).replace(b"AAAA", b"A!AA", 1),
-    "a picture cut short": told(large()[:-20]),
-    "no picture": told(b"x" * 2 * MIB),
-    "JSON cut short": told(large())[:-2],
+    "damaged": answer_body(large()).replace(b"AAAA", b"A!AA", 1),
+    "a picture cut short": answer_body(large()[:-20]),
+    "no picture": answer_body(b"x" * 2 * MIB),
+    "JSON cut short": answer_body(large())[:-2],
     "no JSON": b"x" * 2 * MIB,
 }
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-async def test_what_can_not_be_used_is_told_as_paid(gateway: Running, provider: Server, name: str) -> None:
+async def test_an_unusable_answer_is_reported_as_paid(gateway: Running, provider: Server, name: str) -> None:
     provider.posts = [answered(UNUSABLE[name])]
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (502, "unusable_result")
@@ -119,15 +119,15 @@ async def test_what_can_not_be_used_is_told_as_paid(gateway: Running, provider: 
     assert settled(gateway)
 
 
-async def test_what_broke_off_may_have_been_charged(gateway: Running, provider: Server) -> None:
-    provider.posts = [answered(told(large()), cut=100)]
+async def test_an_answer_that_broke_off_may_have_been_charged(gateway: Running, provider: Server) -> None:
+    provider.posts = [answered(answer_body(large()), cut=100)]
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (502, "charge_unknown")
     assert settled(gateway)
 
 
 @pytest.mark.parametrize("fits", [0, 3 * MIB])
-async def test_where_the_disk_is_full_it_is_delivered_all_the_same(
+async def test_an_answer_is_delivered_although_the_disk_is_full(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
     append = SpoolFile._append
@@ -145,7 +145,7 @@ async def test_where_the_disk_is_full_it_is_delivered_all_the_same(
 async def test_memory_does_not_grow_with_the_picture(
     gateway: Running, provider: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider.posts = [answered(told(large(30 * MIB)))]
+    provider.posts = [answered(answer_body(large(30 * MIB)))]
     await gateway.ask("GET", "/v1/models")  # imports
     tracemalloc.start()
     try:

@@ -93,7 +93,7 @@ async def test_a_call_whose_turn_comes_too_late_is_not_sent(
     assert module._current_wait.get() is None
 
 
-async def test_who_has_no_time_out_waits_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_without_a_time_out_waits_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     gate(monkeypatch, 1e6)
     max_queue_wait.set(math.inf)
     assert await with_queue_timeout(ACCOUNT, come) == "came"
@@ -228,7 +228,7 @@ def test_the_shorter_of_two_time_outs_counts(headers: Mapping[str, str], seconds
     assert read_max_queue_wait(headers, 60) == seconds
 
 
-def accepted(*ids: str, n: int = 2, cost: Cost | None = None) -> ProviderJobs:
+def provider_jobs(*ids: str, n: int = 2, cost: Cost | None = None) -> ProviderJobs:
     return ProviderJobs(model="m", account="a", ids=ids, n=n, cost=cost, warnings=("w",), created=7)
 
 
@@ -236,7 +236,7 @@ def accepted(*ids: str, n: int = 2, cost: Cost | None = None) -> ProviderJobs:
 def test_a_job_is_read_as_it_was_written(cost: Cost | None) -> None:
     usage = Usage(input_tokens=1, output_tokens=2) if cost is not None else None
     jobs = (ProviderJob(id="x", place=0, count=4, cost=cost, usage=usage), ProviderJob(id="y", place=4, count=2))
-    job = attrs.evolve(accepted(n=6, cost=cost), jobs=jobs)
+    job = attrs.evolve(provider_jobs(n=6, cost=cost), jobs=jobs)
     assert ProviderJobs.from_json(job.to_json()) == job
 
 
@@ -254,7 +254,7 @@ async def test_a_row_of_the_version_before_is_fetched(
 ) -> None:
     client = Client({})
     done = await ProviderJobs.from_json(BEFORE % n).fetch(setup(tmp_path, client, maximum=maximum))
-    assert client.asked == counts
+    assert client.polls == counts
     assert len(done.artifacts) == sum(counts.values())
     assert [each["index"] for each in done.lost] == list(range(sum(counts.values()), n))
     assert done.cost is not None
@@ -267,7 +267,7 @@ async def test_jobs_that_the_provider_priced_cost_that(tmp_path: Any) -> None:
         ProviderJob(id="y", place=4, count=2, usage=usage),
         ProviderJob(id="x", place=0, count=4, cost=stated, usage=usage),
     ]
-    call = attrs.evolve(accepted(n=6, cost=Cost(usd=0.6, as_of="")), jobs=tuple(jobs))
+    call = attrs.evolve(provider_jobs(n=6, cost=Cost(usd=0.6, as_of="")), jobs=tuple(jobs))
     done = await call.fetch(setup(tmp_path, Client({})))
     assert [each.data for each in done.artifacts] == [b"x"] * 4 + [b"y"] * 2
     assert done.cost is not None
@@ -281,11 +281,11 @@ class Client:
     def __init__(self, errors: Mapping[str, Exception]) -> None:
         self.errors = errors
         self.seconds: list[float] = []
-        self.asked: dict[str, int] = {}
+        self.polls: dict[str, int] = {}
 
     async def resume(self, model: str, id: str, *, n: int, timeout: float) -> Result:
         self.seconds.append(timeout)
-        self.asked[id] = n
+        self.polls[id] = n
         if id in self.errors:
             raise self.errors[id]
         return Result(artifacts=(Artifact(data=id.encode(), media_type="image/png"),) * n)
@@ -321,7 +321,7 @@ def setup(
 async def test_of_a_call_whose_jobs_are_fetched_each_image_is_accounted_for(tmp_path: Any) -> None:
     """Of four: one came, one failed for nothing, and two were never taken on as far as anybody knows."""
     client = Client({"y": ProviderFault("no", status=500)})
-    done = await accepted("x", "y", n=4, cost=Cost(usd=0.6, as_of="")).fetch(setup(tmp_path, client))
+    done = await provider_jobs("x", "y", n=4, cost=Cost(usd=0.6, as_of="")).fetch(setup(tmp_path, client))
     assert [each.data for each in done.artifacts] == [b"x"]
     assert [(each["index"], each["billed"]) for each in done.lost] == [(1, "no"), (2, "unknown"), (3, "unknown")]
     assert done.lost[1]["code"] == "charge_unknown"
@@ -334,30 +334,30 @@ async def test_of_a_call_whose_jobs_are_fetched_each_image_is_accounted_for(tmp_
 async def test_jobs_that_all_failed_are_the_first_ones_error(tmp_path: Any) -> None:
     client = Client({"x": ChargeUnknown("first"), "y": ProviderFault("second", status=500)})
     with pytest.raises(APIError, match="first") as failed:
-        await accepted("x", "y").fetch(setup(tmp_path, client))
+        await provider_jobs("x", "y").fetch(setup(tmp_path, client))
     assert not failed.value.not_charged
-    done = await accepted("z").fetch(setup(tmp_path, client))
+    done = await provider_jobs("z").fetch(setup(tmp_path, client))
     assert done.cost is None
 
 
 async def test_if_a_later_job_may_have_been_charged_the_call_may_have_been(tmp_path: Any) -> None:
     client = Client({"x": ProviderFault("no", status=500), "y": ChargeUnknown("it broke off")})
     with pytest.raises(APIError, match="it broke off") as failed:
-        await accepted("x", "y").fetch(setup(tmp_path, client))
+        await provider_jobs("x", "y").fetch(setup(tmp_path, client))
     assert (failed.value.code, failed.value.not_charged, failed.value.should_retry) == ("charge_unknown", False, False)
 
 
 async def test_if_a_job_was_never_recorded_the_call_may_have_been_charged(tmp_path: Any) -> None:
     client = Client({"x": ProviderFault("no", status=500)})
     with pytest.raises(APIError, match="outcome is unknown") as failed:
-        await accepted("x", n=2).fetch(setup(tmp_path, client))
+        await provider_jobs("x", n=2).fetch(setup(tmp_path, client))
     assert (failed.value.code, failed.value.not_charged, failed.value.should_retry) == ("charge_unknown", False, False)
 
 
 async def test_if_no_job_has_a_usable_image_the_error_names_the_file_of_each(tmp_path: Any) -> None:
     client = Client({id: UnusableResult("no image", raw=id.encode()) for id in ("x", "y")})
     with pytest.raises(APIError) as failed:
-        await accepted("x", "y").fetch(setup(tmp_path, client))
+        await provider_jobs("x", "y").fetch(setup(tmp_path, client))
     names = re.findall(r"GET /v1/images/files/([\w-]{43}\.bin) has the answer", failed.value.message)
     assert sorted((tmp_path / name).read_bytes() for name in names) == [b"x", b"y"]
 
@@ -366,7 +366,7 @@ async def test_if_no_job_has_a_usable_image_the_error_names_the_file_of_each(tmp
 async def test_a_job_is_fetched_with_the_key_it_began_with_alone(tmp_path: Any, model: str, account: str) -> None:
     client = Client({})
     with pytest.raises(APIError, match="job x is no longer configured, so the job can't be fetched") as failed:
-        await accepted("x").fetch(setup(tmp_path, client, model=model, account=account))
+        await provider_jobs("x").fetch(setup(tmp_path, client, model=model, account=account))
     assert (failed.value.status, failed.value.code, failed.value.not_charged) == (502, "charge_unknown", False)
     assert failed.value.should_retry is False
     assert client.seconds == []

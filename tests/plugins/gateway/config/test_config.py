@@ -226,7 +226,7 @@ def test_a_large_file_and_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def made(key: str | None, more: str = "") -> Config:
+def config_with(key: str | None, more: str = "") -> Config:
     general = "  timeout: 300\n" if key is None else f"  master_key: {key}\n"
     return parse(
         (PAGE.replace("os.environ/STABILITY_API_KEY", "k").replace("  master_key: sk-1234\n", general) + more).encode()
@@ -234,32 +234,32 @@ def made(key: str | None, more: str = "") -> Config:
 
 
 def test_a_weak_key_serves_on_loopback_with_a_warning() -> None:
-    assert check_bind(made("sk-1234"), "127.0.0.1", no_auth=False) == [
+    assert check_bind(config_with("sk-1234"), "127.0.0.1", no_auth=False) == [
         "general_settings.master_key is weak; it works on loopback only"
     ]
-    assert check_bind(made(STRONG), "127.0.0.1", no_auth=False) == []
+    assert check_bind(config_with(STRONG), "127.0.0.1", no_auth=False) == []
 
 
 @pytest.mark.parametrize(
     ("config", "host", "no_auth", "message"),
     [
-        (made("sk-1234", "  allowed_hosts: [a.example]\n"), "0.0.0.0", False, "master_key: too weak"),
-        (made(STRONG), "0.0.0.0", False, "allowed_hosts: required"),
-        (made(STRONG), "::", False, "allowed_hosts: required"),
+        (config_with("sk-1234", "  allowed_hosts: [a.example]\n"), "0.0.0.0", False, "master_key: too weak"),
+        (config_with(STRONG), "0.0.0.0", False, "allowed_hosts: required"),
+        (config_with(STRONG), "::", False, "allowed_hosts: required"),
         (
-            made(STRONG, f"  allowed_hosts: [a.example]\nkeys:\n  - {{name: a, sha256: {EXAMPLE_HASH}}}\n"),
+            config_with(STRONG, f"  allowed_hosts: [a.example]\nkeys:\n  - {{name: a, sha256: {EXAMPLE_HASH}}}\n"),
             *("0.0.0.0", False, "keys: a: is the hash of an example key from public documentation; use another key"),
         ),
-        (made(None), "127.0.0.1", False, "master_key: required"),
-        (made(None), "0.0.0.0", True, "--no-auth: works on loopback only"),
+        (config_with(None), "127.0.0.1", False, "master_key: required"),
+        (config_with(None), "0.0.0.0", True, "--no-auth: works on loopback only"),
         (
-            made(None, "  allowed_hosts: [a.example]\n"),
+            config_with(None, "  allowed_hosts: [a.example]\n"),
             *("127.0.0.1", True, "allowed_hosts: lets other hosts in, and --no-auth works on loopback only"),
         ),
-        (made(STRONG), "127.0.0.1", True, "--no-auth: needs a configuration without keys"),
+        (config_with(STRONG), "127.0.0.1", True, "--no-auth: needs a configuration without keys"),
     ],
 )
-def test_what_is_not_safe_is_refused(config: Config, host: str, no_auth: bool, message: str) -> None:
+def test_an_unsafe_setting_is_refused(config: Config, host: str, no_auth: bool, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_bind(config, host, no_auth=no_auth)
     assert message in str(caught.value)
@@ -267,8 +267,8 @@ def test_what_is_not_safe_is_refused(config: Config, host: str, no_auth: bool, m
 
 
 def test_a_strong_key_and_named_hosts_serve_the_world() -> None:
-    assert check_bind(made(STRONG, "  allowed_hosts: [images.example]\n"), "0.0.0.0", no_auth=False) == []
-    assert check_bind(made(None), "127.0.0.1", no_auth=True) == []
+    assert check_bind(config_with(STRONG, "  allowed_hosts: [images.example]\n"), "0.0.0.0", no_auth=False) == []
+    assert check_bind(config_with(None), "127.0.0.1", no_auth=True) == []
 
 
 async def test_the_distributions_that_may_be_used_are_fixed_at_the_start(tmp_path: Path) -> None:

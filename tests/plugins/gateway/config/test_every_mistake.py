@@ -153,7 +153,7 @@ def test_the_name_of_a_default_is_judged_even_if_its_value_is_not_known(tmp_path
     assert "seed" in found[8]
 
 
-def test_what_depends_on_a_value_that_is_not_known_is_not_judged(tmp_path: Path) -> None:
+def test_settings_that_depend_on_an_unknown_value_are_not_judged(tmp_path: Path) -> None:
     text = f"""\
         model_list:
           - model_name: os.environ/NOT_SET  # !
@@ -281,7 +281,7 @@ def test_a_key_of_the_documentation_is_reported_where_it_stands(tmp_path: Path) 
     assert set(mistakes(tmp_path, text)) == marked(text)
 
 
-def test_what_is_missing_is_reported_at_the_section_or_the_first_line(tmp_path: Path) -> None:
+def test_a_missing_key_is_reported_at_the_section_or_the_first_line(tmp_path: Path) -> None:
     assert set(mistakes(tmp_path, "")) == {1}
     text = (
         "model_list:\n  - model_name: sd3\n    litellm_params: {model: stability/sd3, api_key: sk-x}\n"

@@ -67,7 +67,7 @@ def test_every_mistake_is_reported_at_once_at_its_own_line(tmp_path: Path) -> No
     assert "'sd3'" not in found[22]
 
 
-def test_what_only_a_plugin_knows_is_reported_beside_a_variable_that_is_missing(tmp_path: Path) -> None:
+def test_a_mistake_that_only_a_plugin_knows_is_reported_beside_a_missing_variable(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
         "model_list:\n"

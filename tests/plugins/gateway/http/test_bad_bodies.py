@@ -64,7 +64,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("name", NO_JSON)
-async def test_what_is_no_json_object(standing: Running, impasto_emulator: Emulator, name: str) -> None:
+async def test_an_invalid_json_object_is_refused(standing: Running, impasto_emulator: Emulator, name: str) -> None:
     answer = await standing.ask("POST", GENERATIONS, data=NO_JSON[name], headers=CALLS)
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
     assert answer.error["type"] == "invalid_request_error"
@@ -317,7 +317,7 @@ NO_PICTURES = {
 
 @pytest.mark.parametrize("way", ["form", "JSON"])
 @pytest.mark.parametrize("name", NO_PICTURES)
-async def test_what_is_no_picture(standing: Running, impasto_emulator: Emulator, name: str, way: str) -> None:
+async def test_an_invalid_image_is_refused(standing: Running, impasto_emulator: Emulator, name: str, way: str) -> None:
     before, data = memory(), NO_PICTURES[name]
     if way == "form":
         answer = await posted(standing, form(*GOOD, upload("image", data, "a.png")))

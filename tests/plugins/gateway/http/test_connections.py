@@ -229,7 +229,7 @@ HALF_CLOSED = {
 
 @pytest.mark.parametrize("pause", [0, 0.1], ids=["at once", "later"])
 @pytest.mark.parametrize("name", HALF_CLOSED)
-async def test_who_says_no_more_is_answered_all_the_same(
+async def test_a_half_closed_connection_is_answered(
     standing: Running, impasto_emulator: Emulator, name: str, pause: float
 ) -> None:
     """As programs do that close their half behind a request: what they pay for is delivered."""
@@ -246,7 +246,7 @@ async def test_who_says_no_more_is_answered_all_the_same(
     assert len(impasto_emulator.charges) == paid == answer.data.count(b"iVBORw0KGgo")
 
 
-async def test_who_says_no_more_is_not_waited_for(gateway: Running) -> None:
+async def test_a_half_closed_connection_is_not_waited_for(gateway: Running) -> None:
     """Where a request was refused there is no rest of it to come."""
     for sent in (GET + HEADERS * 2, POST + HEADERS + JSON + CHUNKED + b"\r\nzz\r\n", POST + HEADERS + JSON + LENGTH):
         async with Connection(gateway.url) as connection:

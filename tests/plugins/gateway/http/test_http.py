@@ -213,7 +213,7 @@ SERVED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_no_http_is_refused_and_not_repeated(
+async def test_invalid_http_is_refused_and_not_repeated(
     standing: Running, impasto_emulator: Emulator, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -248,7 +248,7 @@ async def test_a_refused_head_is_answered_with_the_reason_and_the_limit(
 
 
 @pytest.mark.parametrize("name", SERVED)
-async def test_what_is_http_is_served(standing: Running, name: str) -> None:
+async def test_valid_http_is_answered(standing: Running, name: str) -> None:
     answer = await send(standing.url, SERVED[name])
     data = answer.data.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert data.startswith((b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n")), answer.data[:300]
@@ -257,7 +257,7 @@ async def test_what_is_http_is_served(standing: Running, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-async def test_what_is_http_but_not_supported_has_a_status_of_its_own(standing: Running, name: str) -> None:
+async def test_valid_but_unsupported_http_has_a_status_of_its_own(standing: Running, name: str) -> None:
     status, data = UNSUPPORTED[name]
     answer = await send(standing.url, data)
     assert (answer.status, answer.closed, answer.reset) == (status, True, False)
@@ -274,7 +274,7 @@ async def test_a_whole_url_of_another_host_is_not_this_gateways(standing: Runnin
 
 
 @pytest.mark.parametrize("second", ["two ways of length", "an empty coding", "a chunk's size", "no colon", "TLS"])
-async def test_what_is_wrong_with_the_second_request_is_found_as_in_the_first(
+async def test_a_mistake_in_the_second_request_is_found_as_in_the_first(
     standing: Running, impasto_emulator: Emulator, second: str
 ) -> None:
     """One behind the other in one packet: the first is answered, nothing behind the wrong one is read."""
@@ -325,7 +325,7 @@ async def test_a_body_that_goes_wrong_later(standing: Running, impasto_emulator:
     assert not impasto_emulator.requests
 
 
-async def test_what_still_comes_is_read_so_that_the_refusal_is(standing: Running) -> None:
+async def test_the_rest_of_a_body_is_read_so_that_the_refusal_arrives(standing: Running) -> None:
     """A socket that is closed with bytes unread is reset, and the answer lost with it."""
     answer = await send(standing.url, GET + b"X: " + b"a" * (8 << 20) + b"\r\n\r\n")
     assert (answer.status, answer.closed, answer.reset) == (400, True, False)

@@ -133,7 +133,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("name", FRAMES)
-async def test_what_may_stand_around_parts(name: str) -> None:
+async def test_bytes_around_parts_pass(name: str) -> None:
     data = FRAMES[name]
     assert await read(data, []) == [(PartHead("a", None), b"b")]
     assert await read(data[-300:], list(range(300))) == [(PartHead("a", None), b"b")]
@@ -269,7 +269,7 @@ async def run(program: str, *words: str) -> bytes:
     ],
     ids=range(18),
 )
-async def test_what_is_no_form(data: bytes) -> None:
+async def test_an_invalid_form_is_refused(data: bytes) -> None:
     """Some of it the standards allow: a form in a form and coded parts are deprecated (RFC 7578, 4.3 and 4.7), and
     nobody sends them; a header or a parameter that was given twice is read differently by different readers."""
     with pytest.raises(InvalidForm):
@@ -282,7 +282,7 @@ async def test_what_is_no_form(data: bytes) -> None:
      "multipart/form-data; boundary=a\tb", 'multipart/form-data; boundary="a b "', "multipart/form-data; boundary=é"],
     ids=range(6),
 )  # fmt: skip
-async def test_what_is_no_boundary(kind: str) -> None:
+async def test_an_invalid_boundary_is_refused(kind: str) -> None:
     with pytest.raises(InvalidForm):
         parse_boundary(kind)
     assert parse_boundary('multipart/form-data; charset=utf-8; boundary="a b"; x=y') == b"a b"

@@ -36,11 +36,11 @@ class Worker:
         self.data = Database(folder)
         self.resumed: list[str] = []
         self.repeats = IdempotencyCoordinator(self.data, lambda row, flight: self.resumed.append(row.id))
-        self.made = 0
+        self.calls = 0
         self.flow = MemoryBudget(1 << 30)
 
     async def make(self, row: StoredCall | None) -> CallOutcome:
-        self.made += 1
+        self.calls += 1
         return DONE
 
     async def ask(

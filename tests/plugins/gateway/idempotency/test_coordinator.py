@@ -28,7 +28,7 @@ async def test_a_retry_pays_nothing_for_a_call_whose_worker_was_killed(worker: W
         dead.mark_abandoned(flight)
     dies(dead)
     assert await worker.ask(identity(count=1)) == ("charge_unknown", False)
-    assert worker.made == 0
+    assert worker.calls == 0
 
 
 async def test_a_key_whose_worker_was_killed_is_not_waited_for(worker: Worker) -> None:
@@ -39,14 +39,14 @@ async def test_a_key_whose_worker_was_killed_is_not_waited_for(worker: Worker) -
     dead.begin(bytes.fromhex(id), None, has_key=True)
     dies(dead)
     assert await worker.ask(identity(key=KEY)) == ("charge_unknown", False)
-    assert worker.made == 1
+    assert worker.calls == 1
 
 
 async def test_a_key_whose_worker_left_no_trace_is_not_waited_for(worker: Worker) -> None:
     await worker.ask(identity(key=KEY))
     await worker.data.write(lambda db: db.execute("UPDATE outcomes SET state = 'running', worker = 'gone'"))
     assert await worker.ask(identity(key=KEY)) == ("charge_unknown", False)
-    assert worker.made == 1
+    assert worker.calls == 1
 
 
 async def test_a_job_that_its_provider_took_on_is_fetched_by_the_worker_that_finds_it(worker: Worker) -> None:
@@ -71,7 +71,7 @@ async def test_a_bug_in_a_call_keeps_nobody_waiting_and_pays_once(worker: Worker
             await worker.ask(each, breaks)
     for each in (identity(key=KEY), identity(count=1)):
         assert await worker.ask(each) == ("charge_unknown", False)
-    assert worker.made == 0
+    assert worker.calls == 0
 
 
 async def test_whoever_is_answered_leaves_no_call_behind(worker: Worker) -> None:
@@ -99,14 +99,14 @@ async def test_a_retry_that_left_before_it_was_given_its_result_takes_it_from_no
     for left in (True, False):
         assert await worker.ask(identity(count=1, left=left)) == (b"made", True)
     assert await worker.ask(identity(count=1)) == (b"made", False)
-    assert worker.made == 1
+    assert worker.calls == 1
 
 
 async def test_a_replay_of_a_key_is_for_all_who_ask_again(worker: Worker) -> None:
     await worker.ask(identity(key=KEY))
     for left in (True, False, False):
         assert await worker.ask(identity(key=KEY, count=1, left=left)) == (b"made", True)
-    assert worker.made == 1
+    assert worker.calls == 1
 
 
 async def test_a_result_is_a_later_retrys_again_if_the_first_one_lost_it(worker: Worker) -> None:
@@ -116,7 +116,7 @@ async def test_a_result_is_a_later_retrys_again_if_the_first_one_lost_it(worker:
     )
     assert await worker.ask(identity(count=1)) == (b"made", True)
     assert await worker.ask(identity(count=2)) == (b"made", True)
-    assert worker.made == 0
+    assert worker.calls == 0
 
 
 async def test_two_retries_of_one_count_are_two_jobs(worker: Worker) -> None:
@@ -128,7 +128,7 @@ async def test_two_retries_of_one_count_are_two_jobs(worker: Worker) -> None:
     third, was_there = await worker.begin(identity(count=2))
     assert was_there
     assert third.id in (first.id, second.id)
-    assert worker.made == 2
+    assert worker.calls == 2
 
 
 async def test_a_retry_goes_on_while_another_callers_call_of_the_same_content_still_runs(worker: Worker) -> None:
@@ -148,7 +148,7 @@ async def test_a_retry_goes_on_while_another_callers_call_of_the_same_content_st
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
-async def test_what_can_not_be_kept_is_lost_and_not_paid_for_again(
+async def test_an_outcome_that_can_not_be_stored_is_lost_and_not_paid_for_again(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, is_kept: bool
 ) -> None:
     if not is_kept:
@@ -156,7 +156,7 @@ async def test_what_can_not_be_kept_is_lost_and_not_paid_for_again(
     await worker.repeats.store_outcome(identity(count=0), flight_of(worker), DONE)
     assert not worker.repeats.in_flight._calls
     assert await worker.ask(identity(count=1)) == ((b"made", True) if is_kept else ("charge_unknown", False))
-    assert worker.made == 0
+    assert worker.calls == 0
 
 
 def flight_of(worker: Worker) -> InFlightCall:
@@ -166,15 +166,15 @@ def flight_of(worker: Worker) -> InFlightCall:
 @pytest.mark.parametrize("free", [True, False])
 async def test_a_failure_is_kept_for_the_retry_if_it_may_have_been_charged(worker: Worker, free: bool) -> None:
     async def fails(row: StoredCall | None) -> CallOutcome:
-        worker.made += 1
+        worker.calls += 1
         raise APIError(503, "no", SERVER, "provider_fault") if free else charge_unknown_error()
 
     await worker.ask(identity(count=0), fails)
     assert (await worker.ask(identity(count=1), fails))[0] == ("provider_fault" if free else "charge_unknown")
-    assert worker.made == (2 if free else 1)
+    assert worker.calls == (2 if free else 1)
 
 
-async def test_what_can_not_be_written_down_is_asked_for_again_after_some_seconds(tmp_path: Path) -> None:
+async def test_a_row_that_can_not_be_written_is_tried_again_after_some_seconds(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     worker = Worker(tmp_path / "file" / "data")
     with pytest.raises(APIError) as refused:
@@ -183,7 +183,7 @@ async def test_what_can_not_be_written_down_is_asked_for_again_after_some_second
     headers = refused.value.to_response().headers
     assert (headers["retry-after"], headers["x-should-retry"]) == ("5", "true")
     assert refused.value.not_charged
-    assert (worker.made, worker.repeats.in_flight._calls) == (0, {})
+    assert (worker.calls, worker.repeats.in_flight._calls) == (0, {})
     await worker.data.aclose()
 
 

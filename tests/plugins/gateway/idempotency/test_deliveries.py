@@ -63,7 +63,7 @@ def read_answer(connection: socket.socket) -> bytes:
     return came
 
 
-async def kept(gateway: Running) -> int:
+async def count_stored(gateway: Running) -> int:
     """How many outcomes wait for a retry, once everything is decided by its evidence, however late that is."""
     await asyncio.wait_for(gateway.gateway._app.wait_idle(), 60)
     await until(lambda: not gateway.gateway._idempotency._deliveries)
@@ -146,7 +146,7 @@ async def test_an_answer_that_was_read_costs_nothing_afterwards(
     provider.posts = [image(size)]
     with connected(gateway) as connection:
         await asyncio.to_thread(READ[how], connection)
-        assert await kept(gateway) == 0
+        assert await count_stored(gateway) == 0
     assert not (state / "outcomes").exists()
     with connected(gateway) as connection:  # of another call, which was refused perhaps
         connection.sendall(request(1))
@@ -162,7 +162,7 @@ async def test_the_sdk_leaves_nothing_behind_with_a_client_for_each_call(
     for _ in range(4):
         async with openai.AsyncOpenAI(api_key=MASTER, base_url=f"{gateway.url}/v1") as client:
             assert (await client.images.generate(model="sd3", prompt="p")).data
-    assert await kept(gateway) == 0
+    assert await count_stored(gateway) == 0
     assert not (state / "outcomes").exists()
 
 
@@ -173,7 +173,7 @@ async def test_the_next_request_on_its_connection_frees_an_answer(gateway: Runni
             await asyncio.to_thread(read_answer, connection)
             assert len(gateway.gateway._idempotency._deliveries) <= 1
             assert len(gateway.gateway._idempotency.in_flight._calls) <= 1
-        assert await kept(gateway) == 0
+        assert await count_stored(gateway) == 0
 
 
 def _closes(connection: socket.socket) -> None:
@@ -214,7 +214,7 @@ async def test_an_answer_that_was_not_read_is_the_retrys(
     provider.posts = [image(size, 0.1 if how == "left before" else 0)]
     connection = connected(gateway)
     connection.sendall(request())
-    await until(lambda: bool(provider.asked))
+    await until(lambda: bool(provider.requests))
     await asyncio.to_thread(UNREAD[how], connection)
     with connected(gateway) as retry:  # comes at once, while it may not be known yet what became of the first
         retry.sendall(request(1))
@@ -258,7 +258,7 @@ async def test_an_sdks_socket_that_is_closed_unread_is_seen(gateway: Running, pr
     transport.pause_reading()
     await until(lambda: bool(gateway.gateway._idempotency._deliveries))
     await stream.aclose()
-    assert await kept(gateway) == 1
+    assert await count_stored(gateway) == 1
 
 
 async def test_bytes_of_answers_that_may_not_be_read_count(gateway: Running, provider: Server) -> None:
@@ -270,7 +270,7 @@ async def test_bytes_of_answers_that_may_not_be_read_count(gateway: Running, pro
         await until(lambda: bool(gateway.gateway._idempotency._deliveries))
         assert flow.used_bytes == UNREAD_BYTES
         await asyncio.to_thread(read_answer, connection)
-    assert await kept(gateway) == 0
+    assert await count_stored(gateway) == 0
 
 
 async def test_answers_that_are_followed_are_bounded(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,10 +283,10 @@ async def test_answers_that_are_followed_are_bounded(gateway: Running, monkeypat
         assert len(gateway.gateway._idempotency._deliveries) <= 2
     for connection in connections:
         connection.close()
-    await kept(gateway)
+    await count_stored(gateway)
 
 
-async def test_what_must_be_kept_is_kept_in_groups(gateway: Running, provider: Server) -> None:
+async def test_outcomes_are_stored_in_groups(gateway: Running, provider: Server) -> None:
     data = gateway.gateway._database
     disk = asyncio.Event()
     commits: list[str] = []
@@ -308,7 +308,7 @@ async def test_what_must_be_kept_is_kept_in_groups(gateway: Running, provider: S
     await until(lambda: len(gateway.gateway._idempotency._storing) == 20)
     disk.set()
     await busy
-    assert await kept(gateway) == 20
+    assert await count_stored(gateway) == 20
     assert commits.count("durable") <= 3
 
 

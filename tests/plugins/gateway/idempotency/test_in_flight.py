@@ -126,7 +126,7 @@ def test_calls_that_were_lost_take_no_room_for_ever(
     assert len(flights._free) == room
 
 
-def test_what_a_dead_worker_did_is_one_heirs(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
+def test_the_calls_of_a_dead_worker_have_one_heir(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
     dead, heir = open_one(), open_one()
     dead.begin(ONE, None, has_key=False)
     dead.begin(TWO, None, has_key=True)  # its row tells of it
@@ -173,7 +173,7 @@ def test_an_orderly_end_leaves_only_what_still_runs(open_one: Callable[[], InFli
             assert found == [ONE]
 
 
-def test_what_else_lies_there_is_passed_over(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
+def test_other_files_of_the_folder_are_skipped(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
     flights, folder = open_one(), tmp_path / "workers"
     flights.begin(ONE, None, has_key=False)
     (folder / "empty").touch()

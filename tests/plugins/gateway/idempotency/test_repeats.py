@@ -12,7 +12,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.images import drawn
-from tests.plugins.gateway.conftest import Answer, Running, Start, config, named
+from tests.plugins.gateway.conftest import Answer, Running, Start, config, key_entry
 from tests.plugins.gateway.raw import answered_unread, until
 
 PATH = "/v1/images/generations"
@@ -102,7 +102,7 @@ async def test_a_key_belongs_to_one_request(
 
 
 async def test_a_key_is_its_callers_own(start: Start, impasto_emulator: Emulator) -> None:
-    gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER)))
+    gateway = await start(config(impasto_emulator.url, more="keys:\n" + key_entry("other", OTHER)))
     await ask(gateway, key="k")
     gateway.session.headers["authorization"] = f"Bearer {OTHER}"
     assert not replayed(await ask(gateway, key="k"))
@@ -172,7 +172,7 @@ async def test_a_key_holds_over_a_restart(start: Start, impasto_emulator: Emulat
     ids=str,
 )
 @pytest.mark.parametrize("way", ["key", "retry"])
-async def test_what_cost_nothing_runs_again_and_nothing_else(
+async def test_only_a_free_failure_runs_again(
     gateway: Running, impasto_emulator: Emulator, way: str, fault: dict[str, Any], again: bool
 ) -> None:
     impasto_emulator.fault(**fault, times=1)
@@ -188,7 +188,7 @@ async def test_what_cost_nothing_runs_again_and_nothing_else(
         assert len(impasto_emulator.requests) == 1
 
 
-async def test_what_was_not_sent_runs_again(start: Start, impasto_emulator: Emulator) -> None:
+async def test_a_call_that_was_not_sent_runs_again(start: Start, impasto_emulator: Emulator) -> None:
     down = await start(config("http://127.0.0.1:9", general="  timeout: 0.5\n"))
     first = await ask(down, key="k")
     assert (first.status, first.headers["x-should-retry"]) == (503, "true")
@@ -254,7 +254,7 @@ async def test_a_retry_takes_nothing_from_a_call_whose_caller_is_there(
 
 
 async def test_a_retry_is_another_callers_or_another_requests(start: Start, impasto_emulator: Emulator) -> None:
-    gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER)))
+    gateway = await start(config(impasto_emulator.url, more="keys:\n" + key_entry("other", OTHER)))
     await leave(gateway, impasto_emulator, count=0)
     await idle(gateway)
     assert not replayed(await ask(gateway, count=1, prompt="q"))
@@ -295,7 +295,7 @@ async def test_an_answer_that_its_caller_hung_up_on_is_kept(gateway: Running, im
     assert len(impasto_emulator.charges) == 1
 
 
-async def test_what_a_caller_got_is_not_kept(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
+async def test_a_delivered_outcome_is_not_stored(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
     for count in (0, None):
         assert (await ask(gateway, count=count)).status == 200
     await gateway.delivered()

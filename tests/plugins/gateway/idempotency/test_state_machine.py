@@ -100,7 +100,7 @@ class Worker:
     repeats: IdempotencyCoordinator
 
     @classmethod
-    async def begun(cls, folder: Path, clock: list[float]) -> Worker:
+    async def start(cls, folder: Path, clock: list[float]) -> Worker:
         data = Database(folder, lambda: clock[0])
         await data.open()
         worker = cls(data, IdempotencyCoordinator(data, lambda row, flight: None))
@@ -117,7 +117,7 @@ class Worker:
 
 
 @attrs.define
-class Known:
+class Expectation:
     """What must be known of one key. ``outcome``: the pictures, or the code of a failure that may have been charged."""
 
     n: int
@@ -135,21 +135,21 @@ class Store(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = [NOON]
         self.workers: list[Worker] = []
-        self.known: dict[str, Known] = {}
+        self.expectations: dict[str, Expectation] = {}
         self.pictures: dict[int, int] = {}
         self.nano = 0
-        self.made = 0
+        self.images = 0
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
     @initialize()
     def begin(self) -> None:
-        self.workers = [self.run(Worker.begun(self.folder, self.clock)) for _ in range(WORKERS)]
+        self.workers = [self.run(Worker.start(self.folder, self.clock)) for _ in range(WORKERS)]
 
     def teardown(self) -> None:
         async def end() -> None:
-            for expected_call in self.known.values():
+            for expected_call in self.expectations.values():
                 for call in (expected_call.running, *expected_call.waiting):
                     if call is not None:
                         call.task.cancel()
@@ -172,7 +172,7 @@ class Store(RuleBasedStateMachine):
         self.run(self._ask(self.workers[at], key, n))
 
     async def _ask(self, worker: Worker, key: str, n: int) -> None:
-        expected_call = self.known.get(key)
+        expected_call = self.expectations.get(key)
         call = Call(worker, key, n)
         call.task = asyncio.create_task(call.answer())
         if expected_call is None:
@@ -182,39 +182,39 @@ class Store(RuleBasedStateMachine):
         elif expected_call.running is not None:
             expected_call.waiting.append(call)
         else:
-            assert await told(call.task) == expected_call.outcome
+            assert await summarize(call.task) == expected_call.outcome
 
     async def _begins(self, key: str, calls: list[Call]) -> None:
         """Of these, which ask for the same, one is made, or all are refused for what the caller has left."""
         n = calls[0].n
         while self._fits(n):
             if (match := next((call for call in calls if call.is_made), None)) is not None:
-                self.known[key] = Known(n, match, [call for call in calls if call is not match])
+                self.expectations[key] = Expectation(n, match, [call for call in calls if call is not match])
                 self.pictures[self.today] = self.pictures.get(self.today, 0) + n
                 self.nano += n * NANO
                 return
             assert not any(call.task.done() for call in calls)
             await asyncio.sleep(0.001)
-        self.known.pop(key, None)
+        self.expectations.pop(key, None)
         for call in calls:
             assert await code_of(call.task) == "insufficient_quota"
 
     def _fits(self, n: int) -> bool:
         return self.pictures.get(self.today, 0) + n <= PICTURES and self.nano + n * NANO <= USD_PER_MONTH * 10**9
 
-    @precondition(lambda self: any(expected_call.running is not None for expected_call in self.known.values()))
+    @precondition(lambda self: any(expected_call.running is not None for expected_call in self.expectations.values()))
     @rule(key=st.sampled_from(KEYS), how=st.sampled_from(["came", "some", "free", "not sent", "unknown"]))
     def end(self, key: str, how: str) -> None:
         """The provider answers."""
-        expected_call = self.known.get(key)
+        expected_call = self.expectations.get(key)
         if expected_call is not None and expected_call.running is not None:
             self.run(self._end(key, expected_call, expected_call.running, how))
 
-    async def _end(self, key: str, expected_call: Known, call: Call, how: str) -> None:
+    async def _end(self, key: str, expected_call: Expectation, call: Call, how: str) -> None:
         free, expected_call.running, waiting = 0, None, expected_call.waiting
         expected_call.waiting = []
-        self.made += 1
-        data = b"%d" % self.made
+        self.images += 1
+        data = b"%d" % self.images
         match how:
             case "came":
                 call.go.set_result(Result(artifacts=(Artifact(data=data, media_type="image/png"),) * expected_call.n))
@@ -235,21 +235,21 @@ class Store(RuleBasedStateMachine):
         if call.go.exception() is None or how == "unknown":
             expected_call.outcome = "charge_unknown" if how == "unknown" else data
             for each in (call, *waiting):
-                assert await told(each.task) == expected_call.outcome
+                assert await summarize(each.task) == expected_call.outcome
             return
         assert await code_of(call.task) in ("provider_fault", "provider_unreachable")
-        del self.known[key]
+        del self.expectations[key]
         if waiting:  # it is made again for one of them
             await self._begins(key, waiting)
 
     @rule(key=st.sampled_from(KEYS), who=st.sampled_from(["the one whose call it is", "one that waits"]))
     def give_up(self, key: str, who: str) -> None:
         """A request is cancelled, as where the time to drain is over."""
-        expected_call = self.known.get(key)
+        expected_call = self.expectations.get(key)
         if expected_call is not None and expected_call.running is not None:
             self.run(self._give_up(expected_call, expected_call.running, is_made=who != "one that waits"))
 
-    async def _give_up(self, expected_call: Known, running: Call, *, is_made: bool) -> None:
+    async def _give_up(self, expected_call: Expectation, running: Call, *, is_made: bool) -> None:
         if not is_made and not expected_call.waiting:
             return
         call = running if is_made else expected_call.waiting.pop()
@@ -263,7 +263,7 @@ class Store(RuleBasedStateMachine):
                 "charge_unknown",
             )
             for each in waiting:
-                assert await told(each.task) == "charge_unknown"
+                assert await summarize(each.task) == "charge_unknown"
 
     @rule(at=st.integers(0, WORKERS - 1))
     def crash(self, at: int) -> None:
@@ -272,8 +272,8 @@ class Store(RuleBasedStateMachine):
 
     async def _crash(self, at: int) -> None:
         dead = self.workers[at]
-        failures: list[Known] = []
-        for expected_call in self.known.values():
+        failures: list[Expectation] = []
+        for expected_call in self.expectations.values():
             calls = [
                 call
                 for call in (expected_call.running, *expected_call.waiting)
@@ -289,16 +289,16 @@ class Store(RuleBasedStateMachine):
         await dead.crash()
         for expected_call in failures:
             for call in expected_call.waiting:
-                assert await told(call.task) == "charge_unknown"
+                assert await summarize(call.task) == "charge_unknown"
             expected_call.waiting = []
-        self.workers[at] = await Worker.begun(self.folder, self.clock)
+        self.workers[at] = await Worker.start(self.folder, self.clock)
 
-    @precondition(lambda self: all(expected_call.running is None for expected_call in self.known.values()))
+    @precondition(lambda self: all(expected_call.running is None for expected_call in self.expectations.values()))
     @rule()
     def a_day_passes(self) -> None:
         """Which is how long a key holds."""
         self.clock[0] += KEY_SECONDS
-        self.known.clear()
+        self.expectations.clear()
 
     @invariant()
     def what_is_spent_is_exact(self) -> None:
@@ -312,7 +312,7 @@ class Store(RuleBasedStateMachine):
             )
 
 
-async def told(answer: Awaitable[tuple[CallOutcome, StoredCall | None]]) -> bytes | str:
+async def summarize(answer: Awaitable[tuple[CallOutcome, StoredCall | None]]) -> bytes | str:
     """What a request was answered with: the first picture's bytes, or a failure's code."""
     try:
         async with asyncio.timeout(60):
@@ -323,7 +323,7 @@ async def told(answer: Awaitable[tuple[CallOutcome, StoredCall | None]]) -> byte
 
 
 async def code_of(answer: Awaitable[tuple[CallOutcome, StoredCall | None]]) -> str:
-    code = await told(answer)
+    code = await summarize(answer)
     assert isinstance(code, str)
     return code
 

@@ -24,7 +24,7 @@ from tests.plugins.gateway.conftest import Running, Start
 from .test_repeats import ask, idle, leave, replayed
 
 
-async def test_where_it_can_not_be_written_down_no_promise_is_made(
+async def test_no_promise_is_given_if_it_can_not_be_recorded(
     start: Start, impasto_emulator: Emulator, state: Path
 ) -> None:
     state.parent.mkdir()
@@ -61,7 +61,7 @@ async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
     assert len(impasto_emulator.charges) == 2
 
 
-async def test_what_has_expired_is_removed(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
+async def test_expired_rows_are_removed(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
     await ask(gateway, key="k", n=2)
     data, store = gateway.gateway._database, gateway.gateway._idempotency.store
     stray = state / "outcomes" / "stray.0"
@@ -181,7 +181,7 @@ async def test_only_a_key_is_joined(data: Database) -> None:
 
 
 @pytest.mark.parametrize("forget", [True, False])
-async def test_what_cost_nothing_is_not_found_by_its_key(data: Database, forget: bool) -> None:
+async def test_a_free_failure_is_not_found_by_its_key(data: Database, forget: bool) -> None:
     """A job's id, which its caller has, is still told what became of it."""
     store = OutcomeStore(data)
     first = await store.insert_or_join(row(data), join=True)
@@ -190,9 +190,7 @@ async def test_what_cost_nothing_is_not_found_by_its_key(data: Database, forget:
 
 
 @pytest.mark.parametrize("outcome", [DONE, charge_unknown_error()], ids=["done", "unknown"])
-async def test_what_may_have_cost_something_is_found_by_its_key(
-    data: Database, outcome: CallOutcome | APIError
-) -> None:
+async def test_a_possible_charge_is_found_by_its_key(data: Database, outcome: CallOutcome | APIError) -> None:
     store = OutcomeStore(data)
     first = await store.insert_or_join(row(data), join=True)
     assert await store.finish(first, outcome, forget=True)
@@ -240,7 +238,7 @@ async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(data: Database
     assert len(await rows(data)) == 2
 
 
-async def test_what_can_not_be_written_is_not_promised(data: Database) -> None:
+async def test_a_row_that_can_not_be_written_is_not_promised(data: Database) -> None:
     store = OutcomeStore(data)
     first = await store.insert_or_join(row(data), join=True)
     await data.write(lambda db: db.execute("DROP TABLE outcomes"))

@@ -172,7 +172,7 @@ class _Delivery:
 
 
 @pytest.mark.parametrize("read", [True, False])
-async def test_what_an_answer_holds_is_let_go_when_it_was_read_or_is_kept(
+async def test_the_images_of_an_answer_are_released_when_it_was_read_or_stored(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, read: bool
 ) -> None:
     decide: list[Callable[[bool], object]] = []

@@ -64,7 +64,7 @@ def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("way", ["key", "left"])
-async def test_what_is_promised_has_reached_the_disk(
+async def test_a_promise_has_reached_the_disk(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, way: str, state: Path
 ) -> None:
     messages, synced, fsync = watched(gateway, monkeypatch), list[str](), os.fsync
@@ -86,7 +86,7 @@ async def test_what_is_promised_has_reached_the_disk(
     assert synced[-1] in ("", str(state / "outcomes"))
 
 
-async def test_what_a_dead_worker_may_have_paid_for_is_on_the_disk_before_its_table_is_gone(
+async def test_possible_charges_of_a_dead_worker_are_on_the_disk_before_its_table_is_removed(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = InFlightTable(gateway.gateway._idempotency.in_flight._folder)

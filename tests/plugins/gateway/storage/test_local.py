@@ -50,7 +50,7 @@ async def test_a_picture_of_the_future_is_one_of_now(tmp_path: Path) -> None:
     assert found.seconds_left <= 60
 
 
-async def test_what_is_no_picture_is_not_served(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_an_image_is_not_delivered(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="text/html is not a media type"):
         await LocalStore(tmp_path, 60).save(Artifact(data=b"<script>", media_type="text/html"))
 

@@ -104,7 +104,7 @@ async def test_a_large_one_goes_up_from_disk(start: Start, s3: FakeS3, monkeypat
     assert (await fetched(answer.json["data"][0]["url"])) == (200, picture)
 
 
-async def test_what_fails_in_passing_is_tried_again(gateway: Running, s3: FakeS3, impasto_emulator: Emulator) -> None:
+async def test_a_transient_failure_is_tried_again(gateway: Running, s3: FakeS3, impasto_emulator: Emulator) -> None:
     s3.statuses = [(409, "ConditionalRequestConflict"), (400, "RequestTimeout")]
     answer = await gateway.generate(response_format="url")
     assert (await fetched(answer.json["data"][0]["url"]))[0] == 200
@@ -210,7 +210,7 @@ def test_a_mistake_is_told_with_its_line() -> None:
     assert "did you mean aws_region_name?" in problems("{bucket: pictures, aws_region: x}")
 
 
-async def test_where_the_extra_is_missing_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_extra_is_reported_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("aws", "s3_client"):
         monkeypatch.delitem(sys.modules, f"impasto_plugins.transports.{name}", raising=False)
         monkeypatch.delattr(transports, name, raising=False)

@@ -99,7 +99,7 @@ async def test_a_repetition_is_told_the_same(gateway: Running, provider: Server)
     assert len(provider.paid) == 1
 
 
-async def test_what_a_job_came_to(gateway: Running, provider: Server) -> None:
+async def test_the_salvaged_answer_of_a_job(gateway: Running, provider: Server) -> None:
     provider.posts = [answered(WHOLE[:-20])]
     body, headers = {"model": "sd3", "prompt": "p"}, {"prefer": "respond-async"}
     job = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
@@ -110,7 +110,7 @@ async def test_what_a_job_came_to(gateway: Running, provider: Server) -> None:
     assert (await gateway.ask("GET", path_in(payload["error"]["message"]))).body == WHOLE[:-20]
 
 
-async def test_where_it_can_not_be_kept_the_error_is_as_it_was(
+async def test_the_error_is_unchanged_if_its_answer_can_not_be_salvaged(
     gateway: Running, provider: Server, state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (state / "unread").touch()

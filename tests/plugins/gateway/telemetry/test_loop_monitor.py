@@ -62,12 +62,12 @@ async def test_a_plugin_that_blocks_the_loop_is_named(
     gateway = await start(config(impasto_emulator.url, general="  middleware: [greedy]\n"))
     assert (await gateway.generate()).status == 200
 
-    def told() -> list[logging.LogRecord]:  # a busy machine holds it up at other times too
+    def log_records() -> list[logging.LogRecord]:  # a busy machine holds it up at other times too
         records = [each for each in caplog.records if each.name == "impasto.gateway"]
         return list(itertools.dropwhile(lambda each: "impasto_greedy" not in each.message, records))[:2]
 
-    await until(lambda: len(told()) == 2)
-    during, after = told()
+    await until(lambda: len(log_records()) == 2)
+    during, after = log_records()
     assert (during.levelno, after.levelno) == (logging.WARNING, logging.WARNING)
     assert "is blocked" in during.message
     assert "impasto_greedy.Greedy.middleware.<locals>.compute:" in during.message

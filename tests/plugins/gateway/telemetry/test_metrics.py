@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.config.test_config import PAGE, STRONG
-from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config, entry, named
+from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config, entry, key_entry
 from tests.plugins.gateway.raw import send
 from tests.reliability.servers import in_json, picture, refused, serving
 
@@ -45,7 +45,7 @@ async def scrape(gateway: Running) -> Samples:
     return Samples(answer.body.decode())
 
 
-async def test_what_was_made_is_counted(gateway: Running, impasto_emulator: Emulator) -> None:
+async def test_images_are_counted(gateway: Running, impasto_emulator: Emulator) -> None:
     before = await scrape(gateway)
     assert before.has("charges_unknown_total", SD3)  # a rise is seen only from a number
     assert (await gateway.generate(n=3)).status == 200
@@ -65,7 +65,7 @@ async def test_what_was_made_is_counted(gateway: Running, impasto_emulator: Emul
     assert now("retries_total") == now("charges_unknown_total") == now("bytes_in_flight") == 0
 
 
-async def test_what_went_wrong_is_counted(gateway: Running, impasto_emulator: Emulator) -> None:
+async def test_failures_are_counted(gateway: Running, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("status", status=503, times=1)
     assert (await gateway.generate()).status == 200
     impasto_emulator.fault("truncate", times=1)
@@ -126,7 +126,7 @@ async def test_each_unusable_answer_of_a_call_without_an_image_is_a_cost(start: 
 
 async def test_a_free_failure_before_an_unusable_answer_costs_nothing(start: Start) -> None:
     async with serving() as provider:
-        key = named("studio", "sk-studio", images_per_day=2)
+        key = key_entry("studio", "sk-studio", images_per_day=2)
         gateway = await start(config(provider.url, more=f"keys:\n{key}"))
         studio = {"authorization": "Bearer sk-studio"}
         provider.posts = [refused(400), in_json({"x": 1}), picture()]

@@ -17,7 +17,7 @@ AMOUNTS = st.integers(0, 1000)
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(counted=st.lists(st.tuples(KEYS, AMOUNTS)), took=st.lists(st.tuples(NAMES, st.floats(0, 100))))
-def test_what_is_read_is_what_was_counted(
+def test_the_counters_have_the_values_that_were_counted(
     counted: list[tuple[tuple[str, ...], int]], took: list[tuple[str, float]], tmp_path: Path
 ) -> None:
     for path in tmp_path.iterdir():

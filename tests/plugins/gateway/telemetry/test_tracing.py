@@ -43,7 +43,7 @@ def spans(exporter: InMemorySpanExporter) -> Iterator[InMemorySpanExporter]:
     exporter.clear()
 
 
-def told(span: ReadableSpan) -> dict[str, object]:
+def summary(span: ReadableSpan) -> dict[str, object]:
     return dict(span.attributes or {})
 
 
@@ -69,14 +69,14 @@ async def test_a_request_and_what_it_asked_for(
         assert request.context is not None
         assert (each.parent.span_id, each.parent.trace_id) == (request.context.span_id, request.context.trace_id)
         assert each.name == "generate_content sd3.5-large"
-        about = told(each)
+        about = summary(each)
         assert about["gen_ai.operation.name"] == "generate_content"
         assert about["gen_ai.provider.name"] == "stability"
         assert about["gen_ai.request.model"] == "sd3.5-large"
         assert about["gen_ai.output.type"] == "image"
         assert about["http.response.status_code"] == 200
-    assert {told(each)["gen_ai.response.id"] for each in requests} == {r.id for r in impasto_emulator.requests}
-    about = told(request)
+    assert {summary(each)["gen_ai.response.id"] for each in requests} == {r.id for r in impasto_emulator.requests}
+    about = summary(request)
     assert about["http.response.status_code"] == 200
     assert about["gen_ai.request.model"] == "sd3"
     assert about["impasto.deployment"] == "stability/sd3.5-large"
@@ -84,7 +84,7 @@ async def test_a_request_and_what_it_asked_for(
     assert (about["impasto.pictures"], about["impasto.attempts"], about["impasto.cost_usd"]) == (2, 2, 0.13)
     assert about["impasto.key"] == "master"
     assert about["impasto.charge_unknown"] is False
-    assert "my secret" not in str([told(span) for span in spans.get_finished_spans()])
+    assert "my secret" not in str([summary(span) for span in spans.get_finished_spans()])
     assert set(about) <= {value for name, value in vars(semantic_conventions).items() if name.isupper()}
 
 
@@ -102,11 +102,11 @@ async def test_each_attempt_has_a_span(
     impasto_emulator.fault("status", status=503, times=1)
     assert (await gateway.generate()).status == 200
     first, second = by_kind(spans, SpanKind.CLIENT)
-    assert told(first)["error.type"] == "ProviderFault"
-    assert told(first)["http.response.status_code"] == 503
-    assert told(first)["impasto.billed"] == "no"
+    assert summary(first)["error.type"] == "ProviderFault"
+    assert summary(first)["http.response.status_code"] == 503
+    assert summary(first)["impasto.billed"] == "no"
     assert first.status.status_code is StatusCode.ERROR
-    assert told(second)["http.request.resend_count"] == 1
+    assert summary(second)["http.request.resend_count"] == 1
     assert second.status.status_code is StatusCode.UNSET
 
 
@@ -119,10 +119,10 @@ async def test_a_call_that_fails(
     impasto_emulator.fault(kind, **options)
     assert (await gateway.generate()).error["code"] == code
     [request], [requests] = by_kind(spans, SpanKind.SERVER), by_kind(spans, SpanKind.CLIENT)
-    assert told(request)["error.type"] == code
-    assert told(request)["impasto.charge_unknown"] is (billed == "unknown")
+    assert summary(request)["error.type"] == code
+    assert summary(request)["impasto.charge_unknown"] is (billed == "unknown")
     assert request.status.status_code is StatusCode.ERROR
-    assert told(requests)["impasto.billed"] == billed
+    assert summary(requests)["impasto.billed"] == billed
     text = str([span.to_json() for span in spans.get_finished_spans()])
     assert KEY not in text
     assert MASTER not in text
@@ -133,7 +133,7 @@ async def test_a_refusal_is_the_callers_error_and_not_the_gateways(
 ) -> None:
     await gateway.generate(prompt="")
     [request] = by_kind(spans, SpanKind.SERVER)
-    assert (told(request)["error.type"], request.status.status_code) == ("invalid_value", StatusCode.UNSET)
+    assert (summary(request)["error.type"], request.status.status_code) == ("invalid_value", StatusCode.UNSET)
 
 
 async def test_a_jobs_polls_are_told(spans: InMemorySpanExporter, gateway: Running) -> None:
@@ -141,7 +141,7 @@ async def test_a_jobs_polls_are_told(spans: InMemorySpanExporter, gateway: Runni
     names = [span.name for span in by_kind(spans, SpanKind.CLIENT)]
     assert names[0] == "generate_content upscale-creative"
     assert set(names[1:]) == {"poll upscale-creative"}
-    assert "impasto.job" in told(by_kind(spans, SpanKind.CLIENT)[1])
+    assert "impasto.job" in summary(by_kind(spans, SpanKind.CLIENT)[1])
 
 
 async def test_prompts_stand_there_where_it_is_asked_for(
@@ -150,7 +150,7 @@ async def test_prompts_stand_there_where_it_is_asked_for(
     gateway = await start(config(impasto_emulator.url, general="  log_prompts: true\n"))
     await gateway.generate(prompt="a lighthouse")
     [request] = by_kind(spans, SpanKind.SERVER)
-    assert told(request)["impasto.prompt"] == "a lighthouse"
+    assert summary(request)["impasto.prompt"] == "a lighthouse"
 
 
 def test_a_process_exports_as_its_environment_says(serve: Serve) -> None:

@@ -15,22 +15,31 @@ from impasto_plugins.emulator.providers import sigv4
 from impasto_plugins.transports.aws import Identity
 from tests.bedrock import ACCESS_KEY, KEYS, SECRET_KEY, SESSION_TOKEN, failed, pictured
 from tests.images import png
-from tests.plugins.transports.bedrock.wire import GENERATOR, PUBLIC, ROLE, SERVICE, called, identified, in_xml, told
+from tests.plugins.transports.bedrock.wire import (
+    GENERATOR,
+    PUBLIC,
+    ROLE,
+    SERVICE,
+    called,
+    error_text,
+    identified,
+    in_xml,
+)
 from tests.recorder import Recorder
 
 # what is missing or wrong
 
 
 async def test_missing_credentials_name_the_searched_places(wire: Recorder) -> None:
-    message = await told()
+    message = await error_text()
     for place in ("aws_access_key_id", "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "profile", "SSO", "container"):
         assert place in message
-    assert wire.seen == []
+    assert wire.requests == []
 
 
 @pytest.mark.usefixtures("env_keys")
 async def test_a_missing_region_names_the_searched_places() -> None:
-    message = await told()
+    message = await error_text()
     for place in ("aws_region", "the ARN", "AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION", "profile"):
         assert place in message
 
@@ -38,9 +47,9 @@ async def test_a_missing_region_names_the_searched_places() -> None:
 @pytest.mark.parametrize("token", ["", " ", "a b", "a\nb", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
 async def test_an_empty_bearer_token_is_refused(wire: Recorder, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", token)
-    message = await told()
+    message = await error_text()
     assert "AWS_BEARER_TOKEN_BEDROCK" in message
-    assert wire.seen == []
+    assert wire.requests == []
 
 
 @pytest.mark.parametrize(
@@ -65,8 +74,8 @@ async def test_an_empty_bearer_token_is_refused(wire: Recorder, monkeypatch: pyt
     ],
 )
 async def test_incomplete_settings_are_refused(wire: Recorder, settings: dict[str, object], message: str) -> None:
-    assert message in await told(**settings)
-    assert wire.seen == []
+    assert message in await error_text(**settings)
+    assert wire.requests == []
 
 
 # regions
@@ -97,25 +106,25 @@ async def test_the_region_is_in_the_signature(wire: Recorder) -> None:
     async with impasto.Client(aws_access_key_id="a", aws_secret_access_key="b") as client:
         await client.run(GENERATOR, prompt="p")
         await client.run(f"bedrock/{arn}", base_model=GENERATOR, prompt="p")
-    scopes = [(request.header("authorization") or "").split("/")[2] for request in wire.seen]
+    scopes = [(request.header("authorization") or "").split("/")[2] for request in wire.requests]
     assert scopes == ["us-west-2", "us-east-2"]
 
 
 async def test_a_region_without_the_model_is_refused_with_those_that_have_it(wire: Recorder) -> None:
-    message = await told(**{**KEYS, "aws_region": "us-east-1"})
+    message = await error_text(**{**KEYS, "aws_region": "us-east-1"})
     assert message == "stability.stable-image-core-v1:1 is available in us-west-2, not in us-east-1: set aws_region"
     async with impasto.Client(**{**KEYS, "aws_region": "eu-west-1"}) as client:  # type: ignore[arg-type]  # all are text
         with pytest.raises(ConfigError, match="is available in us-east-1, us-east-2, us-west-2, not in eu-west-1"):
             await client.run(SERVICE, image=png(96, 96))
-    assert wire.seen == []
+    assert wire.requests == []
 
 
 async def test_a_wrong_region_is_reported_before_credentials_are_fetched(
     wire: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", wire.url)
-    assert "is available in us-west-2, not in us-east-1" in await told(aws_region="us-east-1")
-    assert wire.seen == []
+    assert "is available in us-west-2, not in us-east-1" in await error_text(aws_region="us-east-1")
+    assert wire.requests == []
 
 
 @pytest.mark.parametrize("region", ["us west 2", "us-west-2\r\nx-evil: 1", "example.com#", "US-WEST-2", "a" * 64])
@@ -124,7 +133,7 @@ async def test_an_arn_with_an_invalid_region_is_refused(wire: Recorder, region: 
     async with impasto.Client(aws_access_key_id="a", aws_secret_access_key="b", bedrock_endpoint=wire.url) as client:
         with pytest.raises(ConfigError, match="invalid AWS region"):
             await client.run(f"bedrock/{arn}", base_model=GENERATOR, prompt="p")
-    assert wire.seen == []
+    assert wire.requests == []
 
 
 # endpoints

@@ -15,8 +15,8 @@ import trustme
 
 import impasto
 from tests.bedrock import ACCESS_KEY, KEYS, SESSION_TOKEN, pictured
-from tests.plugins.transports.bedrock.wire import GENERATOR, ROLE, called, in_xml, signer, told
-from tests.recorder import Answer, Recorder, Seen
+from tests.plugins.transports.bedrock.wire import GENERATOR, ROLE, called, error_text, in_xml, signer
+from tests.recorder import Answer, ReceivedRequest, Recorder
 from tests.reliability.servers import Server, http, serving
 from tests.reliability.test_proxies import proxying
 
@@ -44,7 +44,7 @@ async def test_a_sibling_client_sees_a_changed_environment(wire: Recorder, monke
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIANEW")
         await client.run(GENERATOR, prompt="p")
         await client.with_options().run(GENERATOR, prompt="p")
-    assert [signer(request) for request in wire.seen] == ["AKIAENVIRONMENT", "AKIAENVIRONMENT", "AKIANEW"]
+    assert [signer(request) for request in wire.requests] == ["AKIAENVIRONMENT", "AKIAENVIRONMENT", "AKIANEW"]
 
 
 def keys(name: str, *more: str) -> str:
@@ -104,7 +104,7 @@ async def test_the_output_of_a_failed_credential_process_is_not_shown(
     program = tmp_path / "program.py"
     program.write_text("import sys; sys.exit('the password is hunter2')")
     config.write_text(f'[default]\ncredential_process="{sys.executable}" "{program}"\n')
-    assert await told() == "can't get AWS credentials: their source failed (custom-process)"
+    assert await error_text() == "can't get AWS credentials: their source failed (custom-process)"
 
 
 async def test_a_role_is_assumed(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ async def test_a_role_is_assumed(wire: Recorder, config: Path, monkeypatch: pyte
     wire.answer = lambda request: pictured() if request.path.startswith("/model/") else in_xml(IN_AN_HOUR)
     request = await called(wire)
     assert (signer(request), request.header("x-amz-security-token")) == ("ASIAROLE", "role-token-canary")
-    assert b"painter" in wire.seen[0].body
+    assert b"painter" in wire.requests[0].body
 
 
 IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
@@ -127,7 +127,7 @@ async def test_a_web_identity_is_used(wire: Recorder, tmp_path: Path, monkeypatc
     answer = in_xml(IN_AN_HOUR, "AssumeRoleWithWebIdentity")
     wire.answer = lambda request: pictured() if request.path.startswith("/model/") else answer
     assert signer(await called(wire)) == "ASIAROLE"
-    assert b"WebIdentityToken=web-token" in wire.seen[0].body
+    assert b"WebIdentityToken=web-token" in wire.requests[0].body
 
 
 async def test_instance_metadata_are_used(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ async def test_instance_metadata_are_used(wire: Recorder, monkeypatch: pytest.Mo
     role = "/latest/meta-data/iam/security-credentials/"
     keys = {"AccessKeyId": "ASIAIMDS", "SecretAccessKey": "s", "Token": "T4", "Expiration": f"{IN_AN_HOUR:%FT%TZ}"}
 
-    def answer(request: Seen) -> Answer:
+    def answer(request: ReceivedRequest) -> Answer:
         if request.path.startswith("/model/"):
             return pictured()
         payload = {
@@ -149,7 +149,7 @@ async def test_instance_metadata_are_used(wire: Recorder, monkeypatch: pytest.Mo
     wire.answer = answer
     request = await called(wire)
     assert (signer(request), request.header("x-amz-security-token")) == ("ASIAIMDS", "T4")
-    assert wire.seen[-2].header("x-aws-ec2-metadata-token") == "a-token"
+    assert wire.requests[-2].header("x-aws-ec2-metadata-token") == "a-token"
 
 
 SSO = """
@@ -190,13 +190,13 @@ async def test_single_sign_on_is_used(
     keys = {"accessKeyId": "ASIASSO", "secretAccessKey": "s", "sessionToken": "T5"}
     body = json.dumps({"roleCredentials": {**keys, "expiration": int(IN_AN_HOUR.timestamp() * 1000)}}).encode()
     wire.answer = lambda request: pictured() if request.path.startswith("/model/") else Answer(body=body)
-    assert "run aws sso login" in await told()
+    assert "run aws sso login" in await error_text()
     sso(datetime.now(UTC) - timedelta(hours=1))
-    assert "run aws sso login" in await told(aws_profile="old")
+    assert "run aws sso login" in await error_text(aws_profile="old")
     sso(IN_AN_HOUR)
     for profile in (None, "old"):
         assert signer(await called(wire, aws_profile=profile)) == "ASIASSO"
-        assert wire.seen[-2].header("x-amz-sso_bearer_token") == "sso-token"
+        assert wire.requests[-2].header("x-amz-sso_bearer_token") == "sso-token"
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ async def test_a_wrong_configuration_is_reported(
     config.write_text(f"[default]\n{lines}\n")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert message in await told()
-    assert wire.seen == []
+    assert message in await error_text()
+    assert wire.requests == []
 
 
 @pytest.mark.parametrize("wrong", ["A\nB", "A\r\nx-evil: 1", "A B", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
@@ -250,10 +250,10 @@ async def test_keys_that_are_invalid_in_a_header_are_refused_before_a_request(
     wire: Recorder, monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
 ) -> None:
     monkeypatch.setenv(name, wrong)
-    message = await told()
+    message = await error_text()
     assert "that was found contains a space" in message
     assert wrong not in message
-    assert wire.seen == []
+    assert wire.requests == []
 
 
 async def test_nothing_is_sent_if_the_source_of_credentials_is_unreachable(
@@ -265,7 +265,7 @@ async def test_nothing_is_sent_if_the_source_of_credentials_is_unreachable(
     async with impasto.Client(retry=impasto.Retry(attempts=2, base=0.001)) as client:
         with pytest.raises(impasto.NotSent) as caught:
             await client.run(GENERATOR, prompt="p")
-    assert (caught.value.billed, caught.value.retryable, wire.seen) == ("no", True, [])
+    assert (caught.value.billed, caught.value.retryable, wire.requests) == ("no", True, [])
 
 
 async def test_an_explicit_proxy_is_used_for_sts_too(
@@ -280,7 +280,7 @@ async def test_an_explicit_proxy_is_used_for_sts_too(
         with pytest.raises(impasto.NotSent):
             await client.run(GENERATOR, prompt="p")
     assert proxy.tunnels == ["sts.example.com:443"]
-    assert wire.seen == []
+    assert wire.requests == []
 
 
 async def test_an_explicit_ca_is_trusted_for_sts_too(
@@ -303,4 +303,4 @@ async def test_a_refused_role_is_reported(wire: Recorder, config: Path, monkeypa
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
     body = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>base-secret</Message></Error></ErrorResponse>"
     wire.answer = lambda request: Answer(status=403, headers={"content-type": "text/xml"}, body=body)
-    assert await told() == "can't get AWS credentials: AssumeRole was refused (AccessDenied)"
+    assert await error_text() == "can't get AWS credentials: AssumeRole was refused (AccessDenied)"

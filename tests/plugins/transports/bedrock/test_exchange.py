@@ -19,7 +19,7 @@ from tests.bedrock import ACCESS_KEY, REQUEST_ID, pictured
 from tests.images import padded, png
 from tests.plugins.transports.bedrock.wire import BODY, ERASE, GENERATOR, GOOD, HEADERS, MakeClient, coded, failure
 from tests.recorder import Recorder
-from tests.reliability.servers import Answer, Asked, Server, Wire, head, http, raw, serving, silence
+from tests.reliability.servers import Answer, ServedRequest, Server, Wire, head, http, raw, serving, silence
 from tests.reliability.test_proxies import proxying
 
 # one POST a call
@@ -101,7 +101,7 @@ async def test_a_fault_with_a_code_is_sent_at_most_three_times(
     error = await failure(client)
     assert type(error) is impasto.ProviderFault
     assert (error.billed, len(server.paid)) == ("no", 3)
-    server.asked.clear()
+    server.requests.clear()
     server.posts = [coded(status, code), GOOD]
     assert (await client.run(GENERATOR, prompt="p")).artifacts
     assert len(server.paid) == 2
@@ -233,7 +233,7 @@ async def test_a_proxy_is_used_from_the_environment_or_an_argument(
 async def test_a_request_has_exactly_the_documented_headers(recorder: Recorder, make_client: MakeClient) -> None:
     recorder.answer = lambda request: pictured()
     await make_client(recorder.url).run(ERASE, image=padded(2**21))
-    [request] = recorder.seen
+    [request] = recorder.requests
     names = [name.lower() for name, _ in request.headers]
     assert sorted(names) == sorted(set(names))
     assert not {"expect", "content-encoding", "transfer-encoding", "cookie", "x-amz-content-sha256"} & set(names)
@@ -256,7 +256,7 @@ async def test_files_of_every_kind_are_encoded_as_they_are(
         await client.run(ERASE, image=file, mask=("mask.png", png(64, 64)))
         assert not file.closed
     await client.run(ERASE, image="data:image/png;base64," + base64.b64encode(data).decode())
-    for request in recorder.seen:
+    for request in recorder.requests:
         assert base64.b64decode(json.loads(request.body)["image"], validate=True) == data
 
 
@@ -271,7 +271,7 @@ async def test_a_file_that_changed_is_refused_before_a_socket(
     with pytest.raises(impasto.InvalidRequest) as caught:
         await client.invoke(ERASE, request)
     assert [problem.field for problem in caught.value.problems] == ["image"]
-    assert recorder.seen == []
+    assert recorder.requests == []
 
 
 async def test_an_upload_is_in_memory_once(server: Server, make_client: MakeClient, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ async def test_an_upload_is_in_memory_once(server: Server, make_client: MakeClie
     server.reads_bodies = False
     answered = asyncio.Event()
 
-    async def discard(requested: Asked, wire: Wire) -> None:
+    async def discard(requested: ServedRequest, wire: Wire) -> None:
         left = int(requested.header("content-length") or 0)
         while left and (piece := await wire.reader.read(2**16)):
             left -= len(piece)
@@ -306,7 +306,7 @@ async def test_an_answer_is_in_memory_at_most_twice(server: Server, make_client:
     """Its pieces and the whole when it has come, the whole and the picture when that is decoded; never all three."""
     body = memoryview(pictured(padded(9 * 2**20)).body)  # 12 MiB
 
-    async def in_pieces(requested: Asked, wire: Wire) -> None:
+    async def in_pieces(requested: ServedRequest, wire: Wire) -> None:
         await wire.send(head(200, {**HEADERS, "content-length": str(len(body))}))
         for at in range(0, len(body), 2**16):
             await wire.send(bytes(body[at : at + 2**16]))

@@ -18,8 +18,8 @@ import impasto
 from impasto import ConfigError
 from impasto_plugins.transports.aws import Identity
 from tests.bedrock import failed
-from tests.plugins.transports.bedrock.wire import GENERATOR, PUBLIC, signer, told
-from tests.recorder import Answer, Recorder, Seen
+from tests.plugins.transports.bedrock.wire import GENERATOR, PUBLIC, error_text, signer
+from tests.recorder import Answer, ReceivedRequest, Recorder
 
 
 @attrs.define
@@ -27,21 +27,21 @@ class Container:
     """Hands out credentials that hold for so long, from a thread of its own, when ``open`` lets it."""
 
     minutes: float = 60.0
-    given: int = 0
-    asked: int = 0
+    issues: int = 0
+    questions: int = 0
     broken: bool = False
     open: threading.Event = attrs.field(factory=threading.Event)
 
-    def answer(self, request: Seen) -> Answer:
+    def answer(self, request: ReceivedRequest) -> Answer:
         assert request.header("authorization") == "container-token"
-        self.asked += 1
+        self.questions += 1
         assert self.open.wait(60)
         if self.broken:
             return Answer(status=404, body=b"a-secret-answer")
-        self.given += 1
+        self.issues += 1
         expires = datetime.now(UTC) + timedelta(minutes=self.minutes)
         payload = {
-            "AccessKeyId": f"ASIA{self.given}",
+            "AccessKeyId": f"ASIA{self.issues}",
             "SecretAccessKey": "container-secret",
             "Token": "container-session",
             "Expiration": f"{expires:%Y-%m-%dT%H:%M:%SZ}",
@@ -66,7 +66,7 @@ async def calls(client: impasto.Client, n: int) -> list[impasto.Result | BaseExc
 
 
 def signers(wire: Recorder) -> list[str]:
-    return [signer(request) for request in wire.seen]
+    return [signer(request) for request in wire.requests]
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -79,13 +79,13 @@ async def test_a_container_is_asked_once(wire: Recorder, container: Container) -
     async with impasto.Client() as client:
         for _ in range(3):
             await client.run(GENERATOR, prompt="p")
-    assert (signers(wire), container.given) == (["ASIA1"] * 3, 1)
+    assert (signers(wire), container.issues) == (["ASIA1"] * 3, 1)
 
 
 async def test_many_first_calls_ask_once(wire: Recorder, container: Container) -> None:
     async with impasto.Client() as client:
         await calls(client, 64)
-    assert (signers(wire), container.given) == (["ASIA1"] * 64, 1)
+    assert (signers(wire), container.issues) == (["ASIA1"] * 64, 1)
 
 
 async def test_many_first_calls_without_credentials_ask_once(wire: Recorder, container: Container) -> None:
@@ -94,15 +94,15 @@ async def test_many_first_calls_without_credentials_ask_once(wire: Recorder, con
     container.open.clear()
     async with impasto.Client() as client:
         waiting = asyncio.ensure_future(calls(client, 64))
-        await until(lambda: container.asked > 0)
+        await until(lambda: container.questions > 0)
         container.open.set()
         outcomes = await waiting
         assert {str(outcome) for outcome in outcomes} == {
             f"{GENERATOR}: can't get AWS credentials: their source failed (container-role)"
         }
         assert len({id(outcome) for outcome in outcomes}) == 64
-        assert container.asked <= 3
-        assert wire.seen == []
+        assert container.questions <= 3
+        assert wire.requests == []
         container.broken = False
         assert (await client.run(GENERATOR, prompt="p")).artifacts
 
@@ -113,11 +113,11 @@ async def test_credentials_that_are_due_are_fetched_once_in_the_background(
     container.minutes = 12  # botocore renews 15 minutes before the end, and must 10 minutes before
     async with impasto.Client() as client:
         await client.run(GENERATOR, prompt="p")
-        before = container.asked
+        before = container.questions
         container.minutes = 60
         container.open.clear()
         await client.run(GENERATOR, prompt="p")
-        await until(lambda: container.asked > before)
+        await until(lambda: container.questions > before)
         await calls(client, 64)  # while the container keeps its answer back
         old = signers(wire)[0]
         assert signers(wire) == [old] * 66
@@ -125,18 +125,18 @@ async def test_credentials_that_are_due_are_fetched_once_in_the_background(
         async with asyncio.timeout(60):
             while signers(wire)[-1] == old:
                 await client.run(GENERATOR, prompt="p")
-    assert container.asked == before + 1
+    assert container.questions == before + 1
 
 
 async def test_expired_credentials_are_fetched_once_and_waited_for(wire: Recorder, container: Container) -> None:
     container.minutes = 0.04
     async with impasto.Client() as client:
         await client.run(GENERATOR, prompt="p")
-        before = container.given
+        before = container.issues
         await asyncio.sleep(2.5)
         container.minutes = 60
         await calls(client, 64)
-    assert (container.given, set(signers(wire)[1:])) == (before + 1, {f"ASIA{before + 1}"})
+    assert (container.issues, set(signers(wire)[1:])) == (before + 1, {f"ASIA{before + 1}"})
 
 
 async def test_a_failed_renewal_keeps_valid_credentials(
@@ -216,5 +216,5 @@ async def test_nothing_is_sent_if_the_container_is_unreachable(
     wire: Recorder, container: Container, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{unused_port}/credentials")
-    assert await told() == "can't get AWS credentials: their source failed (container-role)"
-    assert (container.asked, wire.seen) == (0, [])
+    assert await error_text() == "can't get AWS credentials: their source failed (container-role)"
+    assert (container.questions, wire.requests) == (0, [])

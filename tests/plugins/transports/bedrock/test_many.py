@@ -14,13 +14,13 @@ from tests.bedrock import ACCESS_KEY, pictured
 from tests.images import png
 from tests.plugins.transports.bedrock.wire import BODY, ERASE, GENERATOR, GOOD, HEADERS, MakeClient
 from tests.recorder import Recorder
-from tests.reliability.servers import Asked, Server, Wire, head, raw, silence
+from tests.reliability.servers import ServedRequest, Server, Wire, head, raw, silence
 
 # many at once, cancelled, closed
 
 
 async def test_more_parallel_calls_than_botocores_pool_run_at_once(server: Server, client: impasto.Client) -> None:
-    async def when_all_are_there(request: Asked, wire: Wire) -> None:
+    async def when_all_are_there(request: ServedRequest, wire: Wire) -> None:
         while len(server.paid) < 40:
             await asyncio.sleep(0.005)
         await GOOD(request, wire)
@@ -105,7 +105,7 @@ async def test_two_accounts_of_one_client_have_their_own_keys(recorder: Recorder
     await asyncio.gather(client.run(ERASE, image=png(96, 96)), other.run(ERASE, image=png(96, 96)))
     signed = {
         (request.header("authorization") or "").split("Credential=")[1].split("/bedrock")[0]
-        for request in recorder.seen
+        for request in recorder.requests
     }
     assert {(each.split("/")[0], each.split("/")[2]) for each in signed} == {
         (ACCESS_KEY, "us-west-2"),

@@ -9,7 +9,7 @@ import pytest
 import impasto
 from tests.images import png
 from tests.plugins.transports.bedrock.wire import ERASE, GENERATOR, GOOD, HEADERS, MakeClient, coded
-from tests.reliability.servers import Answer, Asked, Server, Wire, http
+from tests.reliability.servers import Answer, ServedRequest, Server, Wire, http
 
 CODES = ["ThrottlingException", "ModelNotReadyException", "TooManyRequestsException"]
 AS_SHIPPED = impasto.Retry()
@@ -56,7 +56,7 @@ def slow(seconds: str) -> Answer:
 
 
 def of_model(throttled: Answer) -> Answer:
-    async def answer(request: Asked, wire: Wire) -> None:
+    async def answer(request: ServedRequest, wire: Wire) -> None:
         await (throttled if "core" in request.path else GOOD)(request, wire)
 
     return answer

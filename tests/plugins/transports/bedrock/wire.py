@@ -16,7 +16,7 @@ from impasto.options import Options
 from impasto_plugins.bedrock import bedrock
 from impasto_plugins.transports.aws import Identity, Once, find_identity
 from tests.bedrock import ACCESS_KEY, CODE_URL, PICTURE, REQUEST_ID, SECRET_KEY
-from tests.recorder import Answer as RecordersAnswer, Recorder, Seen
+from tests.recorder import Answer as RecordersAnswer, ReceivedRequest, Recorder
 from tests.reliability.servers import Answer, http
 
 PUBLIC = "https://bedrock-runtime.us-west-2.amazonaws.com"
@@ -45,7 +45,7 @@ async def failure(client: impasto.Client, model: str = GENERATOR, **params: obje
     return caught.value
 
 
-def signer(request: Seen) -> str:
+def signer(request: ReceivedRequest) -> str:
     """The access key id or the bearer token that a request goes out with."""
     header = request.header("authorization") or ""
     find_identity = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/|(Bearer .*)", header)
@@ -53,14 +53,14 @@ def signer(request: Seen) -> str:
     return find_identity[1] or find_identity[2]
 
 
-async def called(wire: Recorder, **settings: object) -> Seen:
+async def called(wire: Recorder, **settings: object) -> ReceivedRequest:
     """The request of one call with these settings."""
     async with impasto.Client(**settings) as client:  # type: ignore[arg-type]  # the settings of a test
         await client.run(GENERATOR, prompt="p")
-    return [request for request in wire.seen if "/model/" in request.path][-1]
+    return [request for request in wire.requests if "/model/" in request.path][-1]
 
 
-async def told(**settings: object) -> str:
+async def error_text(**settings: object) -> str:
     """What is said of settings that do not do."""
     async with impasto.Client(**settings) as client:  # type: ignore[arg-type]  # the settings of a test
         with pytest.raises(ConfigError) as caught:
