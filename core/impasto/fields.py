@@ -77,7 +77,7 @@ def text(
     """Declare text of ``minimum`` to ``maximum`` characters (code points). ``pattern``: it must match all of it.
 
     ``pattern_words`` say in messages what it allows, such as ``8 hexadecimal digits``.
-    Raises BrokenPlugin for an invalid pattern. The suite finds one that could take hours, such as ``(a+)+``.
+    Raises BrokenPlugin for an invalid pattern, and for one that could take hours, such as ``(a+)+``.
     """
     return _field(
         Field(

@@ -39,7 +39,7 @@ _returned: dict[str, deque[str]] = {}
 
 def _signed(call: Call, sign: Callable[..., Mapping[str, str]], **request: object) -> Mapping[str, str]:
     """Return the headers of the provider's hook ``sign``, which no message may show. Raises BrokenPlugin."""
-    failure = ""
+    failure, headers = "", dict[str, str]()
     try:
         headers = {**sign(account=call.account, **request)}
     except ImpastoError:

@@ -16,7 +16,6 @@ from impasto.describe import describe
 from impasto.hooks import Specs, hookimpl
 from impasto.registry import OPERATIONS
 from impasto.route import Route
-from impasto.testing.patterns import LONGEST, longest_text
 from impasto.testing.places import all_fields
 from impasto.testing.subject import Subject
 from impasto.testing.watch import PROCESS_TIMES, blocking_calls, check, process_check
@@ -157,22 +156,6 @@ class DeclarationChecks(Subject):
         undescribed = [name for name, field in all_fields(self.operation().fields) if not field.description]
         if undescribed:
             pytest.skip(f"no description: {', '.join(undescribed)}; give each field description='One sentence.'")
-
-    @check
-    def test_no_pattern_takes_long(self) -> None:
-        """Check that no text can hold the process while it is matched with a field's pattern."""
-        for name, field in all_fields(self.operation().fields):
-            text = field.item or field
-            if text.pattern is not None and (text.maximum or LONGEST) > (longest := longest_text(text.pattern)):
-                time = (
-                    f"long to match; give {name} a maximum of at most {longest:,}, or "
-                    if longest
-                    else "hours to match; "
-                )
-                raise AssertionError(
-                    f"{name}: the pattern {text.pattern!r} could take {time}"
-                    "repeat nothing that is repeated, or end each repeat with a character that it can't match"
-                )
 
 
 def _wrong_hooks(plugin: object) -> Iterator[str]:

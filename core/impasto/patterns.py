@@ -14,6 +14,9 @@ from functools import lru_cache
 
 import attrs
 
+from .errors import BrokenPlugin
+from .redact import printable
+
 MOST_STEPS = 2e6
 """Steps of one match: at most about 0.1 s."""
 
@@ -54,6 +57,19 @@ class _Node:
 
 Follow = frozenset[str] | None
 """The atoms that may come next; None if they are not known."""
+
+
+def check_pattern(pattern: str, maximum: float | None) -> None:
+    """Raise BrokenPlugin for a pattern that is invalid, or that could hold the process for a text of its field."""
+    name = f"the pattern {printable(str(pattern))!r} of a text field"
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, TypeError) as error:
+        raise BrokenPlugin(f"{name} is invalid: {error}") from None
+    if (maximum or LONGEST) > (longest := longest_text(pattern)):
+        time = f"long to match; give the field a maximum of at most {longest:,}, or" if longest else "hours to match;"
+        rule = "repeat nothing that is repeated, or end each repeat with a character that it can't match"
+        raise BrokenPlugin(f"{name} could take {time} {rule}")
 
 
 @lru_cache(maxsize=512)

@@ -1,20 +1,16 @@
-"""Patterns of text fields: the suite finds those that could take hours, before any text does."""
+"""Patterns of text fields: those that could take hours are refused before any text is matched."""
 
 from __future__ import annotations
 
 import multiprocessing
 import re
 import sys
-from types import SimpleNamespace
-from typing import Any, ClassVar
 
 import pytest
 
 from impasto import BrokenPlugin
-from impasto.field_checks import Field
 from impasto.fields import text, texts
-from impasto.testing import OperationSuite
-from impasto.testing.patterns import longest_text
+from impasto.patterns import longest_text
 
 USUAL = [
     "",
@@ -78,41 +74,27 @@ def test_an_invalid_pattern_is_refused_when_the_class_is_made(pattern: str) -> N
             declare(pattern=pattern)
 
 
-class Suite(OperationSuite):
-    model = "stability/stable-image-core"
-    field: ClassVar[Field]
-
-    def operation(self) -> Any:
-        return SimpleNamespace(fields={"name": self.field}, provider=super().operation().provider)
-
-
 @pytest.mark.parametrize(
-    ("field", "message"),
+    ("pattern", "maximum", "message"),
     [
-        (
-            Field(kind="text", pattern="(a+)+"),
-            r"name: the pattern '\(a\+\)\+' could take hours to match; repeat nothing",
-        ),
-        (Field(kind="texts", item=Field(kind="text", pattern="(a+)+")), "could take hours to match"),
-        (
-            Field(kind="text", pattern=r".*\.png"),
-            r"could take long to match; give name a maximum of at most 1,\d\d\d, or",
-        ),
-        (Field(kind="text", pattern=r".*\.png", maximum=10_000), "could take long to match; give name a maximum"),
+        ("(a+)+", 100, r"the pattern '\(a\+\)\+' of a text field could take hours to match; repeat nothing"),
+        (r".*\.png", None, r"could take long to match; give the field a maximum of at most 1,\d\d\d, or"),
+        (r".*\.png", 10_000, "could take long to match; give the field a maximum"),
     ],
 )
-def test_the_suite_fails_for_a_pattern_that_takes_long(
-    monkeypatch: pytest.MonkeyPatch, field: Field, message: str
+def test_a_pattern_that_takes_long_is_refused_when_the_class_is_made(
+    pattern: str, maximum: int | None, message: str
 ) -> None:
-    monkeypatch.setattr(Suite, "field", field, raising=False)
-    with pytest.raises(AssertionError, match=message):
-        Suite().test_no_pattern_takes_long()
+    with pytest.raises(BrokenPlugin, match=message):
+        text(0, maximum, pattern=pattern)
+    with pytest.raises(BrokenPlugin, match="could take"):
+        texts(pattern=pattern)
 
 
-@pytest.mark.parametrize("field", [Field(kind="text", pattern=each) for each in USUAL])
-def test_the_suite_passes_for_a_usual_pattern(monkeypatch: pytest.MonkeyPatch, field: Field) -> None:
-    monkeypatch.setattr(Suite, "field", field, raising=False)
-    Suite().test_no_pattern_takes_long()
+@pytest.mark.parametrize("pattern", USUAL)
+def test_a_usual_pattern_is_taken(pattern: str) -> None:
+    text(pattern=pattern)
+    text(0, 1_000, pattern=r".*\.png")
 
 
 HOSTILE = ["a", "-", "ab", "a-", "-a", "aab", "1", "a1-", "a,", "a.", "x", "foo", " a"]
