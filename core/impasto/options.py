@@ -155,8 +155,8 @@ class Options:
 
     def changed(self, settings: Settings) -> Options:
         """Return these options with other settings. Those of a provider that are not named stay."""
-        if (given := settings.get("providers")) is not None:
-            providers = _mapping(given)
+        if (changes := settings.get("providers")) is not None:
+            providers = _mapping(changes)
             names = {*self.providers, *providers}
             own = {name: {**self.providers.get(name, {}), **providers.get(name, {})} for name in names}
             settings = {**settings, "providers": own}

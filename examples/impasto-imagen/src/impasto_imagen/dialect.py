@@ -6,10 +6,8 @@ from impasto import (
     Account,
     ContentFiltered,
     ImpastoError,
-    InvalidRequest,
     JSONValue,
     Operation,
-    Problem,
     Request,
     Result,
     Unauthorized,
@@ -34,8 +32,6 @@ class Dialect:
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the JSON of a prediction. On Vertex AI its address has the account's project and location."""
-        if request.job is not None:
-            raise InvalidRequest([Problem("id", "Imagen answers at once: it has no jobs to resume")])
         parameters, _ = split_files(operation, request.params)
         prompt = parameters.pop("prompt")
         fields: dict[str, JSONValue] = {

@@ -9,10 +9,8 @@ from impasto import (
     BadRequest,
     ContentFiltered,
     ImpastoError,
-    InvalidRequest,
     JSONValue,
     Operation,
-    Problem,
     Request,
     Result,
     WireRequest,
@@ -37,8 +35,6 @@ class Dialect:
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the JSON of a task; files stand in it as base64."""
-        if request.job is not None:
-            raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
         params = to_json(request.params)
         config = {name: params.pop(name) for name in CONFIG if name in params}
         fields: dict[str, JSONValue] = {"taskType": self.task, self.group: params}

@@ -10,11 +10,9 @@ from impasto import (
     Account,
     ContentFiltered,
     ImpastoError,
-    InvalidRequest,
     Operation,
     Partial,
     PaymentRequired,
-    Problem,
     Request,
     Result,
     ServerEvent,
@@ -49,8 +47,6 @@ class Dialect:
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the form of an edit if there are images, JSON otherwise."""
-        if request.job is not None:
-            raise InvalidRequest([Problem("id", "OpenAI answers at once: it has no jobs to resume")])
         fields, images = split_files(operation, request.params, {"image": "image[]"})
         user = {"user": request.user} if request.user is not None else {}
         stream = {"stream": True} if request.stream and request.count == 1 else {}
