@@ -73,6 +73,9 @@ class NovaCanvas(OperationSuite):
         "one of two is damaged": Scenario(
             answers=(answer(IMAGE, OTHER[:40]),), images=(IMAGE,), errors={1: impasto.UnusableResult}
         ),
+        "AWS does not say if it was charged": Scenario(
+            answers=(refused(424, "ModelErrorException", impasto.ChargeUnknown).answer,), error=impasto.ChargeUnknown
+        ),
         "all are blocked": Scenario(answers=(answer(error=ALL),), error=impasto.ContentFiltered, billed="unknown"),
     }
 

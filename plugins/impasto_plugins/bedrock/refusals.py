@@ -6,6 +6,8 @@ import json
 
 from impasto import (
     BadRequest,
+    ChargeUnknown,
+    ImpastoError,
     NotFound,
     PermissionDenied,
     ProviderFault,
@@ -67,13 +69,20 @@ _ADVICE = {
 _MAX_CODE_LENGTH = 80
 
 
-def refusal(response: WireResponse) -> ResponseError | None:
-    """Return the error for an answer with one of Bedrock's codes, or None."""
-    code = code_of(response)
+def refusal(response: WireResponse) -> ImpastoError:
+    """Return the error for an answer with one of Bedrock's codes, or ChargeUnknown: for any other, and 408 and 424."""
+    code = _code_of(response)
     kind = _CLASSES.get(code) or (_BY_STATUS.get(response.status) if code else None)
     message = _message(response.body) if kind is not None and response.status >= 400 else None
     if kind is None or message is None:
-        return None
+        media_type = printable(response.media_type[:60]) or "no media type"
+        what = code or f"{media_type}, not the provider's own answer"
+        return ChargeUnknown(
+            f"HTTP {response.status} ({what}): it may have been charged",
+            status=response.status,
+            raw=response.body,
+            request_id=response.request_id,
+        )
     if kind is Unauthorized:
         message = ""  # AWS may repeat the token or the header in it
     explanation = "; ".join(part for part in (message, _ADVICE.get(code)) if part) or "no reason given"
@@ -89,7 +98,7 @@ def refusal(response: WireResponse) -> ResponseError | None:
     return error
 
 
-def code_of(response: WireResponse) -> str:
+def _code_of(response: WireResponse) -> str:
     """Return Bedrock's error code, safe to log, or an empty text if the answer is not Bedrock's own."""
     if code := _bare(response.headers.get("x-amzn-errortype", "")):
         return code

@@ -13,7 +13,6 @@ import attrs
 from impasto import (
     Account,
     Artifact,
-    ChargeUnknown,
     ConfigError,
     ContentFiltered,
     Cost,
@@ -35,7 +34,7 @@ from impasto.dialects import DATA_URI, decode_base64, split_files, unusable
 from impasto.ext import printable
 from impasto.fields import KEY, Field
 from impasto.rules import Rule
-from impasto_plugins.bedrock import bedrock, code_of, refusal
+from impasto_plugins.bedrock import bedrock, refusal
 
 from . import guardrail
 from .answers import IMAGE, result
@@ -79,16 +78,7 @@ class BedrockDialect:
         kind = response.media_type
         if response.status == 200 and (kind in ("application/json", "") or not response.body):
             return None  # an answer without a type is complete, and was charged: normalize_response reads it
-        if (error := refusal(response)) is not None:
-            return error
-        media_type = printable(kind[:60]) or "no media type"
-        what = code_of(response) or f"{media_type}, not the provider's own answer"
-        return ChargeUnknown(
-            f"HTTP {response.status} ({what}): it may have been charged",
-            status=response.status,
-            raw=response.body,
-            request_id=response.request_id,
-        )
+        return refusal(response)
 
     def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
         """Return True for a successful answer: its JSON contains the image."""

@@ -181,22 +181,24 @@ def test_no_other_status_is_a_refusal_of_the_vendor() -> None:
         (403, impasto.PermissionDenied),
         (404, impasto.NotFound),
         (413, impasto.TooLarge),
-        (200, None),
-        (408, None),
-        (424, None),
-        (429, None),
-        (500, None),
+        (200, impasto.ChargeUnknown),
+        (408, impasto.ChargeUnknown),
+        (424, impasto.ChargeUnknown),
+        (429, impasto.ChargeUnknown),
+        (500, impasto.ChargeUnknown),
     ],
 )
 def test_a_code_of_aws_that_is_not_known_proves_as_much_as_its_status(
-    status: int, kind: type[impasto.ImpastoError] | None
+    status: int, kind: type[impasto.ImpastoError]
 ) -> None:
     error = bedrock.refusal(response({"message": "m"}, status, **{"x-amzn-errortype": "NewException"}))
-    assert error is None if kind is None else type(error) is kind
+    assert type(error) is kind
+    assert f"NewException (HTTP {status})" in error.message or f"HTTP {status} (NewException)" in error.message
 
 
 def test_a_code_of_aws_with_an_image_is_not_a_refusal() -> None:
-    assert bedrock.refusal(response({"message": "m"}, 200, **{"x-amzn-errortype": "ThrottlingException"})) is None
+    answer = response({"message": "m"}, 200, **{"x-amzn-errortype": "ThrottlingException"})
+    assert type(bedrock.refusal(answer)) is impasto.ChargeUnknown
 
 
 @pytest.mark.parametrize(("kind", "words"), [("text/html", "text/html"), ("", "no media type")])

@@ -16,7 +16,7 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.dialects import charge_unknown, images_from_base64, json_object, to_json, unusable
+from impasto.dialects import images_from_base64, json_object, to_json, unusable
 from impasto_plugins.bedrock import refusal
 from impasto_plugins.images.completeness import is_complete
 
@@ -46,7 +46,7 @@ class Dialect:
         """Return AWS's refusal, with the filter's as its own kind, or None."""
         if response.status == 200 and response.media_type == "application/json":
             return None
-        error = refusal(response) or charge_unknown(response)
+        error = refusal(response)
         if isinstance(error, BadRequest) and _BLOCKED in error.message:
             return ContentFiltered(
                 error.message, status=response.status, name=error.name, request_id=response.request_id, billed="no"
