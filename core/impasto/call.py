@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .costs import Cost
     from .errors import ImpastoError, NotSent
+    from .files import File
     from .policy import Retry
     from .provider import Account
     from .records import Artifact, Partial, Pending, Request, Result
@@ -68,7 +69,8 @@ class Call:
     Subclass it to keep a record, and pass the subclass to ``client.invoke``. ``before_send`` is awaited before each
     exchange if ``is_recorded``; ``mark_headers_sent`` is called when a paid request's headers leave,
     ``mark_not_sent`` when a request could not be sent, ``mark_not_charged`` when an answer proves that an attempt cost
-    nothing, ``mark_job_accepted`` when the provider accepted a job. ``spool`` is called if ``has_spools``.
+    nothing, ``mark_job_accepted`` when the provider accepted a job. ``spool`` and ``text_spool`` are called if
+    ``has_spools``.
     """
 
     is_recorded: ClassVar[bool] = False
@@ -94,6 +96,8 @@ class Call:
     """True if the job has ended: its images are at the provider, and are fetched."""
     on_partial: Callable[[Partial], object] | None = None
     """Callback for the partial results of a stream."""
+    file: File | None = None
+    """A whole answer that waits for memory."""
     artifacts: tuple[Artifact, ...] = ()
     """The last artifacts of a stream, which are in the error of a call that ends without a result."""
 
@@ -200,7 +204,7 @@ class Call:
         if stream is None:
             return response
         self.answer = response
-        spool = self.spool(response) if raw else None
+        spool = (self.spool if raw else self.text_spool)(response) if self.has_spools else None
         try:
             body = await stream.collect(spool)
         except ChargeUnknown as error:
@@ -209,7 +213,11 @@ class Call:
                 error.file = await asyncio.to_thread(redacted_file, await spool.finish(), self.secrets)
             raise
         if body is None and spool is not None:
-            return WireResponse(status=response.status, headers=response.headers, file=await spool.finish())
+            file = await spool.finish()
+            if raw:
+                return WireResponse(status=response.status, headers=response.headers, file=file)
+            self.file = file
+            body, self.file = await self.load(file), None
         if body and len(body) >= LARGE_BYTES and has_too_many_values(body):
             problem = "the answer has more values than are read"
             raise ChargeUnknown(problem, status=response.status, raw=body, request_id=response.request_id)
@@ -221,6 +229,14 @@ class Call:
         The caller closes it.
         """
         return None
+
+    def text_spool(self, response: WireResponse) -> Spool | None:
+        """Return a spool for any other answer, which is read back by ``load``. The caller closes it."""
+        return None
+
+    async def load(self, file: File) -> bytes:
+        """Return a spooled answer that must be parsed, once there is memory for it."""
+        return await asyncio.to_thread(file.read)
 
     async def before_send(self, wire: WireRequest) -> None:
         """Run before each exchange, after the call got its slot and its place in the rate: records are written here."""

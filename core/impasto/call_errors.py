@@ -79,12 +79,14 @@ def plugin_error(error: BaseException, call: Call) -> ImpastoError:
 
 def _charge_unknown(what: str, call: Call) -> ChargeUnknown:
     answer = call.answer
-    return ChargeUnknown(
+    error = ChargeUnknown(
         f"{what}; {unknown_charge_text(call)}",
         status=answer.status if answer is not None else None,
         raw=answer.stream.received if answer is not None and answer.stream is not None else b"",
         request_id=answer.request_id if answer is not None else None,
     )
+    error.file = call.file
+    return error
 
 
 def answer_fault(error: BaseException, operation: Operation, response: WireResponse) -> str:

@@ -188,7 +188,9 @@ class Route:
             pass_interrupt(error)
             raise annotate(plugin_error(error, call), call) from error
         finally:
-            call._is_over = True  # noqa: SLF001 - tasks that a plugin left running can't send anything any more
+            # Tasks that a plugin left running can't send anything any more. The refusal's traceback leads back to the
+            # call: such a cycle would hold the whole answer.
+            call._is_over, call.refusal = True, None  # noqa: SLF001 - the route's own side of a call
             try:  # noqa: SIM105 - each call comes here, and suppress calls three functions more
                 running.reset(token)
             except ValueError:  # the coroutine is closed from another context, which has its own

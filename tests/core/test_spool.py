@@ -96,6 +96,22 @@ async def test_a_caller_without_a_spool_gets_the_answer_in_memory(client: impast
     assert (artifact.data, artifact.file) == (LARGE, None)
 
 
+class SpoolingText(Spooling):
+    """A call with a spool for every answer."""
+
+    def text_spool(self, response: WireResponse) -> Disk:
+        return self.spool(response)
+
+
+async def test_a_large_answer_that_is_parsed_is_read_back(
+    client: impasto.Client, recorder: Recorder, spools: list[Disk]
+) -> None:
+    recorder.answer = lambda _: in_json({"id": "x", "name": "bad_request", "errors": ["e" * 200_000]}, status=400)
+    with pytest.raises(impasto.BadRequest, match="eeee"):
+        await client.invoke(CORE, {"prompt": "p"}, call=SpoolingText)
+    assert len(b"".join(spools[0].pieces)) > 200_000
+
+
 async def test_an_answer_that_is_not_an_image_is_not_spooled(
     client: impasto.Client, recorder: Recorder, spools: list[Disk]
 ) -> None:

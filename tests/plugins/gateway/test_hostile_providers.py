@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 from base64 import b64decode
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from impasto import UnusableResult
+from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS
 from impasto_plugins.gateway.telemetry import access_log
 from tests.distributions import OPERATIONS, install
+from tests.images import padded
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, entry
-from tests.reliability.hostile import IMAGE, KEY, MODEL, PICTURE, event, job
+from tests.reliability.hostile import IMAGE, KEY, MODEL, PICTURE, event, images, job
 from tests.reliability.servers import Answer as ProviderAnswer, Server, head, http, in_json, raw
 
 PLUGIN = "from tests.reliability.hostile import operation\n\npaint = operation()\n"
@@ -24,12 +28,17 @@ NOT_YET = in_json({"poll": "/status"})
 
 
 @pytest.fixture
-async def villain(start: Start, provider: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
+def settings(provider: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Install the plugin and return the configuration of its model."""
     install(tmp_path / "site", "impasto-villain", {OPERATIONS: {MODEL: "impasto_villain:paint"}}, {})
     (tmp_path / "site" / "impasto_villain.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    entries = entry("paint", MODEL, provider.url, key=KEY)
-    return await start(config(provider.url, entries=entries, general="  timeout: 1\n"))
+    return config(provider.url, entries=entry("paint", MODEL, provider.url, key=KEY))
+
+
+@pytest.fixture
+async def villain(start: Start, settings: str) -> Running:
+    return await start(settings + "  timeout: 1\n")
 
 
 ECHOES: dict[str, ProviderAnswer] = {
@@ -124,3 +133,55 @@ async def test_jobs_that_never_end_leave_half_of_the_room_for_new_calls(
     for each in others:
         table.finish(each)
     await villain.idle()
+
+
+async def test_large_answers_of_json_wait_on_disk_for_memory(start: Start, settings: str, provider: Server) -> None:
+    """Each is 12 MiB of text, and takes twice as much; all requests may take 64 MiB, and one of them goes beyond."""
+    large = padded(9 << 20)
+    provider.posts = [in_json(images(large))]
+    villain = await start(settings)
+    memory = villain.gateway._app.memory
+    memory.max_bytes = 64 << 20
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, memory.used_bytes)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    answers = await asyncio.gather(*(villain.generate(model="paint") for _ in range(6)))
+    watching.cancel()
+    assert [b64decode(each.json["data"][0]["b64_json"]) == large for each in answers] == [True] * 6
+    assert 24 << 20 < most < (64 + 25) << 20
+    await villain.idle()
+    assert memory.used_bytes == 0
+
+
+async def test_an_answer_that_waits_for_memory_too_long_is_stored(villain: Running, provider: Server) -> None:
+    large = padded(9 << 20)
+    provider.posts = [http(200, large, content_type="image/png")]
+    memory = villain.gateway._app.memory
+    with MemoryReservation(memory) as others:
+        others.reserve(memory.max_bytes - (12 << 20))
+        memory.beyond = others
+        late = await villain.generate(model="paint")
+    assert (late.status, late.error["code"]) == (502, "charge_unknown")
+    [path] = re.findall(r"/v1/images/files/[\w-]+\.png", str(late.error["message"]))
+    assert (await villain.ask("GET", path)).body == large
+    assert len(provider.paid) == 1
+
+
+async def test_an_unusable_answer_is_released_with_its_response(villain: Running, provider: Server) -> None:
+    """A cycle of references would hold answers of hundreds of MiB until the garbage is collected."""
+    provider.posts = [in_json({"images": ["no image"]})]
+    await villain.generate(model="paint")
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await villain.generate(model="paint")).error["code"] == "unusable_result"
+        await villain.idle()
+        assert [each for each in gc.get_objects() if isinstance(each, UnusableResult)] == []
+    finally:
+        gc.enable()

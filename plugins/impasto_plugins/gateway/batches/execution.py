@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -24,9 +23,6 @@ from impasto_plugins.gateway.storage.database import Database
 from .input_lines import LineTask
 from .output import KeyLimitRefusal
 
-_ROOM_SECONDS = 0.5
-"""Seconds between checks for free memory."""
-
 
 def create_execute(get_runtime: Callable[[], Runtime], database: Database, memory: MemoryBudget) -> Execute:
     """Return the function that generates a line's images, or resumes its provider job.
@@ -36,8 +32,7 @@ def create_execute(get_runtime: Callable[[], Runtime], database: Database, memor
 
     async def execute(task: ImageTask, call: Callable[..., Call]) -> Result:
         with MemoryReservation(memory) as reservation:
-            # At most half: a request for many images must not wait for more than there is.
-            await _wait_for_memory(reservation, min(len(task.images) * IMAGE_BYTES, memory.max_bytes // 2))
+            await reservation.wait_for(len(task.images) * IMAGE_BYTES)
             if task.job is not None:
                 return await _fetch_job(task, task.job, get_runtime())
             assert isinstance(task, LineTask)  # noqa: S101 - a batch's other units are jobs
@@ -59,12 +54,6 @@ async def is_reachable_again(task: ImageTask) -> bool:
         if await is_reachable(deployment.client, probe):
             return True
     return False
-
-
-async def _wait_for_memory(reservation: MemoryReservation, size: int) -> None:
-    """Wait for so many free bytes; callers who wait for a response go first."""
-    while not reservation.try_reserve(size):  # noqa: ASYNC110 - nothing signals free memory
-        await asyncio.sleep(_ROOM_SECONDS)
 
 
 async def _execute_line(task: LineTask, budget_guard: BudgetGuard, call_factory: Callable[..., Call]) -> Result:

@@ -268,7 +268,8 @@ async def execute_with_fallback(
     try:
         return await try_each(first, others, attempt)
     except ImpastoError as error:
-        raise to_api_error(error) from None
+        failure = to_api_error(error)
+    raise failure  # outside the except block: its context would hold the provider's answer
 
 
 class Candidates(Protocol):

@@ -55,7 +55,11 @@ class SpooledAnswer:
         """Return True if so many bytes may stay in memory."""
         if size > self._memory_limit and size <= MAX_MEMORY_BYTES and self._reservation.try_reserve(_GROWTH_BYTES):
             self._memory_limit += _GROWTH_BYTES
-        return size <= self._memory_limit
+        if size <= self._memory_limit:
+            return True
+        self._reservation.resize(self._reservation.size - self._memory_limit + IMAGE_BYTES)  # it goes to the disk
+        self._memory_limit = IMAGE_BYTES
+        return False
 
     async def write(self, data: bytes) -> None:
         """Write the next bytes."""
@@ -231,8 +235,20 @@ class GatewayCall(Call):
         spools, on_begin = self._spools, None
         if spools.is_single and self.job is None and response.media_type != "application/json":  # that has text around
             on_begin = partial(spools.announce, self._quote)
-        answer = SpooledAnswer(spools.reservation, on_begin, IMAGE_BYTES)
-        spools.stack.callback(answer.close)
+        return self._new_spool(on_begin)
+
+    def text_spool(self, response: WireResponse) -> SpooledAnswer:
+        """Return the spool of an answer that is parsed in memory, if there is room."""
+        return self._new_spool()
+
+    async def load(self, file: File) -> bytes:
+        """Wait until there is room for the answer and what is parsed from it: many large ones may come at once."""
+        await self._spools.reservation.wait_for_paid(2 * file.size)
+        return await super().load(file)
+
+    def _new_spool(self, on_begin: Callable[[SpooledAnswer], object] | None = None) -> SpooledAnswer:
+        answer = SpooledAnswer(self._spools.reservation, on_begin, IMAGE_BYTES)
+        self._spools.stack.callback(answer.close)
         return answer
 
     def mark_job_accepted(self, pending: Pending) -> None:

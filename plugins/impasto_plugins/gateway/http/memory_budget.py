@@ -13,6 +13,9 @@ from impasto_plugins.gateway.errors import SERVER, APIError
 IMAGE_BYTES = 2 << 20
 """Bytes reserved for each expected image, until its size is known."""
 
+_ROOM_SECONDS = 0.1
+"""Seconds between checks for free memory."""
+
 
 class MemoryBudget:
     """The bytes in flight of one process."""
@@ -22,6 +25,8 @@ class MemoryBudget:
         self.used_bytes = 0
         self.decode_lock = asyncio.Lock()
         """Held by the one request whose mask is decoded."""
+        self.beyond = MemoryReservation(self)
+        """The one request that holds more than there is."""
 
 
 @attrs.define(eq=False)
@@ -44,6 +49,25 @@ class MemoryReservation:
             return False
         self.resize(self.size + size)
         return True
+
+    async def wait_for(self, size: int) -> None:
+        """Reserve so many more bytes as soon as there is room; requests that are refused without it go first.
+
+        At most half of all: it must not wait for more than there is.
+        """
+        size = min(size, self._budget.max_bytes // 2)
+        while not self.try_reserve(size):  # noqa: ASYNC110 - nothing signals free memory
+            await asyncio.sleep(_ROOM_SECONDS)
+
+    async def wait_for_paid(self, size: int) -> None:
+        """Reserve so many more bytes for a paid answer. One request may go beyond the limit, so that none is stuck."""
+        budget = self._budget
+        while not self.try_reserve(size):
+            if not budget.beyond.size:  # that request is over
+                budget.beyond = self
+                self.resize(self.size + size)
+                return
+            await asyncio.sleep(_ROOM_SECONDS)
 
     def resize(self, size: int) -> None:
         """Hold exactly so many bytes from now on: a paid answer is never refused."""
