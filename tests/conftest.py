@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -96,9 +97,15 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+_numbers = itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def no_rate_window_of_another_test() -> Iterator[None]:
+def no_rate_window_of_another_test(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Forget a provider's pauses: tests share keys and the emulator's address, and so its rate windows."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{next(_numbers)}"))
     yield
     if (gate := sys.modules.get("impasto_plugins.middleware.gate")) is not None:
         gate._gates.clear()

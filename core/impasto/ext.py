@@ -18,7 +18,7 @@ _HOMES = {
     "metadata": "Distribution read_folders",
     "model_names": "resolve_model",
     "operation": "Makes",
-    "options": "Options Settings check_proxy check_seconds default_concurrency",
+    "options": "Options Settings check_proxy check_seconds default_concurrency machine_folder",
     "params": "close_files convert_files files_of structure",
     "provider": "account_of check_key check_setting_names",
     "records": "MAX_ARTIFACTS",

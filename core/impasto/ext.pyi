@@ -44,6 +44,7 @@ from .options import (
     check_proxy as check_proxy,
     check_seconds as check_seconds,
     default_concurrency as default_concurrency,
+    machine_folder as machine_folder,
 )
 from .params import (
     close_files as close_files,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT_PROVIDER = "stability"
-SHARED = frozenset({"connect_timeout", "max_concurrency", "plugins", "proxy", "ssl"})
+SHARED = frozenset({"connect_timeout", "max_concurrency", "plugins", "proxy", "ssl", "state"})
 """Settings of the connections and of the plugins, shared by ``with_options`` siblings, which can't change them."""
 
 _MOST = 1e9
@@ -66,6 +67,20 @@ def _poll_interval(value: float | None) -> float | None:
         raise ConfigError(f"IMPASTO_POLL_INTERVAL must be a number of seconds, not {text!r}") from None
 
 
+def machine_folder() -> Path:
+    """Return the user's folder for programs' state, ``$XDG_STATE_HOME/impasto``."""
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".local" / "state") / "impasto"
+
+
+def _state(value: object) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "://" in os.fspath(value):
+        raise ConfigError('state must be "machine" or the path of a folder')
+    return machine_folder() if value == "machine" else Path(value).absolute()
+
+
 class Settings(TypedDict, total=False):
     """Keyword arguments of ``Client(...)`` and ``client.with_options(...)``."""
 
@@ -90,6 +105,7 @@ class Settings(TypedDict, total=False):
     plugins: str | Sequence[str] | None
     proxy: str | None
     ssl: str | os.PathLike[str] | ssl.SSLContext | None
+    state: str | os.PathLike[str] | None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -117,6 +133,7 @@ class Options:
     plugins: str | Sequence[str] | None = None
     proxy: str | None = attrs.field(default=None, repr=False)
     ssl: str | os.PathLike[str] | ssl.SSLContext | None = None
+    state: Path | None = attrs.field(default=None, converter=_state)
 
     def __attrs_post_init__(self) -> None:
         if self.api_key is not None:

@@ -16,6 +16,7 @@ from aiohttp import web
 from impasto import Client
 from impasto.ext import is_loopback
 from impasto_plugins.concurrency import Listener, listen
+from impasto_plugins.middleware.shared_window import machine_state
 from impasto_plugins.transports.s3 import S3Clients
 
 from .api import jobs
@@ -79,7 +80,9 @@ class Gateway:
     async def __aenter__(self) -> Self:
         check_bind(self._config, self._host, no_auth=self._no_auth)
         async with AsyncExitStack() as stack:
-            self._client = await stack.enter_async_context(Client(plugins=self._config.plugins))
+            chosen = self._config.general.state
+            state = await asyncio.to_thread(machine_state) if chosen is None else chosen
+            self._client = await stack.enter_async_context(Client(plugins=self._config.plugins, state=state))
             self.metrics = Metrics(self._metrics_folder)
             stack.callback(self.metrics.close)
             self._observer = Observer(self.metrics, await asyncio.to_thread(Tracing.create_if_configured), self._log)
@@ -135,6 +138,7 @@ class Gateway:
         check_bind(config, self._host, no_auth=self._no_auth)
         fixed = {
             "general_settings.data_dir": data_folder(config) != self._database.folder,
+            "general_settings.state": config.general.state != self._config.general.state,
             "batches.folder": config.batches.folder != self._config.batches.folder,
             "general_settings.plugins": config.plugins != self._config.plugins,
         }

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from impasto import Account, Call, RateLimit, RateLimited, WireRequest
+from impasto import Account, Call, ConfigError, RateLimit, RateLimited, WireRequest
 
 from .window import Permit, Window, slack
+
+if TYPE_CHECKING:
+    from .shared_window import Seat, SharedWindow
 
 _IDLE_SECONDS = 600.0
 """Seconds after which a gate that nobody uses is removed."""
@@ -39,9 +45,9 @@ class Gate:
     def __init__(self) -> None:
         self.last_used = time.monotonic()
         self._lock = threading.Lock()
-        self._window = Window()
-        self._paused_until = 0.0
-        self._had_429 = False
+        self._window: Window | SharedWindow = Window()
+        self.is_shared = False
+        """True if processes share its window."""
         self._waiting = 0
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
@@ -69,7 +75,7 @@ class Gate:
         with self._lock:
             now, limit = time.monotonic(), self._limit(account)
             queue_wait = self._window.estimate_wait(limit, self._waiting, now) if limit is not None else 0.0
-            return max(self._paused_until - now, queue_wait, 0.0)
+            return max(self._window.paused_until(now) - now, queue_wait, 0.0)
 
     def mark_written(self, permit: Permit) -> None:
         """Note that all of the request was written."""
@@ -84,7 +90,7 @@ class Gate:
     def release(self, permit: Permit) -> None:
         """Take back the permit of a request that never left."""
         with self._lock:
-            self._window.release(permit)
+            self._window.release(permit, time.monotonic())
 
     def restore_history(self, ages: Iterable[float], limit: RateLimit) -> None:
         """Count requests of another process with this key. ``ages`` are in seconds by the wall clock.
@@ -93,17 +99,23 @@ class Gate:
         """
         with self._lock:
             now = time.monotonic()
-            self._window.restore_history(now - max(age - slack(limit), 0.0) for age in ages)
+            self._window.restore_history((now - max(age - slack(limit), 0.0) for age in ages), now)
+
+    def share(self, window: SharedWindow) -> None:
+        """Use a window that processes share from now on."""
+        with self._lock:
+            self._window, self.is_shared = window, True
 
     def pause(self, seconds: float) -> None:
         """Stop all requests for so many seconds. A pause is never made shorter."""
         with self._lock:
-            self._had_429 = True  # from here on the provider's documented limit applies
-            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            now = time.monotonic()
+            self._window.pause(now + seconds, now)
 
     def remaining_pause(self) -> float:
         """Return the seconds until the pause ends."""
-        return max(self._paused_until - time.monotonic(), 0.0)
+        now = time.monotonic()
+        return max(self._window.paused_until(now) - now, 0.0)
 
     @property
     def is_idle(self) -> bool:
@@ -125,14 +137,14 @@ class Gate:
         """Return a permit (None if no limit counts the request), or the seconds until one is available."""
         with self._lock:
             now = self.last_used = time.monotonic()
-            if now < self._paused_until:
-                return self._paused_until - now
+            if now < (end := self._window.paused_until(now)):
+                return end - now
             limit = self._limit(account)
             return self._window.try_acquire(limit, now) if limit is not None else None
 
     def _limit(self, account: Account) -> RateLimit | None:
         """Return the account's limit; after a 429 also a key without one has its provider's documented limit."""
-        return account.rate_limit or (account.provider.rate_limit if self._had_429 else None)
+        return account.rate_limit or (account.provider.rate_limit if self._window.had_429 else None)
 
 
 def raise_if_too_long(wait: float, call: Call) -> None:
@@ -157,6 +169,45 @@ def gate_of(account: Account) -> Gate:
                 del _gates[key]
             gate = _gates.setdefault(account.fingerprint, Gate())
     return gate
+
+
+_seats: dict[Path, Seat] = {}
+
+
+async def share(gate: Gate, account: Account, state: Path) -> None:
+    """Put the gate's window into the folder of a machine's state, if its key has a limit. Raises ConfigError."""
+    if (account.rate_limit or account.provider.rate_limit) is not None:
+        await asyncio.to_thread(_share, gate, account, state)
+
+
+def _share(gate: Gate, account: Account, state: Path) -> None:
+    from .shared_window import CAPACITY, RATES, SEATS, Seat, SharedWindow  # few clients have a state
+
+    limit = account.rate_limit
+    if limit is not None and limit.requests > CAPACITY:
+        raise ConfigError(f"rate_limit: processes can share at most {CAPACITY:,} requests, not {limit.requests:,}")
+    with _gates_lock:
+        if gate.is_shared:
+            return
+        try:
+            if (seat := _seats.get(state)) is None:
+                seat = _seats[state] = Seat.take(state / SEATS)
+            gate.share(SharedWindow.open(state / RATES, account.fingerprint, seat))
+        except OSError as error:
+            raise ConfigError(f"state: can't use {str(state)!r}: {error.strerror}; give another folder") from None
+
+
+def _forget_in_child() -> None:
+    """Forget the parent's gates in a forked process: its permits and its seat are the parent's."""
+    global _gates_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _gates_lock = threading.Lock()
+    _gates.clear()
+    for seat in _seats.values():
+        seat.close()
+    _seats.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class ModelPauses:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from pathlib import Path
 
 from impasto import ChargeUnknown, Handler, Middleware, NotSent, RateLimited, WireRequest, WireResponse, hookimpl
+from impasto.ext import Options
 
-from .gate import gate_of, model_pauses, raise_if_too_long
+from .gate import gate_of, model_pauses, raise_if_too_long, share
 
 
 class _Limit:
     position = "limit"
+
+    def __init__(self, state: Path | None) -> None:
+        self._state = state
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         if wire.anonymous:  # it has no key, so it neither counts in the key's rate nor waits for its pause
             return await next(wire)
         call = wire.call
         gate = gate_of(call.account)
+        if self._state is not None and not gate.is_shared:
+            await share(gate, call.account, self._state)
         while (wait := model_pauses.remaining(wire)) > 0:  # again: the pause may have become longer meanwhile
             raise_if_too_long(wait, call)
             await asyncio.sleep(wait)
@@ -49,10 +56,13 @@ class _Limit:
 class LimitPlugin:
     """The plugin of the rate middleware. Each call's account has its limit."""
 
+    def __init__(self, options: Options) -> None:
+        self._state = options.state
+
     @hookimpl
     def middleware(self) -> Middleware:
-        """Return the middleware, which keeps no state of its own."""
-        return _Limit()
+        """Return the middleware. The windows belong to the process, or to the machine."""
+        return _Limit(self._state)
 
 
-plugin = LimitPlugin()
+plugin = LimitPlugin

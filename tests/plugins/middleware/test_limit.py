@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
@@ -20,9 +23,22 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
+from impasto.ext import Options
 from impasto_plugins.middleware.gate import Gate, gate_of, model_pauses
 from impasto_plugins.middleware.limit import plugin
+from impasto_plugins.middleware.window import slack
 from impasto_plugins.stability.provider import stability
+
+state: Path | None = None
+
+
+@pytest.fixture(params=["process", "machine"], autouse=True)
+def kind_of_window(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """Each test runs with a window of the process and with one that processes share."""
+    global state  # noqa: PLW0603 - of this module's tests
+    state = tmp_path if request.param == "machine" else None
+    yield
+    state = None
 
 
 def account(key: str, rate_limit: RateLimit | None = None) -> Account:
@@ -43,10 +59,10 @@ async def send(wire: WireRequest, failure: ImpastoError | None = None) -> None:
         return WireResponse(status=200, headers={})
 
     if failure is None:
-        await plugin.middleware()(wire, transport)
+        await plugin(Options(state=state)).middleware()(wire, transport)
         return
     with pytest.raises(type(failure)):
-        await plugin.middleware()(wire, transport)
+        await plugin(Options(state=state)).middleware()(wire, transport)
 
 
 def limited(*, retry_after: float | None = None, per_model: bool = False) -> RateLimited:
@@ -112,14 +128,15 @@ async def test_a_started_call_whose_model_is_paused_for_longer_than_it_has_fails
     wire = request_of(one, target="/a")
     wire.call.remaining = lambda: 20.0  # type: ignore[method-assign]  # as of a call that started
     with pytest.raises(RateLimited, match="the key may send again in"):
-        await plugin.middleware()(wire, None)  # type: ignore[arg-type]  # never called
+        await plugin(Options(state=state)).middleware()(wire, None)  # type: ignore[arg-type]  # never called
 
 
 async def test_an_answer_frees_the_place_of_its_request() -> None:
     one = account("sk-answer", RateLimit(1, 0.05))
     for _ in range(3):
         await send(request_of(one))
-    assert gate_of(one)._window._not_counted == 0
+    assert gate_of(one)._window.estimate_wait(RateLimit(2, 60.0), 1, time.monotonic()) > 0, "the last one counts"
+    assert gate_of(one)._window.estimate_wait(RateLimit(4, 60.0), 0, time.monotonic()) == 0, "and nothing is held"
 
 
 async def test_a_request_that_was_not_sent_frees_its_place_at_once() -> None:
@@ -133,10 +150,12 @@ async def test_a_written_request_without_an_answer_is_counted_when_it_must_have_
 
     async def transport(wire: WireRequest) -> WireResponse:
         wire.call.on_written()
-        assert len(gate_of(one)._window._in_transit) == 1
+        wait = gate_of(one)._try_acquire(one)
+        assert isinstance(wait, float)
+        assert 0 < wait < slack(RateLimit(1, 60.0)), "it must have arrived by then"
         return WireResponse(status=200, headers={})
 
-    await plugin.middleware()(request_of(one), transport)
+    await plugin(Options(state=state)).middleware()(request_of(one), transport)
 
 
 async def test_a_call_whose_model_is_paused_waits_and_blocks_no_other() -> None:

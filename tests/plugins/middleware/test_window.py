@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from impasto import RateLimit
+from impasto_plugins.middleware.shared_window import RATES, SEATS, Seat, SharedWindow
 from impasto_plugins.middleware.window import MIN_HISTORY, Permit, Window, slack
 
 LIMIT = RateLimit(3, 10.0)
 
 
-def acquire(window: Window, now: float, limit: RateLimit = LIMIT) -> Permit:
+def shared(folder: Path) -> SharedWindow:
+    return SharedWindow.open(folder / RATES, "a-key", Seat.take(folder / SEATS))
+
+
+def acquire(window: Window | SharedWindow, now: float, limit: RateLimit = LIMIT) -> Permit:
     permit = window.try_acquire(limit, now)
     assert isinstance(permit, Permit)
     return permit
 
 
+@pytest.mark.parametrize("kind", ["process", "machine"])
 @given(steps=st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1), st.booleans()), min_size=8, max_size=40))
 @settings(max_examples=200)
-def test_no_window_of_the_provider_is_overfull(steps: list[tuple[float, float, bool]]) -> None:
+def test_no_window_of_the_provider_is_overfull(kind: str, steps: list[tuple[float, float, bool]]) -> None:
     """Requests go as early as they may. Each takes its time to connect and to upload, then travels for up to its
     slack, and is answered on arrival or never."""
-    window, now = Window(), 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        window = Window() if kind == "process" else shared(Path(folder))
+        _fill(window, steps)
+
+
+def _fill(window: Window | SharedWindow, steps: list[tuple[float, float, bool]]) -> None:
+    now = 0.0
     arrivals: list[float] = []
     events: list[tuple[float, Callable[[Permit, float], None], Permit]] = []
 
@@ -98,8 +112,8 @@ def test_a_request_that_is_still_uploaded_has_its_place_and_one_that_never_left_
     window = Window()
     uploads = [acquire(window, 0.0) for _ in range(3)]
     assert window.try_acquire(LIMIT, 60.0) == slack(LIMIT)
-    window.release(uploads[0])
-    window.release(uploads[0])  # once more: no second place is free
+    window.release(uploads[0], 1.0)
+    window.release(uploads[0], 1.0)  # once more: no second place is free
     acquire(window, 60.0)
     assert not isinstance(window.try_acquire(LIMIT, 60.0), Permit)
 
@@ -143,14 +157,14 @@ def test_the_window_remembers_no_more_requests_than_the_widest_limit_needs() -> 
     for now, history, limit in ((1e6, MIN_HISTORY, LIMIT), (2e6, 1_500, wide), (3e6, 1_500, LIMIT)):
         for moment in (now, now + 100, now + 200):
             window.mark_arrived(acquire(window, moment, limit), moment)
-        window.restore_history(float(number) for number in range(2_000))
+        window.restore_history((float(number) for number in range(2_000)), 2_000.0)
         window.mark_arrived(acquire(window, now + 300, limit), now + 300)
         assert len(window._arrivals) == history
 
 
 def test_requests_of_an_earlier_process_have_their_places() -> None:
     window = Window()
-    window.restore_history([90.0, 95.0, 99.0])
+    window.restore_history([90.0, 95.0, 99.0], 100.0)
     assert window.try_acquire(LIMIT, 99.5) == pytest.approx(0.5)
     acquire(window, 100.0)
 

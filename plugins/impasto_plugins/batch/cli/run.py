@@ -24,6 +24,7 @@ from impasto_plugins.cli.calls.connection import ConnectionOptions, shared_setti
 from impasto_plugins.cli.terminal.output import count_of, echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored
 from impasto_plugins.middleware.rates import parse_rate
+from impasto_plugins.middleware.shared_window import machine_state
 
 from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, format_plan
 
@@ -96,6 +97,7 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
 def _settings(options: CommandOptions) -> Settings:
     settings = shared_settings(options)
     settings["retry"] = RETRY
+    settings["state"] = machine_state()
     if options["rate"] is not None:
         settings["rate_limit"] = _rate(options["rate"])
     return settings

@@ -203,12 +203,6 @@ def _is_there(root: str, row: Row) -> bool:
     return found.st_mtime_ns == row["modified"] or is_file_of(Path(path), row["sha256"])
 
 
-def state_folder() -> Path:
-    """Return the user's folder for programs' state (``$XDG_STATE_HOME``)."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "impasto"
-
-
 class Workspace:
     """An open folder with one worker, this process. ``async with await Workspace.open(...)``."""
 

@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 import attrs
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
+from impasto.ext import machine_folder
 from impasto_plugins.batch.ledger.high_water import Mark
 from impasto_plugins.batch.ledger.log import Row, untrusted_ledger
-from impasto_plugins.batch.ledger.workspace import HIDDEN, LedgerHistory, WorkspacePaths, state_folder
+from impasto_plugins.batch.ledger.workspace import HIDDEN, LedgerHistory, WorkspacePaths
 from impasto_plugins.transports.s3 import NotStored, Objects, S3Clients
 
 SCHEME = "s3://"
@@ -71,7 +72,7 @@ class BucketTarget:
     def staging(self) -> Path:
         """Return the default local folder of a batch with this target."""
         name = re.sub(r"[^a-z0-9.-]+", "-", f"{self.bucket}-{self.prefix}".lower()).strip("-")[:100]
-        return state_folder() / "staging" / f"{name}-{hashlib.sha256(str(self).encode()).hexdigest()[:10]}"
+        return machine_folder() / "staging" / f"{name}-{hashlib.sha256(str(self).encode()).hexdigest()[:10]}"
 
     def url(self, name: str) -> str:
         """Return the URL of an object."""

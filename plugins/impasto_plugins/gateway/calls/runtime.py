@@ -9,8 +9,7 @@ from pathlib import Path
 import attrs
 
 from impasto import Client, ImpastoError, Operation, Registry
-from impasto.ext import MIDDLEWARE, closest
-from impasto_plugins.batch.ledger.workspace import state_folder
+from impasto.ext import MIDDLEWARE, closest, machine_folder
 from impasto_plugins.gateway.auth import Authenticator, Caller
 from impasto_plugins.gateway.config.model import DAY_SECONDS, Config, InvalidConfig
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
@@ -56,7 +55,9 @@ class Runtime:
             raise InvalidConfig(config.source, mistakes)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
         files = config.files
-        folder = LocalStore(Path(files.folder) if files.folder is not None else state_folder() / "files", files.seconds)
+        folder = LocalStore(
+            Path(files.folder) if files.folder is not None else machine_folder() / "files", files.seconds
+        )
         return cls(
             config=config,
             auth=Authenticator(config, no_auth=no_auth),
@@ -116,7 +117,7 @@ def _max_body_bytes(operation: Operation) -> int:
 def data_folder(config: Config) -> Path:
     """Return the folder of data that must survive a restart."""
     folder = config.general.data_dir
-    return Path(folder) if folder is not None else state_folder()
+    return Path(folder) if folder is not None else machine_folder()
 
 
 def batches_folder(config: Config) -> Path:

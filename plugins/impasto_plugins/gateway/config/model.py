@@ -118,6 +118,7 @@ class GeneralSettings:
     public_url: str | None = text(1, 2048)
     default_model: str | None = text(1, 200)
     data_dir: str | None = text(1, 4096)
+    state: str | None = text(1, 4096)
     timeout: float = _number_setting(300.0, 0.1, DAY_SECONDS)
     poll_interval: float | None = number(0.001, 3600)
     max_bytes_in_flight: int = _number_setting(1 << 30, 1 << 24, 1 << 40)
