@@ -75,7 +75,7 @@ class Gate:
         with self._lock:
             now, limit = time.monotonic(), self._limit(account)
             queue_wait = self._window.estimate_wait(limit, self._waiting, now) if limit is not None else 0.0
-            return max(self._window.paused_until(now) - now, queue_wait, 0.0)
+            return max(self._window.paused_until - now, queue_wait, 0.0)
 
     def mark_written(self, permit: Permit) -> None:
         """Note that all of the request was written."""
@@ -114,8 +114,7 @@ class Gate:
 
     def remaining_pause(self) -> float:
         """Return the seconds until the pause ends."""
-        now = time.monotonic()
-        return max(self._window.paused_until(now) - now, 0.0)
+        return max(self._window.paused_until - time.monotonic(), 0.0)
 
     @property
     def is_idle(self) -> bool:
@@ -137,7 +136,7 @@ class Gate:
         """Return a permit (None if no limit counts the request), or the seconds until one is available."""
         with self._lock:
             now = self.last_used = time.monotonic()
-            if now < (end := self._window.paused_until(now)):
+            if now < (end := self._window.paused_until):
                 return end - now
             limit = self._limit(account)
             return self._window.try_acquire(limit, now) if limit is not None else None
@@ -172,12 +171,12 @@ def gate_of(account: Account) -> Gate:
 
 
 _seats: dict[Path, Seat] = {}
+_sharing_lock = threading.Lock()
 
 
 async def share(gate: Gate, account: Account, state: Path) -> None:
-    """Put the gate's window into the folder of a machine's state, if its key has a limit. Raises ConfigError."""
-    if (account.rate_limit or account.provider.rate_limit) is not None:
-        await asyncio.to_thread(_share, gate, account, state)
+    """Put the window of a key's gate into the folder of a machine's state. Raises ConfigError."""
+    await asyncio.to_thread(_share, gate, account, state)
 
 
 def _share(gate: Gate, account: Account, state: Path) -> None:
@@ -186,21 +185,21 @@ def _share(gate: Gate, account: Account, state: Path) -> None:
     limit = account.rate_limit
     if limit is not None and limit.requests > CAPACITY:
         raise ConfigError(f"rate_limit: processes can share at most {CAPACITY:,} requests, not {limit.requests:,}")
-    with _gates_lock:
+    with _sharing_lock:
         if gate.is_shared:
             return
         try:
             if (seat := _seats.get(state)) is None:
                 seat = _seats[state] = Seat.take(state / SEATS)
-            gate.share(SharedWindow.open(state / RATES, account.fingerprint, seat))
+            gate.share(SharedWindow.open(state / RATES, account.fingerprint, seat, time.monotonic()))
         except OSError as error:
             raise ConfigError(f"state: can't use {str(state)!r}: {error.strerror}; give another folder") from None
 
 
 def _forget_in_child() -> None:
     """Forget the parent's gates in a forked process: its permits and its seat are the parent's."""
-    global _gates_lock  # noqa: PLW0603 - another thread of the parent may have held it
-    _gates_lock = threading.Lock()
+    global _gates_lock, _sharing_lock  # another thread of the parent may have had them
+    _gates_lock, _sharing_lock = threading.Lock(), threading.Lock()
     _gates.clear()
     for seat in _seats.values():
         seat.close()

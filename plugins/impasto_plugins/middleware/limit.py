@@ -23,7 +23,7 @@ class _Limit:
             return await next(wire)
         call = wire.call
         gate = gate_of(call.account)
-        if self._state is not None and not gate.is_shared:
+        if self._state is not None and call.account.rate_limit is not None and not gate.is_shared:
             await share(gate, call.account, self._state)
         while (wait := model_pauses.remaining(wire)) > 0:  # again: the pause may have become longer meanwhile
             raise_if_too_long(wait, call)

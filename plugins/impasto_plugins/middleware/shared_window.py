@@ -34,7 +34,7 @@ _log = logging.getLogger("impasto")
 
 _MAGIC = int.from_bytes(b"impasto1", "little")
 # The file is an array of words of 8 bytes. The words of its head:
-_FORMAT, _CLOCK, _ARRIVED, _HELD, _PAUSED_AT, _PAUSED_UNTIL, _HAD_429 = range(7)
+_FORMAT, _CLOCK, _ARRIVED, _PERMITS, _PAUSED_UNTIL, _HAD_429 = range(6)
 # Behind it a ring of the times of arrival, then the permits: their numbers, the seats of their processes, and the times
 # by which their requests must have arrived.
 _TIMES = 8
@@ -116,7 +116,7 @@ class SharedWindow:
         self._postponed: list[Callable[[], None]] = []
 
     @classmethod
-    def open(cls, folder: Path, key: str, seat: Seat) -> SharedWindow:
+    def open(cls, folder: Path, key: str, seat: Seat, now: float) -> SharedWindow:
         """Open the window of a key, and create it if it is missing. Raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -126,7 +126,9 @@ class SharedWindow:
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd, seat)
+        window = cls(fd, seat)
+        with window._locked(now, _PATIENT_TRIES):  # after a restart of the machine the last pause is over
+            return window
 
     def try_acquire(self, limit: RateLimit, now: float) -> Permit | float:
         """Return a permit if a request may go now, otherwise the seconds to wait before the next try."""
@@ -136,19 +138,19 @@ class SharedWindow:
             self._count_overdue(now)
             if (wait := self._wait(limit, now)) > 0 and self._count_ended(now):
                 wait = self._wait(limit, now)
-            held = self._words[_HELD]
-            if wait > 0 or held >= CAPACITY:
+            count = self._words[_PERMITS]
+            if wait > 0 or count >= CAPACITY:
                 return wait or slack(limit)
             number = secrets.randbits(63)
-            self._words[_NUMBERS + held], self._words[_SEATS + held] = number, self._seat.number
-            self._times[_DUE + held] = math.inf  # until it is written
-            self._words[_HELD] = held + 1
+            self._words[_NUMBERS + count], self._words[_SEATS + count] = number, self._seat.number
+            self._times[_DUE + count] = math.inf  # until it is written
+            self._words[_PERMITS] = count + 1
             return Permit(slack(limit), number=number)
 
     def estimate_wait(self, limit: RateLimit, ahead: int, now: float) -> float:
         """Return about how many seconds pass until a request may go that has so many ahead of it."""
         with self._locked(now, _TRIES):
-            return estimate_wait(limit, ahead, now, list(self._newest(limit.requests)), self._words[_HELD])
+            return estimate_wait(limit, ahead, now, list(self._newest(limit.requests)), self._words[_PERMITS])
 
     def mark_written(self, permit: Permit, now: float) -> None:
         """Note that all of the request was written."""
@@ -180,15 +182,15 @@ class SharedWindow:
         """Let nothing go until this time, and hold a key without a limit to its provider's from now on."""
 
         def pause() -> None:
-            self._times[_PAUSED_UNTIL] = max(until, self.paused_until(now))
-            self._times[_PAUSED_AT] = now
+            self._times[_PAUSED_UNTIL] = max(until, self.paused_until)
             self._words[_HAD_429] = 1
 
         self._change(now, pause)
 
-    def paused_until(self, now: float) -> float:
-        """Return the end of the pause, which may be over."""
-        return self._times[_PAUSED_UNTIL] if self._times[_PAUSED_AT] <= now else 0.0  # of the future: see ``_locked``
+    @property
+    def paused_until(self) -> float:
+        """The end of the last pause."""
+        return self._times[_PAUSED_UNTIL]
 
     @property
     def had_429(self) -> bool:
@@ -230,9 +232,9 @@ class SharedWindow:
                 self._postponed.append(change)
 
     def _wait(self, limit: RateLimit, now: float) -> float:
-        held = self._words[_HELD]
-        next_due = min(self._times[_DUE : _DUE + held], default=math.inf)
-        free = limit.requests - held
+        count = self._words[_PERMITS]
+        next_due = min(self._times[_DUE : _DUE + count], default=math.inf)
+        free = limit.requests - count
         arrived = self._words[_ARRIVED]
         last = self._time(arrived - free) if 0 < free <= arrived else None
         return wait_for_place(limit, free, last, next_due, now)
@@ -252,7 +254,7 @@ class SharedWindow:
 
     def _indexes(self, number: int) -> Iterator[int]:
         """Yield the places of a permit, the last one first: a process that was killed may have left it at two."""
-        numbers = self._words[_NUMBERS : _NUMBERS + self._words[_HELD]].tolist()
+        numbers = self._words[_NUMBERS : _NUMBERS + self._words[_PERMITS]].tolist()
         return (index for index in range(len(numbers) - 1, -1, -1) if numbers[index] == number)
 
     def _set_due(self, number: int, due: float) -> None:
@@ -266,18 +268,18 @@ class SharedWindow:
 
     def _remove(self, number: int) -> None:
         for index in self._indexes(number):
-            last = self._words[_HELD] - 1
+            last = self._words[_PERMITS] - 1
             for part in (_NUMBERS, _SEATS, _DUE):
                 self._words[part + index] = self._words[part + last]
-            self._words[_HELD] = last
+            self._words[_PERMITS] = last
 
     def _count_overdue(self, now: float) -> None:
         """Count each request in transit at the time by which it must have arrived."""
-        while held := self._words[_HELD]:
-            due = min(self._times[_DUE : _DUE + held])
+        while count := self._words[_PERMITS]:
+            due = min(self._times[_DUE : _DUE + count])
             if due > now:
                 return
-            index = list(self._times[_DUE : _DUE + held]).index(due)
+            index = list(self._times[_DUE : _DUE + count]).index(due)
             self._count(self._words[_NUMBERS + index], due)
 
     def _count_ended(self, now: float) -> bool:
@@ -285,10 +287,10 @@ class SharedWindow:
         if now - self._looked_at < _LOOK_SECONDS:
             return False
         self._looked_at = now
-        held = self._words[_HELD]
-        seats = set(self._words[_SEATS : _SEATS + held].tolist()) - {self._seat.number}
-        ended = {each for each in seats if self._seat.has_ended(each)}
-        for index in range(held - 1, -1, -1):
-            if self._words[_SEATS + index] in ended:
+        count = self._words[_PERMITS]
+        seats = set(self._words[_SEATS : _SEATS + count].tolist()) - {self._seat.number}
+        dead = {each for each in seats if self._seat.has_ended(each)}
+        for index in range(count - 1, -1, -1):
+            if self._words[_SEATS + index] in dead:
                 self._count(self._words[_NUMBERS + index], now)
-        return bool(ended)
+        return bool(dead)

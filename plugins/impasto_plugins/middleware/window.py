@@ -74,7 +74,8 @@ class Window:
         self._arrivals: deque[float] = deque()
         """Times of the requests that are counted, oldest first."""
         self._history_length = MIN_HISTORY
-        self._paused_until = 0.0
+        self.paused_until = 0.0
+        """The end of the last pause."""
         self.had_429 = False
         """True if the provider has refused a request of this key for its rate."""
 
@@ -115,12 +116,8 @@ class Window:
 
     def pause(self, until: float, now: float) -> None:
         """Let nothing go until this time, and hold a key without a limit to its provider's from now on."""
-        self._paused_until = max(self._paused_until, until)
+        self.paused_until = max(self.paused_until, until)
         self.had_429 = True
-
-    def paused_until(self, now: float) -> float:
-        """Return the end of the pause, which may be over."""
-        return self._paused_until
 
     def _count_overdue(self, now: float) -> None:
         """Count each request in transit at the time by which it must have arrived."""

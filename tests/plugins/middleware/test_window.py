@@ -17,7 +17,7 @@ LIMIT = RateLimit(3, 10.0)
 
 
 def shared(folder: Path) -> SharedWindow:
-    return SharedWindow.open(folder / RATES, "a-key", Seat.take(folder / SEATS))
+    return SharedWindow.open(folder / RATES, "a-key", Seat.take(folder / SEATS), 0.0)
 
 
 def acquire(window: Window | SharedWindow, now: float, limit: RateLimit = LIMIT) -> Permit:
