@@ -49,6 +49,7 @@ class Client:
         self._options = options = Options(**settings)
         if registry is not None and options.plugins is not None:
             raise ConfigError("plugins can't be combined with registry; give Registry(allow=...)")
+        self._registry = registry
         self._shared = ClientState(registry or Registry(allow=options.plugins), options)
         self._accounts: dict[tuple[Operation, str], Account] = {}
 
@@ -63,9 +64,18 @@ class Client:
             raise ConfigError(f"{fixed[0]} is shared by both clients and can't change; make another Client")
         sibling = object.__new__(Client)
         sibling._options = self._options.changed(settings)
-        sibling._shared = self._shared
+        sibling._registry, sibling._shared = self._registry, self._shared
         sibling._accounts = {}
         return sibling
+
+    def __reduce__(self) -> tuple[Callable[[Settings], Client], tuple[dict[str, object]]]:
+        """Return its settings, from which another process makes a client of its own.
+
+        A key from the environment is not among them: it is read again there. Raises TypeError.
+        """
+        if self._registry is not None:
+            raise TypeError("a client with its own registry can't be pickled; make it in the other process")
+        return _client_of, ({name: getattr(self._options, name) for name in attrs.fields_dict(Options)},)
 
     async def __aenter__(self) -> Self:
         self._shared.check()
@@ -299,3 +309,8 @@ class Client:
         if (account := self._accounts.get(key)) is None:
             account = self._accounts[key] = self._shared.new_account(operation, self._options, region=key[1])
         return account
+
+
+def _client_of(settings: Settings) -> Client:
+    """Return the client of a pickle."""
+    return Client(**settings)

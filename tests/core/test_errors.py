@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from impasto import errors
 from impasto.errors import (
@@ -57,6 +59,7 @@ def full() -> list[ImpastoError]:
         filtered,
         limited,
         InvalidRequest([Problem("seed", "must be less"), Problem("x", "y")]),
+        InvalidRequest([Problem(f"f{number}", "y") for number in range(99)], operation="stability/sd3"),
         ChargeUnknown("left", status=502, raw=b"<html>", request_id="r"),
         UnusableResult("cut", raw=b"\x89PNG", media_type="image/png"),
         BatchStopped("the budget is used up", reason="budget", billed="yes"),
@@ -75,6 +78,25 @@ def test_an_error_survives_a_trip_to_another_process(error: ImpastoError, throug
     }
     assert [str(e) for e in other.errors] == [str(e) for e in error.errors]
     assert (other.billed, other.retryable) == (error.billed, error.retryable)
+
+
+@pytest.mark.parametrize("error", full(), ids=lambda error: type(error).__name__)
+def test_an_error_survives_the_json_of_a_task_queue(error: ImpastoError) -> None:
+    backend = Celery(broker="memory://", backend="cache+memory://").backend
+    stored = json.loads(json.dumps(backend.prepare_exception(error, serializer="json")))
+    other = backend.exception_to_python(stored)
+    assert type(other) is type(error)
+    assert str(other) == str(error)
+    names = vars(error).keys() - {"raw", "artifacts", "errors"}
+    assert {name: getattr(other, name) for name in names} == {name: getattr(error, name) for name in names}
+    assert (other.billed, other.retryable) == (error.billed, error.retryable)
+
+
+def test_an_error_from_elsewhere_sets_its_facts_only() -> None:
+    error = NotSent("x", {"status": 3, "billed": "no", "__class__": "y", "with_traceback": 1})
+    assert error.status == 3  # type: ignore[attr-defined]
+    assert type(error) is NotSent
+    assert "with_traceback" not in vars(error)
 
 
 @pytest.mark.parametrize(
