@@ -11,7 +11,7 @@ import attrs
 from .call import Call
 from .client_state import ClientState
 from .costs import Cost
-from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
+from .errors import ConfigError, InvalidRequest, Problem
 from .fanout import check_n, fan_out, run_single
 from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_names, check_seconds
@@ -69,10 +69,7 @@ class Client:
         return sibling
 
     def __reduce__(self) -> tuple[Callable[[Settings], Client], tuple[dict[str, object]]]:
-        """Return its settings, from which another process makes a client of its own.
-
-        A key from the environment is not among them: it is read again there. Raises TypeError.
-        """
+        """Return the settings. A key from the environment is not among them: another process reads its own."""
         if self._registry is not None:
             raise TypeError("a client with its own registry can't be pickled; make it in the other process")
         return _client_of, ({name: getattr(self._options, name) for name in attrs.fields_dict(Options)},)
@@ -192,19 +189,6 @@ class Client:
         request = await asyncio.to_thread(operation.request, model, params, n=n)
         close_files(request.params)
         return None if (price := operation.cost(request)) is None else price.times(n)
-
-    async def ask(
-        self, operation: Operation, params: Mapping[str, object] | None = None, *, timeout: float | None = None
-    ) -> Result:
-        """Send a free GET that belongs to no model, such as a request for a balance."""
-        route = await self._route(operation)
-        request = operation.request(operation.id, params or {})
-        try:
-            return await self._run_once(route, request, timeout, None, Call)
-        except ChargeUnknown as error:  # so a transport says it of whatever broke off
-            failure = TransportError("no usable answer; this request is free, so send it again")
-            failure.operation, failure.request_id, failure.retryable = operation.id, error.request_id, True
-            raise failure from error
 
     def batch(
         self,

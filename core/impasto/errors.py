@@ -30,13 +30,15 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from .error_arguments import Rebuilt
 from .redact import printable
 from .retry_after import BoundedWait
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from .files import File
     from .records import Artifact
 
@@ -51,15 +53,7 @@ PYTHON_ADVICE = ("; client.resume fetches its result", " or give api_key", CANCE
 """The ends of messages that help only those who write Python; the command line leaves them out."""
 
 
-Facts = Mapping[str, object]
-_FACTS = (
-    "operation", "request_id", "id", "billed", "retryable", "count", "billed_each", "status", "name", "messages",
-    "retry_after", "per_model", "pause", "reason", "media_type",
-)  # fmt: skip
-"""What an error's arguments hold beside its message, if it has it: texts, numbers and lists of texts."""
-
-
-class ImpastoError(Exception):
+class ImpastoError(Rebuilt):
     """Base of every error raised here; never raised itself."""
 
     billed: Billed = "no"
@@ -69,7 +63,7 @@ class ImpastoError(Exception):
     billed_each: tuple[Billed, ...] = ()
     """``billed`` of each image, if this is the error of several: its own ``billed`` is that of all of them."""
 
-    def __init__(self, message: str, facts: Facts | None = None, /, *, request_id: str | None = None) -> None:
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.operation: str | None = None
@@ -77,41 +71,9 @@ class ImpastoError(Exception):
         self.id: str | None = None
         """The provider's id of a job that runs on: ``client.resume`` takes it up, with ``count`` as its ``n``."""
         self.errors: tuple[ImpastoError, ...] = ()
-        self._restore(facts)
-
-    if not TYPE_CHECKING:  # for type checkers it is an attribute, as of any exception
-
-        @property
-        def args(self) -> tuple[object, ...]:
-            """The arguments that rebuild the error, also after a trip through JSON, as task queues do it.
-
-            Bytes, files and images are not among them: those survive pickle.
-            """
-            return self._first_argument(), self._facts()
-
-    def _first_argument(self) -> object:
-        return self.message
-
-    def _facts(self) -> dict[str, object]:
-        return {name: value for name in _FACTS if (value := getattr(self, name, None)) not in (None, ())}
-
-    def _restore(self, facts: Facts | None) -> None:
-        known = {} if facts is None else {name: facts[name] for name in _FACTS if name in facts}
-        for name, value in known.items():
-            setattr(self, name, tuple(value) if isinstance(value, list) else value)
 
     def __str__(self) -> str:
         return f"{self.operation}: {self.message}" if self.operation else self.message
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self),), self.__dict__  # a worker process hands it on whole
-
-
-def _rebuild(kind: type[ImpastoError]) -> ImpastoError:
-    return kind.__new__(kind)
 
 
 class RegistryError(ImpastoError, LookupError):
@@ -174,26 +136,14 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
 class InvalidRequest(ImpastoError, ValueError):
     """The parameters do not fit the model; nothing was sent. At most ``MAX_PROBLEMS`` are listed."""
 
-    def __init__(
-        self, problems: Iterable[Sequence[str]], facts: Facts | None = None, /, *, operation: str | None = None
-    ) -> None:
+    def __init__(self, problems: Iterable[Sequence[str]], *, operation: str | None = None) -> None:
         every = tuple(Problem(*each) for each in problems)
         self.problems = every[:MAX_PROBLEMS]
         more = f"; and {len(every) - MAX_PROBLEMS:,} more problems" if len(every) > MAX_PROBLEMS else ""
         super().__init__(f"{'; '.join(map(str, self.problems))}{more} (nothing was sent)")
         self.operation = operation
-        self._restore(facts)
 
-    def _first_argument(self) -> object:
-        return self.problems
-
-    def _facts(self) -> dict[str, object]:
-        return {"message": self.message, **super()._facts()}  # it may count more problems than are listed
-
-    def _restore(self, facts: Facts | None) -> None:
-        super()._restore(facts)
-        if facts is not None:
-            self.message = str(facts.get("message", self.message))
+    first_argument = "problems"
 
 
 class SpendLimitExceeded(ImpastoError):
@@ -209,10 +159,9 @@ class NotSent(TransportError):
 
     retryable = True
 
-    def __init__(self, message: str, facts: Facts | None = None, /, *, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
         super().__init__(message)
         self.retryable = retryable
-        self._restore(facts)
 
 
 class ChargeUnknown(TransportError):
@@ -227,19 +176,11 @@ class ChargeUnknown(TransportError):
     pause: float = 0.0
 
     def __init__(
-        self,
-        message: str,
-        facts: Facts | None = None,
-        /,
-        *,
-        status: int | None = None,
-        raw: bytes = b"",
-        request_id: str | None = None,
+        self, message: str, *, status: int | None = None, raw: bytes = b"", request_id: str | None = None
     ) -> None:
         super().__init__(message, request_id=request_id)
         self.status = status
         self.raw = raw
-        self._restore(facts)
 
 
 class PollExpired(TransportError):
@@ -254,8 +195,6 @@ class ResponseError(ImpastoError):
     def __init__(
         self,
         message: str,
-        facts: Facts | None = None,
-        /,
         *,
         status: int = 200,
         name: str | None = None,
@@ -268,7 +207,6 @@ class ResponseError(ImpastoError):
         self.name = name
         self.messages = messages
         self.billed = billed or self.billed
-        self._restore(facts)
 
 
 class BadRequest(ResponseError):
@@ -333,20 +271,10 @@ class UnusableResult(ImpastoError):
     billed: Billed = "yes"
     file: File | None = None
 
-    def __init__(
-        self,
-        message: str,
-        facts: Facts | None = None,
-        /,
-        *,
-        raw: bytes = b"",
-        media_type: str = "",
-        request_id: str | None = None,
-    ) -> None:
+    def __init__(self, message: str, *, raw: bytes = b"", media_type: str = "", request_id: str | None = None) -> None:
         super().__init__(message, request_id=request_id)
         self.raw = raw
         self.media_type = media_type
-        self._restore(facts)
 
 
 class BatchStopped(ImpastoError):
@@ -356,13 +284,10 @@ class BatchStopped(ImpastoError):
     ``billed`` is about the images of this run.
     """
 
-    def __init__(
-        self, message: str, facts: Facts | None = None, /, *, reason: StopReason | None = None, billed: Billed = "no"
-    ) -> None:
+    def __init__(self, message: str, *, reason: StopReason = "interrupted", billed: Billed = "no") -> None:
         super().__init__(message)
         self.reason = reason
         self.billed = billed
-        self._restore(facts)
 
 
 class StorageError(ImpastoError):

@@ -14,6 +14,7 @@ _HOMES = {
     "fanout": "MAX_N check_n combine_results combined_error requests_with_seeds result_of_cancelled",
     "field_checks": "field_at",
     "files": "EXTENSIONS Positioned media_type_of stat_regular",
+    "free_requests": "ask",
     "interrupts": "pass_interrupt",
     "metadata": "Distribution read_folders",
     "model_names": "resolve_model",

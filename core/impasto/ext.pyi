@@ -34,6 +34,7 @@ from .files import (
     media_type_of as media_type_of,
     stat_regular as stat_regular,
 )
+from .free_requests import ask as ask
 from .interrupts import pass_interrupt as pass_interrupt
 from .metadata import Distribution as Distribution, read_folders as read_folders
 from .model_names import resolve_model as resolve_model

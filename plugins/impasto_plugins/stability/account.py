@@ -23,7 +23,7 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.ext import printable
+from impasto.ext import ask, printable
 from impasto.fields import text
 
 from .provider import USD_PER_CREDIT, stability
@@ -144,7 +144,7 @@ class StabilityAccount:
         return await self._fetch(_ENGINES, tuple[Engine, ...], organization=organization)
 
     async def _fetch(self, call: Operation, expected: type[T], **params: object) -> T:
-        answer = await self._client.ask(call, params)
+        answer = await ask(self._client, call, params)
         try:
             return _reader.structure(json.loads(answer.artifacts[0].data), expected)
         except (ValueError, RecursionError, TypeError, cattrs.BaseValidationError):

@@ -16,6 +16,7 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
+from impasto.ext import ask
 from impasto_plugins.batch.tasks import ImageTask
 
 SECONDS = 10.0
@@ -55,7 +56,7 @@ async def is_reachable(client: Client, unit: ImageTask) -> bool:
         dialect=_AnyAnswer(),
     )
     try:
-        await client.ask(call, timeout=SECONDS)
+        await ask(client, call, timeout=SECONDS)
     except ImpastoError:
         return False
     return True
