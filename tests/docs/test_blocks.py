@@ -55,7 +55,8 @@ TRIED = {
 }
 """What stands where ``impasto try --all`` has been, as far as calls take it."""
 
-OWN = {f"{name}.png": drawn("PNG", size=(160, 96)) for name in ("beach", "sky", "chair")} | {"tune.mp3": mp3(12)}
+OWN = {f"{name}.png": drawn("PNG", size=(160, 96)) for name in ("beach", "sky", "chair")}
+OWN |= {"tune.mp3": mp3(12), "prompt.txt": b"a lighthouse at dusk\n"}
 """What the help of the command line takes for a user's own."""
 
 
