@@ -93,12 +93,15 @@ def test_the_time_after_a_fin_is_counted_from_the_fin(wire: Wire) -> None:
 
 
 def test_a_retry_waits_for_the_decision_if_its_caller_may_be_gone(wire: Wire) -> None:
+    wire.at(100.0)
     delivery = wire.deliver()
+    wire.at(101.0)
+    assert not delivery.is_uncertain, "nothing is missing"
+    wire.at(100.0)
+    delivery, wire.pending = wire.deliver(), 1
+    delivery.update(wire.at(100.1))
     assert not delivery.is_uncertain
-    wire.pending = 1
-    delivery.update(wire.at(0.1))
-    assert not delivery.is_uncertain
-    wire.at(0.2)
+    wire.at(100.25)
     assert delivery.is_uncertain
     other = wire.deliver()
     other.on_eof()
