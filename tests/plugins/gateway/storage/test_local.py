@@ -11,6 +11,7 @@ import pytest
 from impasto import Artifact
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.storage.local import LocalStore, StoreError
+from tests.descriptors import open_descriptors
 from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Start, config
 
@@ -36,6 +37,14 @@ async def test_a_kept_picture_expires(tmp_path: Path) -> None:
     assert await folder.find(name) is None
     await asyncio.to_thread(folder.remove_expired)
     assert [each.name for each in folder.path.iterdir()] == ["of somebody else"]
+
+
+async def test_looking_for_an_image_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    folder = LocalStore(tmp_path, 60)
+    name = await folder.save(Artifact(data=PICTURE, media_type="image/png"))
+    assert await folder.exists(name)
+    assert not await folder.exists(f"{'A' * 43}.png")
+    assert open_descriptors(tmp_path / name) == 0
 
 
 async def test_a_picture_of_the_future_is_one_of_now(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ async def test_its_bytes_are_kept(gateway: Running, provider: Server, name: str)
     refused = await gateway.generate()
     assert refused.status == 502
     assert refused.error["code"] == ("charge_unknown" if "broke" in name else "unusable_result")
+    what = "the image" if media_type == "image/png" else "the answer, which is not a usable image"
+    assert f" has {what}, as the provider sent it" in (refused.error["message"] or "")
     gateway.session.headers.pop("authorization")  # whoever knows the name may have it
     path = await gateway.ask("GET", path_in(refused.error["message"]))
     assert (path.status, path.body, path.headers["content-type"]) == (200, came, media_type)
