@@ -23,7 +23,7 @@ async def test_a_kept_picture_expires(tmp_path: Path) -> None:
     name = await folder.save(Artifact(data=PICTURE, media_type="image/png"))
     assert len(name.partition(".")[0]) == 43  # 256 bits
     saved_path = folder.path / name
-    assert saved_path.stat().st_mode & 0o077 == 0
+    assert [each.stat().st_mode & 0o777 for each in (folder.path, saved_path)] == [0o700, 0o600]
     found = await folder.find(name)
     assert found is not None
     with found.source as source:
