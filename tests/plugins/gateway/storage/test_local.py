@@ -5,10 +5,11 @@ import base64
 import os
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from impasto import Artifact
+from impasto import Artifact, File
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.storage.local import LocalStore, StoreError
 from tests.descriptors import open_descriptors
@@ -45,6 +46,16 @@ async def test_looking_for_an_image_leaves_no_descriptor_open(tmp_path: Path) ->
     assert await folder.exists(name)
     assert not await folder.exists(f"{'A' * 43}.png")
     assert open_descriptors(tmp_path / name) == 0
+
+
+async def test_of_an_image_that_can_not_be_stored_no_part_is_left(tmp_path: Path) -> None:
+    def opener() -> BinaryIO:
+        raise OSError(5, "Input/output error")
+
+    source = File(label="f", size=9, media_type="image/png", opener=opener, on_disk=True)
+    with pytest.raises(StoreError, match=r"files\.folder: Input/output error"):
+        await LocalStore(tmp_path, 60).save(Artifact(file=source, media_type="image/png"))
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_picture_of_the_future_is_one_of_now(tmp_path: Path) -> None:
