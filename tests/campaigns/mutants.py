@@ -32,7 +32,7 @@ from queue import SimpleQueue
 
 from tests.campaigns.changes import Change, changes
 from tests.campaigns.forks import Forks, is_in_functions
-from tests.campaigns.reach import OPTIONS, ROOT, Reach, environment, learn, own_tests, package_tests, read_times
+from tests.campaigns.reach import OPTIONS, ROOT, Reach, environment, learn, own_tests, package_tests, read_failures
 
 TREE = ("core", "plugins", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md", "CONTRIBUTING.md")
 PLUGINS = "plugins/impasto_plugins/"
@@ -83,7 +83,7 @@ class Job:
             code, before = self._run_changed(change, tests, at_import)
             if code in (0, _KILLED):
                 return "out of time" if code else "missed"
-            failures = [test for test, passed, _ in read_times(self._times) if not passed]
+            failures = read_failures(self._times)
             if not failures or self._fork(failures, self._copy / change.path, before) == 0:
                 return "noticed"
             self._unsound.update(failures)

@@ -208,6 +208,11 @@ def read_times(times: Path) -> list[tuple[str, bool, float]]:
     return [json.loads(line) for line in times.read_text().splitlines()]
 
 
+def read_failures(times: Path) -> list[str]:
+    """Return the tests that failed, each once: one may fail when it is called, and again when it is torn down."""
+    return list(dict.fromkeys(test for test, passed, _ in read_times(times) if not passed))
+
+
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "tests.campaigns.reach", "--timeout", str(TEST_SECONDS)]
 
 

@@ -84,6 +84,12 @@ def test_tests_newer_than_what_was_learned_come_first_and_those_that_are_gone_no
     assert reach.of(change, collected) == ["tests/core/b.py::new", "a::2"]
 
 
+def test_a_test_that_fails_twice_is_run_once_without_the_change(tmp_path: Path) -> None:
+    """Twice in one run it would fail in any case, and be left out."""
+    (tmp_path / "times").write_text('["a", true, 0.1]\n["b", false, 0.1]\n["b", false, 0.2]\n')
+    assert module.read_failures(tmp_path / "times") == ["b"]
+
+
 def test_lines_that_moved_since_they_were_learned_are_found(tmp_path: Path) -> None:
     then, now = tmp_path / "then.py", tmp_path / "now.py"
     then.write_text("import a\none()\ntwo()\nthree()\n")
