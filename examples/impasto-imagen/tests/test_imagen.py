@@ -141,7 +141,7 @@ class TestVertex(Imagen):
         "enhancePrompt": True,
         "safetySetting": "block_medium_and_above",
     }
-    entrances = False  # the stand-in takes only tokens that it issued; test_providers.py makes calls through all
+    entrances = False  # the stand-in takes only tokens that it issued; see the README
 
     def settings(self, url: str) -> Any:
         """Return the settings of Vertex AI."""
