@@ -41,7 +41,7 @@ ALLOWED_PHRASES = {
 }
 """A prompt that models get, an account's type, and keys of JSON, of tables and of traces."""
 
-QUESTION_WORDS = frozenset({"what", "whether", "how", "where", "who", "which", "when"})
+QUESTION_WORDS = frozenset({"what", "whether", "how", "where", "who", "whose", "which", "when"})
 
 MOST_FILES = 12
 LARGE_FOLDERS = {"core/impasto", "plugins/impasto_plugins/cli", "plugins/impasto_plugins/stability"}
@@ -72,6 +72,26 @@ def test_no_participle_is_used_as_a_noun() -> None:
         if words := PARTICIPLES & {name.strip("_") for name in defined_names(tree)}:
             found[name_of(path)] = words
     assert found == ALLOWED_PARTICIPLES
+
+
+def test_no_participle_is_used_as_a_noun_in_tests() -> None:
+    found = [
+        f"{name_of(path)}: {name}"
+        for path in python_files("tests")
+        for name in defined_names(ast.parse(path.read_text()))
+        if name.strip("_") in PARTICIPLES
+    ]
+    assert found == [], "name a variable by its content"
+
+
+def test_a_test_is_named_by_a_statement() -> None:
+    questions = [
+        f"{name_of(path)}: {name}"
+        for path in python_files("tests")
+        for name in defined_names(ast.parse(path.read_text()))
+        if name.startswith("test_") and name.split("_")[1] in QUESTION_WORDS
+    ]
+    assert questions == []
 
 
 def test_no_file_is_named_by_a_participle_or_picture() -> None:

@@ -146,8 +146,8 @@ def _wrong_files(job: Job, done: set[str]) -> Iterator[str]:
         names.add(picture["path"])
         if hashlib.sha256(there.get(picture["path"], b"")).hexdigest() != picture["sha256"]:
             yield f"{picture['path']} is not what the ledger says"
-    if strangers := there.keys() - names:
-        yield f"{len(strangers)} pictures that no row names"
+    if unnamed := there.keys() - names:
+        yield f"{len(unnamed)} pictures that no row names"
     if left := list(WorkspacePaths(job.out).staging.iterdir()):
         yield f"{len(left)} files left in the staging folder"
 

@@ -115,9 +115,9 @@ class Vendor:
     images: dict[int, Answer] = attrs.field(factory=dict[int, Answer])
     together: int = 0
     """So many images must be asked for before any is answered."""
-    held: set[int] = attrs.field(factory=set[int])
+    silent: set[int] = attrs.field(factory=set[int])
     """Images whose answers never come."""
-    asked: set[int] = attrs.field(factory=set[int])
+    requests: set[int] = attrs.field(factory=set[int])
     changed: asyncio.Event = attrs.field(factory=asyncio.Event)
     dialect: Dialect = attrs.field(factory=Dialect)
 
@@ -125,9 +125,9 @@ class Vendor:
         if request.host != "signed_url":
             return says() if self.accepts and request.method == "POST" else self.end
         number = int(request.target[1:].partition(".")[0])
-        self.asked.add(number)
+        self.requests.add(number)
         self.changed.set()
-        while len(self.asked) < self.together or number in self.held:
+        while len(self.requests) < self.together or number in self.silent:
             self.changed.clear()
             await self.changed.wait()
         return self.images.get(number) or IMAGES[number]
@@ -248,7 +248,7 @@ async def test_an_address_that_was_not_declared_is_not_asked_and_loses_no_other(
 async def test_if_time_is_over_the_images_that_came_are_kept() -> None:
     end = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")
     images = {0: IMAGES[0].with_headers(x_request_id="req-of-image-0"), 2: BUSY}
-    async with acme(Vendor(end, held={1}, images=images), timeout=1.0) as (client, _):
+    async with acme(Vendor(end, silent={1}, images=images), timeout=1.0) as (client, _):
         result = await client.run("acme/x", prompt="a kite", n=3)
     assert sizes(result) == [8]
     assert [(each.index, type(each.error), each.error.id) for each in result.errors] == [
@@ -258,7 +258,7 @@ async def test_if_time_is_over_the_images_that_came_are_kept() -> None:
 
 
 async def test_if_time_is_over_and_nothing_came_the_job_is_named() -> None:
-    async with acme(Vendor(says(urls=addresses(2)), held={0, 1}), timeout=0.5) as (client, _):
+    async with acme(Vendor(says(urls=addresses(2)), silent={0, 1}), timeout=0.5) as (client, _):
         with pytest.raises(ChargeUnknown, match="no result within 0.5 s; the images of job job-1 are at") as caught:
             await client.run("acme/x", prompt="a kite", n=2)
     assert (caught.value.id, caught.value.billed_each) == ("job-1", ("unknown", "unknown"))
@@ -276,7 +276,7 @@ async def test_a_busy_host_is_asked_again() -> None:
 
 @pytest.mark.parametrize(("n", "came"), [(3, [8, 10]), (8, [8, 10, 11, 8, 10, 11])])
 async def test_a_caller_who_gives_up_gets_the_images_that_came(n: int, came: list[int]) -> None:
-    vendor = Vendor(says(urls=addresses(min(n, 4))), held={1})
+    vendor = Vendor(says(urls=addresses(min(n, 4))), silent={1})
     async with acme(vendor) as (client, _):
         task = asyncio.create_task(client.run("acme/x", prompt="a kite", n=n))
         while vendor.dialect.images < len(came):
@@ -336,14 +336,14 @@ async def test_a_download_that_is_no_free_request_is_a_fault_of_the_plugin(downl
 
 
 async def test_without_a_job_the_addresses_are_the_id_which_is_resumed_without_the_key() -> None:
-    vendor = Vendor(says(urls=addresses(3)), accepts=False, held={0, 1, 2})
+    vendor = Vendor(says(urls=addresses(3)), accepts=False, silent={0, 1, 2})
     async with acme(vendor, timeout=0.5) as (client, recorder):
         with pytest.raises(ChargeUnknown) as caught:
             await client.run("acme/x", prompt="a kite", n=3)
         urls = [each.format(signed_url=recorder.urls["signed_url"]) for each in addresses(3)]
         assert [each.id for each in (caught.value, *caught.value.errors)] == [" ".join(urls), *urls[1:]]
         assert "sig" not in str(caught.value), "a signature is not shown"
-        vendor.held.clear()
+        vendor.silent.clear()
         recorder.requests.clear()
         result = await client.resume("acme/x", " ".join(urls), n=3)
         (other,) = (await client.resume("acme/x", urls[1])).artifacts

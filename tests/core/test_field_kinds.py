@@ -151,11 +151,11 @@ def test_a_file_whose_check_fails_with_an_error_closes_those_before() -> None:
         images: tuple[File, ...] | None = fields.files(inspect=broken)
 
     files = [attrs.evolve(File.of(b"x"), label=label, closer=partial(closed.append, label)) for label in "ab"]
-    opened = dict(zip("ab", files, strict=True))
+    files_by_label = dict(zip("ab", files, strict=True))
     field = fields_of(Broken)["images"]
     assert field.item is not None
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(File, "of", lambda label: opened[label])
+        patch.setattr(File, "of", lambda label: files_by_label[label])
         field.check(["a", "b"])
     assert closed == ["b", "a"]
 

@@ -129,7 +129,7 @@ async def test_the_result_and_the_error_of_a_stream_have_the_providers_id_of_the
 async def test_a_partial_image_is_there_before_the_rest_is_sent() -> None:
     may_end = asyncio.Event()
 
-    async def answer(asked: Any, wire: Any) -> None:
+    async def answer(request: Any, wire: Any) -> None:
         await wire.send(HEAD + chunk(preview(0)))
         await may_end.wait()
         await wire.send(chunk(completed()) + b"0\r\n\r\n")
@@ -198,7 +198,7 @@ async def test_a_stream_of_results_without_end_gives_as_many_images_as_any_answe
 async def test_a_second_result_may_come_late() -> None:
     may_end = asyncio.Event()
 
-    async def answer(asked: Any, wire: Any) -> None:
+    async def answer(request: Any, wire: Any) -> None:
         await wire.send(HEAD + chunk(completed()) + chunk(preview(0)))
         await may_end.wait()
         await wire.send(chunk(completed(OTHER)) + END)
@@ -263,7 +263,7 @@ async def test_an_error_counts_although_the_stream_never_ends() -> None:
 
 
 async def test_partial_images_without_end_are_ended_by_the_deadline() -> None:
-    async def endless(asked: Any, wire: Any) -> None:
+    async def endless(request: Any, wire: Any) -> None:
         await wire.send(HEAD)
         while True:
             await wire.send(chunk(preview(0)))
@@ -315,17 +315,17 @@ async def test_a_cached_answer_of_a_stream_is_its_result() -> None:
 
 
 async def test_leaving_early_cancels_the_call_and_closes_its_connection() -> None:
-    gone = asyncio.Event()
+    leave = asyncio.Event()
 
-    async def answer(asked: Any, wire: Any) -> None:
+    async def answer(request: Any, wire: Any) -> None:
         await wire.send(HEAD + chunk(preview(0)))
         await wire.reader.read()
-        gone.set()
+        leave.set()
 
     async with painting(answer) as (client, server):
         async with aclosing(client.stream("acme/paint", prompt="a kite")) as outcomes:
             await anext(outcomes)
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(leave.wait(), 5)
         assert len(server.paid) == 1
 
 

@@ -62,7 +62,7 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def made(self, out: str, *words: str, **variables: str) -> float:
+    def price_of(self, out: str, *words: str, **variables: str) -> float:
         """What one picture cost, by the command line."""
         payload = json.loads(
             self.run("generate", MODEL, "a lighthouse", "-p", "seed=7", "-o", out, "--json", *words, **variables)
@@ -87,7 +87,7 @@ def site(packages: Path, tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def served(site: Site) -> Iterator[tuple[Site, subprocess.Popen[str]]]:
+def with_provider(site: Site) -> Iterator[tuple[Site, subprocess.Popen[str]]]:
     """The same while a stand-in of the example's provider is served."""
     command = [sys.executable, "-c", SERVING]
     with subprocess.Popen(
@@ -128,28 +128,27 @@ def test_each_is_a_distribution_of_its_own_whose_plugins_import(site: Site) -> N
 
 
 def test_the_emulator_of_the_example_needs_no_key(site: Site) -> None:
-    assert site.made("free.png", "--emulator") == 0.04
+    assert site.price_of("free.png", "--emulator") == 0.04
 
 
 def test_from_the_command_line_a_kept_or_a_replayed_picture_costs_nothing(
-    served: tuple[Site, subprocess.Popen[str]],
+    with_provider: tuple[Site, subprocess.Popen[str]],
 ) -> None:
-    site, easel = served
-    assert (
-        site.made("paid.png", "--middleware", "cache", "--transport", "cassette", IMPASTO_CASSETTE_MODE="auto") == 0.04
-    )
-    assert site.made("kept.png", "--middleware", "cache") == 0
+    site, easel = with_provider
+    recording = ("--middleware", "cache", "--transport", "cassette")
+    assert site.price_of("paid.png", *recording, IMPASTO_CASSETTE_MODE="auto") == 0.04
+    assert site.price_of("kept.png", "--middleware", "cache") == 0
     assert charges(easel) == 1
     elsewhere = {"EASEL_API_BASE": "", "EASEL_API_KEY": ""}  # nothing is reached, and nobody's key is known
     without = attrs.evolve(site, environment={k: v for k, v in site.environment.items() if k not in elsewhere})
-    assert without.made("replayed.png", "--transport", "cassette") == 0
+    assert without.price_of("replayed.png", "--transport", "cassette") == 0
     paid = (site.folder / "paid.png").read_bytes()
     assert paid.startswith(b"\x89PNG")
     assert (site.folder / "kept.png").read_bytes() == (site.folder / "replayed.png").read_bytes() == paid
 
 
-def test_a_batch_pays_for_equal_rows_once_and_says_so(served: tuple[Site, subprocess.Popen[str]]) -> None:
-    site, easel = served
+def test_a_batch_pays_for_equal_rows_once_and_says_so(with_provider: tuple[Site, subprocess.Popen[str]]) -> None:
+    site, easel = with_provider
     rows = [{"id": f"row-{i}", "model": MODEL, "prompt": "a lighthouse", "seed": 1 + i % 2} for i in range(6)]
     (site.folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     site.run("batch", "run", "rows.jsonl", "--out", "pictures", "--middleware", "cache", "--budget", "1")
@@ -158,8 +157,8 @@ def test_a_batch_pays_for_equal_rows_once_and_says_so(served: tuple[Site, subpro
     assert charges(easel) == 2
 
 
-def test_the_gateway_serves_them(served: tuple[Site, subprocess.Popen[str]]) -> None:
-    site, easel = served
+def test_the_gateway_serves_them(with_provider: tuple[Site, subprocess.Popen[str]]) -> None:
+    site, easel = with_provider
     (site.folder / "config.yaml").write_text(CONFIG)
     words = ["-m", "impasto_plugins.cli", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
     messages = []

@@ -34,7 +34,7 @@ async def generates() -> list[Path]:
         assert_type(result.artifacts[0].seed, int | None)
         assert_type(result.artifacts[0].b64_json, str)
         assert_type(result.warnings, tuple[str, ...])
-        assert_type({lost.index: lost.error for lost in result.errors}, dict[int, impasto.ImpastoError])
+        assert_type({failure.index: failure.error for failure in result.errors}, dict[int, impasto.ImpastoError])
         if result.cost is not None:
             assert_type(result.cost.usd, float)
             assert_type(result.cost.credits, float | None)
@@ -88,12 +88,12 @@ def drops_in() -> str:
     return edited.data[0].url or ""
 
 
-async def drops_in_with_every_kind_of_file(path: Path, opened: IO[bytes]) -> None:
+async def drops_in_with_every_kind_of_file(path: Path, file: IO[bytes]) -> None:
     """Whatever can be read, alone, in a list, with a name."""
     with tempfile.NamedTemporaryFile() as temporary, zipfile.ZipFile(path) as archive, archive.open("a.png") as member:
-        for picture in (b"...", bytearray(), path, str(path), opened, temporary, member, BytesIO(), ("a.png", opened)):
+        for picture in (b"...", bytearray(), path, str(path), file, temporary, member, BytesIO(), ("a.png", file)):
             await impasto.aimage_edit(picture, "stability/erase", mask=picture)
-        await impasto.aimage_edit([opened, member], "stability/style-transfer")
+        await impasto.aimage_edit([file, member], "stability/style-transfer")
     with path.open("rb") as image, path.open("rb") as mask:
         await impasto.aimage_edit([image], "stability/inpaint", "a boat", mask, grow_mask=5, size="auto", n=2)
 

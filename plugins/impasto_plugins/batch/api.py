@@ -121,7 +121,7 @@ async def _run_batch(
             stops.usd = folder.images.usd
         service = _CallBatch(client, folder, target, RetrySelection(failed=retry_failed, ambiguous=retry_ambiguous))
         if folder is not None:
-            service.strangers = await asyncio.to_thread(Orphans, folder.history, Template())
+            service.orphans = await asyncio.to_thread(Orphans, folder.history, Template())
         run = Scheduler(
             of_client(client), AdaptiveConcurrency(concurrency), stops, keeping, partial(is_reachable, client)
         )
@@ -138,7 +138,7 @@ async def _run_batch(
 
 def _write_start(folder: Workspace, target: BucketTarget | None) -> WriteSteps[None]:
     images = folder.images
-    return folder.begin(len(images), target=target, stranger_extra=images.extra)
+    return folder.begin(len(images), target=target, orphan_extra=images.extra)
 
 
 async def _publish(folder: Workspace, bucket: ImageBucket | None, stops: StopConditions) -> None:
@@ -167,7 +167,7 @@ class _CallBatch:
     folder: Workspace | None
     target: BucketTarget | None
     retry: RetrySelection
-    strangers: Orphans | None = None
+    orphans: Orphans | None = None
     _ids: set[str] = attrs.field(factory=set[str])
     _recalled: set[str] = attrs.field(factory=set[str])
     _addressed: set[tuple[str, str | None]] = attrs.field(factory=set[tuple[str, str | None]])
@@ -209,7 +209,7 @@ class _CallBatch:
             tasks = await asyncio.to_thread(tasks_of, row, operation, Path(), position=len(self._ids))
         await self._recall(tasks[0])
         await self._check_known(tasks[0])
-        self._check_strangers(tasks)
+        self._check_orphans(tasks)
         self._ids.add(row.id)
         return tasks
 
@@ -250,9 +250,9 @@ class _CallBatch:
             message = "is the id of other content in an earlier run of this folder; give another id"
             raise InvalidRequest([Problem("id", message)], operation=unit.model)
 
-    def _check_strangers(self, tasks: list[ImageTask]) -> None:
-        for unit in tasks if self.strangers else ():
-            if self.strangers is not None and (name := self.strangers.find(unit)) is not None:
+    def _check_orphans(self, tasks: list[ImageTask]) -> None:
+        for unit in tasks if self.orphans else ():
+            if self.orphans is not None and (name := self.orphans.find(unit)) is not None:
                 message = (
                     f"{name!r} exists in the folder, but not in its ledger: it may have been paid for. Put the ledger"
                     " back, or pass start_over=True, which may pay for it again"

@@ -108,7 +108,7 @@ class Batch:
     is_cancelled: bool = False
     """True if images in flight were abandoned."""
     _run: Scheduler | None = None
-    _stranger_extra: int = 0
+    _orphan_extra: int = 0
     """Extra images of rows that are no longer in the manifest."""
 
     async def dry_run(self, client: Client) -> Plan:
@@ -134,8 +134,8 @@ class Batch:
             try:
                 bucket = await claim_bucket(stack, order.target, folder.history)
                 keeping = LedgerRecorder(folder, order.template, bucket, A_PAGE)
-                self._stranger_extra = folder.images.extra - plan.extra_images
-                await folder.submit(_write_start(folder, order, plan, self._stranger_extra))
+                self._orphan_extra = folder.images.extra - plan.extra_images
+                await folder.submit(_write_start(folder, order, plan, self._orphan_extra))
                 recovered = await recover(folder, keeping, keys)
             except OSError as error:
                 raise unusable_folder(folder.layout, error) from None
@@ -209,7 +209,7 @@ class Batch:
         return self._status(self.folder, self.plan, running=True)
 
     def _status(self, folder: Workspace, plan: Plan, *, running: bool) -> BatchStatus:
-        total = plan.images + folder.images.extra - self._stranger_extra
+        total = plan.images + folder.images.extra - self._orphan_extra
         missing, passed_over = len(folder.history.missing), len(plan.invalid)
         return status_of(
             folder.images,
@@ -240,9 +240,9 @@ class Batch:
             self.listener.note(f"skipped: {bad}")
         for missing in missing_images(history):
             self.listener.note(missing)
-        if strangers := plan.orphans.total():
+        if orphans := plan.orphans.total():
             self.listener.note(
-                f"the manifest no longer has {count_of(strangers, 'image')} of earlier runs; the files stay"
+                f"the manifest no longer has {count_of(orphans, 'image')} of earlier runs; the files stay"
             )
 
     def _preflight(self, history: LedgerHistory) -> Planner:
@@ -286,7 +286,7 @@ class Batch:
         for share in plan.totals:
             if share.to_do:
                 await client.account(share.model, base_model=share.base_model)
-        await asyncio.to_thread(_check_strangers, preflight, plan, self.order.template)
+        await asyncio.to_thread(_check_orphans, preflight, plan, self.order.template)
         await note_addresses(client, called, preflight.history)
         return plan, client
 
@@ -320,10 +320,10 @@ def _with_api_base(api_base: str, client: Client, operations: list[Operation]) -
     return client.with_options(providers={name: {"api_base": api_base} for name in providers})
 
 
-def _check_strangers(preflight: Planner, plan: Plan, template: Template) -> None:
+def _check_orphans(preflight: Planner, plan: Plan, template: Template) -> None:
     """Raise UntrustedLedger if images of this manifest are in the folder and not in its ledger."""
-    if strangers := Orphans(preflight.history, template):
-        strangers.check(_closing_files(preflight.to_do(plan)))
+    if orphans := Orphans(preflight.history, template):
+        orphans.check(_closing_files(preflight.to_do(plan)))
 
 
 def _closing_files(units: Iterator[ImageTask]) -> Iterator[ImageTask]:
@@ -334,15 +334,15 @@ def _closing_files(units: Iterator[ImageTask]) -> Iterator[ImageTask]:
         yield unit
 
 
-def _write_start(folder: Workspace, order: BatchSpec, plan: Plan, stranger_extra: int) -> WriteSteps[None]:
+def _write_start(folder: Workspace, order: BatchSpec, plan: Plan, orphan_extra: int) -> WriteSteps[None]:
     """Write the first rows of a run."""
-    strangers = {state.name: number for state, number in plan.orphans.items()}
+    orphans = {state.name: number for state, number in plan.orphans.items()}
     yield from folder.begin(
         plan.images,
         manifest=str(order.manifest),
-        strangers=strangers,
+        orphans=orphans,
         target=order.target,
-        stranger_extra=stranger_extra,
+        orphan_extra=orphan_extra,
     )
     for bad in plan.invalid:
         error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}

@@ -72,12 +72,12 @@ class NothingPending(Other):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         (NoJobs, "ended in InvalidRequest: .*; see request.job in transform_request"),
         (NothingPending, "normalize_response must return a Pending"),
     ],
 )
-def test_a_defect_is_caught(kind: type[Other], said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
+def test_a_defect_is_caught(kind: type[Other], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
         checked(kind)

@@ -69,7 +69,7 @@ def checked(work: Callable[[], object], seconds: float = 0.2) -> None:
     ],
     ids=lambda hang: hang.__name__,
 )
-def test_what_hangs_is_named(hang: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_hangs_is_named(hang: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impasto.testing.watch.time_limit._GRACE", 0.05)
     name = "ignore_cancellation" if hang is leave_a_task_that_ignores_cancellation else hang.__name__
     with pytest.raises(AssertionError, match=rf"did not end within 0\.2 s; it stands in:\n[^$]*, in {name}\n"):
@@ -118,7 +118,7 @@ def test_blocked_threads_do_not_keep_the_process() -> None:
     assert done.stdout.split() == ["block_a_thread", "block_the_loop", "block_a_pool"], done.stderr
 
 
-def test_what_never_releases_the_interpreter_ends_the_run_and_is_named(tmp_path: Path) -> None:
+def test_a_check_that_never_releases_the_interpreter_ends_the_run_and_is_named(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(STUCK)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
@@ -145,7 +145,7 @@ def test_a_check_that_starts_processes_has_more_time() -> None:
         Suite().test_it_hangs()
 
 
-def test_what_a_check_left_breaks_no_report(tmp_path: Path) -> None:
+def test_a_future_that_a_check_left_breaks_no_report(tmp_path: Path) -> None:
     """A future whose error nobody reads is logged when it is collected: not while pytest parses a source.
 
     Python 3.11 then reports a SystemError (cpython #106905), which ends the run.

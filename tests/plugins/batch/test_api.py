@@ -120,7 +120,7 @@ async def test_a_full_disk_stops_it(
     reserve, calls = Disk.reserve, count()
 
     def full(self: Disk, descriptor: int, size: int) -> None:
-        if next(calls) > 2:  # the ballast, and two images
+        if next(calls) > 2:  # the reserve, and two images
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reserve(self, descriptor, size)
 

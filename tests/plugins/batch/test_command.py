@@ -16,7 +16,7 @@ from .conftest import CORE, Run, Start, Write, ledger_rows, many, row
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--concurrency", "0"), "must be a whole number from 1 to 1,000, not '0'"),
         (("--concurrency", "-1"), "must be a whole number from 1 to 1,000, not '-1'"),
@@ -51,12 +51,12 @@ from .conftest import CORE, Run, Start, Write, ledger_rows, many, row
     ],
 )
 def test_b54_options_that_can_not_be(
-    batch: Run, manifest: Write, impasto_emulator: Emulator, words: tuple[str, ...], said: str
+    batch: Run, manifest: Write, impasto_emulator: Emulator, words: tuple[str, ...], message: str
 ) -> None:
     manifest(row("a"))
     done = batch("run", "manifest.jsonl", "--out", "out", *words)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert impasto_emulator.requests == []
     assert not Path("out").exists()
 
@@ -170,7 +170,7 @@ def test_a_terminal_has_a_line_that_moves(start: Start, manifest: Write, environ
     words = [sys.executable, "-m", "impasto_plugins.cli", "batch", "run", "manifest.jsonl", "--out", "out"]
     with subprocess.Popen(words, stderr=terminal, stdout=subprocess.PIPE, env={**os.environ, **environment}) as run:
         os.close(terminal)
-        seen = b""
+        data = b""
         while True:
             try:
                 piece = os.read(main, 4096)
@@ -178,14 +178,14 @@ def test_a_terminal_has_a_line_that_moves(start: Start, manifest: Write, environ
                 break
             if not piece:
                 break
-            seen += piece
+            data += piece
         assert run.stdout is not None
-        said = run.stdout.read().decode()
+        output = run.stdout.read().decode()
     os.close(main)
     assert run.returncode == 0
-    assert said == "complete: 4 of 4 done, charged: 0.12 USD\n"
-    assert "4 images in 4 rows, 4 to do for 0.12 USD" in seen.decode()
-    assert b"\r" in seen
+    assert output == "complete: 4 of 4 done, charged: 0.12 USD\n"
+    assert "4 images in 4 rows, 4 to do for 0.12 USD" in data.decode()
+    assert b"\r" in data
 
 
 def test_status_of_what_is_no_batch(batch: Run, tmp_path: Path) -> None:

@@ -79,9 +79,9 @@ def test_many_missing_images_are_counted(batch: Run, manifest: Write) -> None:
     assert batch(*RUN).exit_code == 0
     for path in Path("out").glob("*.png"):
         path.unlink()
-    said = batch("status", "out").stderr
-    assert said.count("is missing or has changed") == 10
-    assert "2 more images are missing" in said
+    message = batch("status", "out").stderr
+    assert message.count("is missing or has changed") == 10
+    assert "2 more images are missing" in message
 
 
 def test_images_that_failed_are_undone_once_the_batch_is_complete(

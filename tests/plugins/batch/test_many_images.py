@@ -27,8 +27,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(site))
 
 
-def four(id: str, **given: object) -> dict[str, object]:
-    return row(id, model="acme/four", **given)
+def four(id: str, **fields: object) -> dict[str, object]:
+    return row(id, model="acme/four", **fields)
 
 
 def test_all_images_are_kept_and_counted(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
@@ -85,8 +85,8 @@ def test_an_answer_without_an_image_is_unusable(batch: Run, manifest: Write) -> 
     (line,) = lines(OUT / "errors.jsonl")
     error = line["error"]
     assert (error["code"], error["billed"], error["usd"]) == ("unusable_result", "yes", PRICE)  # type: ignore[index]
-    (kept,) = error["kept"]  # type: ignore[index]
-    assert (OUT / kept).read_bytes().startswith(b"\x89PNG")
+    (path,) = error["kept"]  # type: ignore[index]
+    assert (OUT / path).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("folder", [True, False], ids=["with a folder", "without"])
@@ -145,9 +145,11 @@ def test_unusable_answers_beside_images_are_saved(
     )
     (line,) = lines(OUT / "results.jsonl")
     warnings = line["response"]["body"]["warnings"]  # type: ignore[index]
-    said = [each for each in warnings if each.startswith("bytes of failed images of the same answer are saved in: ")]
-    paths = [path for each in said for path in each.partition(": ")[2].split(", ")]
-    assert len(said) == 2
+    messages = [
+        each for each in warnings if each.startswith("bytes of failed images of the same answer are saved in: ")
+    ]
+    paths = [path for each in messages for path in each.partition(": ")[2].split(", ")]
+    assert len(messages) == 2
     assert len(paths) == len(set(paths)) == 8
     assert {path.relative_to(OUT).as_posix() for path in (OUT / "kept").iterdir()} == set(paths)
     images = [path for path in paths if path.endswith(".png")]

@@ -63,8 +63,8 @@ def request(
     )
     by_role = {"prompt": ("a wolf",), "image": images}
     path = Path(out) if out is not None else None
-    made = request_of(operation, "acme/x", by_role, assignments=words, out=path)
-    return cast(Params, made.params)
+    call = request_of(operation, "acme/x", by_role, assignments=words, out=path)
+    return cast(Params, call.params)
 
 
 def refused(*words: str, **more: object) -> dict[str, str]:

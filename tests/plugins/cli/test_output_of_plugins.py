@@ -145,18 +145,18 @@ def test_the_check_of_a_configuration_prints_its_result_only(tmp_path: Path, noi
 def test_a_gateway_prints_its_address_and_its_log_only(tmp_path: Path, noise: str, workers: str) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG)
     install_loud(tmp_path, noise)
-    with start(tmp_path, "serve", "--config", "c.yaml", "--no-auth", "--port", "0", "--workers", workers) as served:
-        assert served.stdout is not None
-        words = served.stdout.readline().split()
+    with start(tmp_path, "serve", "--config", "c.yaml", "--no-auth", "--port", "0", "--workers", workers) as gateway:
+        assert gateway.stdout is not None
+        words = gateway.stdout.readline().split()
         assert words[:2] == ["RUNNING", "on"]
         body = json.dumps({"model": "loud", "prompt": "x", "seed": "no"}).encode()
         with pytest.raises(HTTPError) as refused:
             urlopen(Request(f"{words[2]}/v1/images/generations", body, {"content-type": "application/json"}))
         refused.value.close()
-        served.terminate()
-        lines = served.stdout.read().splitlines()
+        gateway.terminate()
+        lines = gateway.stdout.read().splitlines()
     assert [json.loads(line)["status"] for line in lines] == [400]
-    assert served.returncode == 0
+    assert gateway.returncode == 0
 
 
 def test_a_plugin_that_fails_at_the_end_of_the_process_is_named(tmp_path: Path) -> None:

@@ -39,20 +39,20 @@ def test_an_image_that_is_not_at_its_place_is_an_error(
     """A script that goes on to read the file must not see success."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     Path("out").mkdir()
-    wanted, opened = Path("out/x.png"), Path.open
+    wanted, open_file = Path("out/x.png"), Path.open
 
-    def vanish(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+    def vanish(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
         if mode == "xb" and path.name == wanted.name and wanted.parent.exists():
             wanted.parent.rmdir()
-        return opened(path, mode, *rest, **named)
+        return open_file(path, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", vanish)
-    ended = run("generate", "stability/stable-image-core", "x", "-o", str(wanted))
-    assert ended.exit_code == 1
+    result = run("generate", "stability/stable-image-core", "x", "-o", str(wanted))
+    assert result.exit_code == 1
     reason = r"No such file or directory; the output is in (.*)\n"
-    found = re.fullmatch(f"Error: 'out/x.png' could not be written: {reason}", ended.stderr)
-    assert found is not None, ended.stderr
-    assert ended.stdout == f"{found[1]}\n"
+    found = re.fullmatch(f"Error: 'out/x.png' could not be written: {reason}", result.stderr)
+    assert found is not None, result.stderr
+    assert result.stdout == f"{found[1]}\n"
     assert Path(found[1]).read_bytes().startswith(b"\x89PNG")
 
 
@@ -90,18 +90,18 @@ def test_if_nothing_takes_it_the_seed_is_reported(no_disk: Path, monkeypatch: py
 
 
 def test_a_file_that_came_up_meanwhile_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, opened = Path("x.png"), Path.open
+    out, open_file = Path("x.png"), Path.open
 
-    def create(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+    def create(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
         if mode == "xb" and path == out:
             out.write_text("precious")
-        return opened(path, mode, *rest, **named)
+        return open_file(path, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", create)
-    ended = run("generate", "stability/stable-image-core", "x", "-o", "x.png")
-    assert ended.exit_code == 1
-    assert ended.stderr == "Error: 'x.png' was created during the call; the output is in x-2.png\n"
-    assert ended.stdout == "x-2.png\n"
+    result = run("generate", "stability/stable-image-core", "x", "-o", "x.png")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: 'x.png' was created during the call; the output is in x-2.png\n"
+    assert result.stdout == "x-2.png\n"
     assert out.read_text() == "precious"
     assert Path("x-2.png").read_bytes().startswith(b"\x89PNG")
 
@@ -143,9 +143,9 @@ def test_a_disk_without_room_is_found_before_the_call(
     }[command]
     out = [word.replace(".png", ".glb" if command == "model3d" else ".wav" if command == "audio" else ".png")
            for word in out]  # fmt: skip
-    ended = run(command, *words, *out)
-    assert ended.exit_code == 2
-    assert "can't be written to: No space left on device; give another place" in ended.stderr
+    result = run(command, *words, *out)
+    assert result.exit_code == 2
+    assert "can't be written to: No space left on device; give another place" in result.stderr
     assert impasto_emulator.requests == []
     assert [path.name for path in Path().iterdir()] == ["in.png"]
 
@@ -163,9 +163,9 @@ def test_a_target_that_can_not_be_written_is_found_before_the_call(
         ["edit", "stability/upscale-fast", "in.png"],
         ["resume", "stability/upscale-creative", "a" * 64],
     ):
-        ended = run(*words, "-o", name, *force)
-        assert ended.exit_code == 2, ended.output
-        assert "-o: " in ended.stderr
+        result = run(*words, "-o", name, *force)
+        assert result.exit_code == 2, result.output
+        assert "-o: " in result.stderr
     assert impasto_emulator.requests == []
     assert Path("/dev/full").is_char_device()
 
@@ -180,9 +180,9 @@ def test_a_name_as_long_as_the_disk_takes_can_be_overwritten(run: Run) -> None:
 
 def test_a_link_to_nowhere_is_not_written_through(run: Run, impasto_emulator: Emulator) -> None:
     Path("x.png").symlink_to("elsewhere.png")
-    ended = run("generate", "stability/stable-image-core", "x", "-o", "x.png")
-    assert ended.exit_code == 2
-    assert "already exists; use -f to overwrite it" in ended.stderr
+    result = run("generate", "stability/stable-image-core", "x", "-o", "x.png")
+    assert result.exit_code == 2
+    assert "already exists; use -f to overwrite it" in result.stderr
     assert impasto_emulator.requests == []
     assert not Path("elsewhere.png").exists()
 
@@ -192,29 +192,29 @@ def test_an_image_that_no_disk_takes_after_the_call_is_on_standard_output(
     run: Run, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     """The disk fills up while the image is made."""
-    opened = Path.open
+    open_file = Path.open
 
-    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+    def full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
         if mode == "xb":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return opened(path, mode, *rest, **named)
+        return open_file(path, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", full)
     words = ["generate", "stability/stable-image-core", "x", "-n", "2", "-p", "seed=7"]
-    ended = run(*words, *["--json"] * as_json)
-    assert ended.exit_code == 1
+    result = run(*words, *["--json"] * as_json)
+    assert result.exit_code == 1
     if as_json:
-        files = json.loads(ended.stdout)["files"]
+        files = json.loads(result.stdout)["files"]
         data = [base64.b64decode(each["b64_json"]) for each in files]
         assert [each["path"] for each in files] == [None, None]
     else:
-        sizes = [int(size) for size in re.findall(r"standard output, bytes \d+ to (\d+)", ended.stderr)]
-        data = [ended.stdout_bytes[: sizes[0]], ended.stdout_bytes[sizes[0] : sizes[1]]]
-        assert len(ended.stdout_bytes) == sizes[1]
+        sizes = [int(size) for size in re.findall(r"standard output, bytes \d+ to (\d+)", result.stderr)]
+        data = [result.stdout_bytes[: sizes[0]], result.stdout_bytes[sizes[0] : sizes[1]]]
+        assert len(result.stdout_bytes) == sizes[1]
     for each in data:
         with Image.open(io.BytesIO(each)) as image:
             image.load()
-    assert "No space left on device" in ended.stderr
+    assert "No space left on device" in result.stderr
 
 
 def test_more_images_than_asked_for_get_names_and_take_no_other_files(tmp_path: Path) -> None:

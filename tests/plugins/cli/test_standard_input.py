@@ -18,32 +18,32 @@ from tests.images import png
 PIPED = png(64, 64)
 
 
-def edit(environment: dict[str, str], *words: str, piped: bytes = PIPED) -> Result:
-    return CliRunner().invoke(main, ["edit", *words], env=environment, input=piped)
+def edit(environment: dict[str, str], *words: str, stdin: bytes = PIPED) -> Result:
+    return CliRunner().invoke(main, ["edit", *words], env=environment, input=stdin)
 
 
 @pytest.mark.parametrize("words", [["-"], ["/dev/stdin"], ["-p", "image=-", "-"]])
 def test_a_dash_reads_the_image_from_standard_input(
     environment: dict[str, str], impasto_emulator: Emulator, words: list[str]
 ) -> None:
-    ended = edit(environment, "stability/remove-background", *words)
+    result = edit(environment, "stability/remove-background", *words)
     if len(words) == 1:
-        assert ended.exit_code == 0, ended.output
+        assert result.exit_code == 0, result.output
         assert impasto_emulator.requests[0].files["image"].bytes == len(PIPED)
     else:
-        assert (ended.exit_code, "image: is set twice" in ended.output) == (2, True)
+        assert (result.exit_code, "image: is set twice" in result.output) == (2, True)
 
 
 def test_standard_input_fills_one_field_only(environment: dict[str, str]) -> None:
-    ended = edit(environment, "stability/inpaint", "-", "--mask", "-", "--prompt", "x")
-    assert ended.exit_code == 2
-    assert "mask: standard input can be read for one field only" in ended.stderr
+    result = edit(environment, "stability/inpaint", "-", "--mask", "-", "--prompt", "x")
+    assert result.exit_code == 2
+    assert "mask: standard input can be read for one field only" in result.stderr
 
 
 def test_empty_or_too_long_input_is_refused(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = edit(environment, "stability/remove-background", "-", piped=b"")
-    assert (ended.exit_code, "image: standard input is empty" in ended.stderr) == (2, True)
-    long = edit(environment, "stability/remove-background", "-", piped=b"x" * (11 << 20))
+    error = edit(environment, "stability/remove-background", "-", stdin=b"")
+    assert (error.exit_code, "image: standard input is empty" in error.stderr) == (2, True)
+    long = edit(environment, "stability/remove-background", "-", stdin=b"x" * (11 << 20))
     assert (long.exit_code, "image: standard input has more than " in long.stderr) == (2, True)
     assert "x" * 100 not in long.output
 
@@ -66,7 +66,7 @@ def test_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("piped", "sent"),
+    ("stdin", "sent"),
     [
         ("a cat\n", "a cat"),
         ("a cat\r\n", "a cat"),
@@ -76,11 +76,11 @@ def test_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
     ],
 )
 def test_a_dash_reads_the_prompt_from_standard_input(
-    environment: dict[str, str], impasto_emulator: Emulator, piped: str, sent: str
+    environment: dict[str, str], impasto_emulator: Emulator, stdin: str, sent: str
 ) -> None:
     words = ["generate", "stability/stable-image-core", "-", "-o", "x.png"]
-    ended = CliRunner().invoke(main, words, env=environment, input=piped.encode())
-    assert ended.exit_code == 0, ended.output
+    result = CliRunner().invoke(main, words, env=environment, input=stdin.encode())
+    assert result.exit_code == 0, result.output
     assert impasto_emulator.requests[0].fields["prompt"] == sent
 
 
@@ -89,18 +89,18 @@ def test_every_text_can_come_from_standard_input(
     environment: dict[str, str], impasto_emulator: Emulator, words: list[str]
 ) -> None:
     Path("in.png").write_bytes(PIPED)
-    ended = edit(environment, "stability/inpaint", "in.png", *words, piped=b"fog")
-    assert ended.exit_code == 0, ended.output
+    result = edit(environment, "stability/inpaint", "in.png", *words, stdin=b"fog")
+    assert result.exit_code == 0, result.output
     assert "fog" in impasto_emulator.requests[0].fields.values()
 
 
 def test_a_prompt_that_is_no_text_is_refused(environment: dict[str, str], impasto_emulator: Emulator) -> None:
-    for piped, reason in (
+    for stdin, reason in (
         (PIPED, "is not UTF-8 text"),
         (b"", "is empty"),
         (b"\n", "must be text of 1 to 10,000 characters"),
     ):
         words = ["generate", "stability/stable-image-core", "-"]
-        ended = CliRunner().invoke(main, words, env=environment, input=piped)
-        assert (ended.exit_code, reason in ended.stderr) == (2, True), ended.stderr
+        result = CliRunner().invoke(main, words, env=environment, input=stdin)
+        assert (result.exit_code, reason in result.stderr) == (2, True), result.stderr
     assert impasto_emulator.requests == []

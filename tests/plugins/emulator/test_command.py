@@ -23,10 +23,10 @@ OPTIONS = {
 
 
 def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    served: list[object] = []
+    count: list[object] = []
 
     async def serve(settings: object) -> None:
-        served.append(settings)
+        count.append(settings)
 
     monkeypatch.setattr("impasto_plugins.emulator.command._run", serve)
     words = [str(word) for pair in OPTIONS.items() for word in pair]
@@ -35,7 +35,7 @@ def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.exit_code, result.output) == (0, "")
     arguments = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
     arguments["image_scale"] = arguments.pop("scale")
-    assert served == [EmulatorSettings.from_mapping({**arguments, "strict": True, "keys": ("one", "two")})]
+    assert count == [EmulatorSettings.from_mapping({**arguments, "strict": True, "keys": ("one", "two")})]
 
 
 def test_other_machines_can_connect_only_with_the_option() -> None:

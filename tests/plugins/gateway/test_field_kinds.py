@@ -278,6 +278,6 @@ async def test_an_artifact_of_a_declared_type_is_stored_and_served_as_it_is(
     provider.answer = always(Answer(headers={"content-type": media_type}, body=body))
     answer = await gateway.generate(model="kinds", response_format="url")
     assert answer.status == 200, answer.body
-    served = await gateway.ask("GET", json.loads(answer.body)["data"][0]["url"])
-    assert (served.status, served.body, served.headers["content-type"]) == (200, body, media_type)
-    assert served.headers.get("content-disposition") == disposition
+    response = await gateway.ask("GET", json.loads(answer.body)["data"][0]["url"])
+    assert (response.status, response.body, response.headers["content-type"]) == (200, body, media_type)
+    assert response.headers.get("content-disposition") == disposition

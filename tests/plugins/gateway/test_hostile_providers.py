@@ -76,7 +76,7 @@ async def test_a_key_that_the_provider_repeats_is_in_no_answer_file_or_log(
     assert '"provider_request_ids"' in caplog.text
 
 
-async def ended(gateway: Running, location: str) -> Answer:
+async def finished_job(gateway: Running, location: str) -> Answer:
     """Return the job's state once it is over."""
     async with asyncio.timeout(60):
         while (answer := await gateway.ask("GET", location)).json.get("status") == "in_progress":
@@ -96,7 +96,7 @@ async def test_a_job_that_takes_longer_than_its_call_is_fetched_later(
     assert f"GET {location} has its images" in str(late.error["message"])
     assert (await villain.ask("GET", location)).json["status"] == "in_progress"
     provider.polls = [PICTURE]
-    done = await ended(villain, location)
+    done = await finished_job(villain, location)
     assert (done.json["status"], b64decode(done.json["data"][0]["b64_json"])) == ("completed", IMAGE)
     if key:
         again = await villain.ask("POST", "/v1/images/generations", **call)
@@ -116,7 +116,7 @@ async def test_a_job_that_takes_longer_than_its_call_and_fails_says_so(villain: 
     provider.posts, provider.polls = [job()], [NOT_YET]
     late = await villain.generate(model="paint")
     provider.polls = [in_json({"failed": "no"})]
-    failed = await ended(villain, late.headers["location"])
+    failed = await finished_job(villain, late.headers["location"])
     assert (failed.json["status"], failed.json["error"]["message"]) == ("failed", "the job failed")
 
 

@@ -19,7 +19,7 @@ class Shape:
     width: int | None = fields.integer(64, 2048)
     height: int | None = fields.integer(64, 2048)
     ratio: str | None = fields.choice("1:1", "16:9", "3:2")
-    named: str | None = fields.choice("1024x1024", "1536x1024", "auto")
+    preset: str | None = fields.choice("1024x1024", "1536x1024", "auto")
     crop: bool | None = fields.boolean()
 
 
@@ -63,7 +63,7 @@ def sent(model: Operation, **arguments: object) -> tuple[Params, tuple[str, ...]
 
 
 @pytest.mark.parametrize(
-    ("declared", "asked", "shape", "warnings"),
+    ("declared", "text", "shape", "warnings"),
     [
         (PIXELS, "1536x1024", Shape(width=1536, height=1024), ()),
         (
@@ -79,14 +79,14 @@ def sent(model: Operation, **arguments: object) -> tuple[Params, tuple[str, ...]
             Shape(ratio="1:1"),
             ("size 1000x1001 became image_size.ratio 1:1, the nearest of this model's",),
         ),
-        (Sizes("image_size.named", choices=("1024x1024", "1536x1024")), "1536x1024", Shape(named="1536x1024"), ()),
-        (Sizes("image_size.named", choices=("1024x1024", "1536x1024", "auto")), "auto", Shape(named="auto"), ()),
+        (Sizes("image_size.preset", choices=("1024x1024", "1536x1024")), "1536x1024", Shape(preset="1536x1024"), ()),
+        (Sizes("image_size.preset", choices=("1024x1024", "1536x1024", "auto")), "auto", Shape(preset="auto"), ()),
     ],
 )
 def test_a_size_sets_the_fields_of_a_nested_object(
-    declared: Size, asked: str, shape: Shape, warnings: tuple[str, ...]
+    declared: Size, text: str, shape: Shape, warnings: tuple[str, ...]
 ) -> None:
-    params, found = sent(operation(declared), size=asked)
+    params, found = sent(operation(declared), size=text)
     assert (params.image_size, found) == (shape, warnings)
 
 
@@ -96,16 +96,16 @@ def test_an_object_may_be_nested_in_another() -> None:
     assert params.output == Output(shape=Shape(width=512, height=768))
 
 
-@pytest.mark.parametrize("given", [{"crop": True}, Shape(crop=True)])
-def test_other_fields_of_the_object_stay(given: object) -> None:
-    params, warnings = sent(operation(), size="512x768", image_size=given)
+@pytest.mark.parametrize("value", [{"crop": True}, Shape(crop=True)])
+def test_other_fields_of_the_object_stay(value: object) -> None:
+    params, warnings = sent(operation(), size="512x768", image_size=value)
     assert (params.image_size, warnings) == (Shape(width=512, height=768, crop=True), ())
 
 
-@pytest.mark.parametrize("given", [{"width": 512}, Shape(width=512)])
-def test_size_beside_a_nested_field_that_it_sets_is_refused(given: object) -> None:
+@pytest.mark.parametrize("value", [{"width": 512}, Shape(width=512)])
+def test_size_beside_a_nested_field_that_it_sets_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        sent(operation(), size="512x768", image_size=given)
+        sent(operation(), size="512x768", image_size=value)
     [problem] = caught.value.problems
     assert str(problem) == "image_size.width: can't be combined with size, which sets it too; leave one out"
 
@@ -127,10 +127,10 @@ def test_an_object_called_size_takes_both_openai_s_size_and_its_own() -> None:
 
 
 def test_a_default_gives_way_to_a_nested_field_of_the_call() -> None:
-    made = translate(operation(), {"prompt": "a", "image_size": {"width": 512}}, defaults={"size": "1024x1024"})
-    assert (made.params["image_size"], made.problems) == ({"width": 512}, ())
-    made = translate(operation(), {"prompt": "a", "image_size": {"crop": True}}, defaults={"size": "1024x1024"})
-    assert made.params["image_size"] == {"crop": True, "width": 1024, "height": 1024}
+    translation = translate(operation(), {"prompt": "a", "image_size": {"width": 512}}, defaults={"size": "1024x1024"})
+    assert (translation.params["image_size"], translation.problems) == ({"width": 512}, ())
+    translation = translate(operation(), {"prompt": "a", "image_size": {"crop": True}}, defaults={"size": "1024x1024"})
+    assert translation.params["image_size"] == {"crop": True, "width": 1024, "height": 1024}
 
 
 def test_a_rule_against_the_object_leaves_the_shape_to_the_provider() -> None:
@@ -141,9 +141,9 @@ def test_a_rule_against_the_object_leaves_the_shape_to_the_provider() -> None:
 
 
 def test_a_field_without_a_ratio_among_its_choices_is_named() -> None:
-    params, warnings = sent(operation(AspectRatios("image_size.named")), size="512x768")
+    params, warnings = sent(operation(AspectRatios("image_size.preset")), size="512x768")
     assert params.image_size is None
-    assert warnings == ("size 512x768 has no effect: no choice of image_size.named has a shape",)
+    assert warnings == ("size 512x768 has no effect: no choice of image_size.preset has a shape",)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_a_default_of_a_nested_field_that_the_call_excludes_is_left_out(
         "output": {"shape": {"ratio": "1:1", "width": 64}},
     }
     translation = translate(model, {"prompt": "a", "reference": reference}, defaults=defaults)
-    given = {"prompt": "a"} if reference is None else {"prompt": "a", "reference": reference}
-    assert (translation.params, translation.problems) == ({**given, **left}, ())
+    params = {"prompt": "a"} if reference is None else {"prompt": "a", "reference": reference}
+    assert (translation.params, translation.problems) == ({**params, **left}, ())
     assert check_request(model, "acme/x", translation)[1] == ()
 
 

@@ -80,9 +80,9 @@ class Signing(Provider):
 
 def is_signed(request: RecordedRequest) -> bool:
     """Return True if botocore signs the bytes that arrived in the same way."""
-    named = {name: request.header(name) for name in SIGNED.split(";")}
-    again = AWSRequest(request.method, f"http://{named['host']}{request.target}", headers=named, data=request.body)
-    again.context["timestamp"] = named["x-amz-date"]
+    names = {name: request.header(name) for name in SIGNED.split(";")}
+    again = AWSRequest(request.method, f"http://{names['host']}{request.target}", headers=names, data=request.body)
+    again.context["timestamp"] = names["x-amz-date"]
     signer = SigV4Auth(Credentials(ACCESS_KEY, SECRET), "paint", "eu-west-1")
     text = signer.string_to_sign(again, signer.canonical_request(again))
     return request.header("authorization").endswith(f"Signature={signer.signature(text, again)}")

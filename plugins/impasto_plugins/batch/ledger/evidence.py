@@ -79,8 +79,8 @@ def check_evidence(history: LedgerHistory, *, is_begun: bool) -> None:
         if not layout.ledger.exists():
             raise untrusted_ledger(layout.ledger, "is missing")
         recorded = _recorded_paths(layout)
-        if strangers := [name for name in image_names(layout, 1) if name not in recorded]:
-            raise untrusted_ledger(layout.ledger, f"does not know {_list_names(strangers)}")
+        if unknown_names := [name for name in image_names(layout, 1) if name not in recorded]:
+            raise untrusted_ledger(layout.ledger, f"does not know {_list_names(unknown_names)}")
     if history.run is None:
         if not history.is_vouched_for and (left := _leftovers(layout)):
             reason = "is missing" if not layout.ledger.exists() else "is empty"

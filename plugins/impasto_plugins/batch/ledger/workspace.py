@@ -36,7 +36,7 @@ HIDDEN = ".impasto"
 VERSION = 1
 """Version of the ledger's rows."""
 
-BALLAST_BYTES = 256 * 1024
+RESERVE_BYTES = 256 * 1024
 """Space that is released for the last rows of a run when the disk is full."""
 
 RESTORED_SECONDS = 60.0
@@ -89,9 +89,9 @@ class WorkspacePaths:
         return self.root / HIDDEN / "lock"
 
     @property
-    def ballast(self) -> Path:
+    def reserve(self) -> Path:
         """The file whose space is released when the disk is full."""
-        return self.root / HIDDEN / "ballast"
+        return self.root / HIDDEN / "reserve"
 
     @property
     def manifest(self) -> Path:
@@ -216,7 +216,7 @@ class Workspace:
         self.names = history.names
         self.ledger = ledger
         self._files = files
-        files.callback(layout.ballast.unlink, missing_ok=True)
+        files.callback(layout.reserve.unlink, missing_ok=True)
         self._writer = Writer(disk, ledger)
 
     @classmethod
@@ -251,9 +251,9 @@ class Workspace:
         try:
             place = self.ledger.append(row)
         except OSError:
-            if not self.layout.ballast.exists():
+            if not self.layout.reserve.exists():
                 raise
-            self.disk.remove(self.layout.ballast)
+            self.disk.remove(self.layout.reserve)  # a row of a charge must not be lost to a full disk
             place = self.ledger.append(row)
         self.images.apply(row, place)
 
@@ -272,20 +272,20 @@ class Workspace:
         images: int,
         *,
         manifest: str | None = None,
-        strangers: Mapping[str, int] = MappingProxyType({}),
+        orphans: Mapping[str, int] = MappingProxyType({}),
         target: object = None,
-        stranger_extra: int = 0,
+        orphan_extra: int = 0,
     ) -> WriteSteps[None]:
         """Begin a run of so many images: a job for the writer. ``target``: the bucket for them.
 
-        ``stranger_extra``: extra images that do not belong to these.
+        ``orphans``: images of earlier manifests, counted by state; ``orphan_extra``: extra images beside the run's own.
         """
         row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
         more: dict[str, object] = {"target": str(target)} if target is not None else {}
-        more |= {"stranger_extra": stranger_extra} if stranger_extra else {}
+        more |= {"stranger_extra": orphan_extra} if orphan_extra else {}
         more |= {"started_over": True} if self.history.is_started_over else {}
         more |= {"addresses": dict(self.history.addresses)} if self.history.addresses else {}
-        about = {"pictures": images, "manifest": manifest, "strangers": dict(strangers), **more}
+        about = {"pictures": images, "manifest": manifest, "strangers": dict(orphans), **more}
         yield from self.write_row({**row, **about}, on_disk=True)
 
     def _close(self) -> None:
@@ -322,7 +322,7 @@ def _open_files(
         if start_over and not history.is_vouched_for:
             history.is_started_over = True
         ledger.open(history.read)
-        _reserve_file(layout, disk)
+        _create_reserve(layout, disk)
     except OSError as error:
         raise unusable_folder(layout, error) from None
     return history, ledger
@@ -379,10 +379,10 @@ def is_running(layout: WorkspacePaths) -> bool:
     return False
 
 
-def _reserve_file(layout: WorkspacePaths, disk: Disk) -> None:
-    file = disk.create(layout.ballast)
+def _create_reserve(layout: WorkspacePaths, disk: Disk) -> None:
+    file = disk.create(layout.reserve)
     try:
-        disk.reserve(file, BALLAST_BYTES)
+        disk.reserve(file, RESERVE_BYTES)
     finally:
         disk.close(file)
 

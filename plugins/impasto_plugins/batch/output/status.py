@@ -63,7 +63,7 @@ class BatchStatus:
 def status_of(
     images: TaskIndex,
     total: int,
-    strangers: Mapping[TaskState, int],
+    orphans: Mapping[TaskState, int],
     *,
     running: bool,
     missing: int = 0,
@@ -76,7 +76,7 @@ def status_of(
     """
     possible = [row["usd"] for row in left_open if row["row"] != "staged"]  # what is staged is in the sum already
     count = Counter(images.count)
-    count.subtract(strangers)
+    count.subtract(orphans)
     through = {state: number for state, number in count.items() if not state.is_open}
     pending = total - sum(through.values())
     in_flight = sum(count.values()) - sum(through.values())
@@ -95,7 +95,7 @@ def status_of(
         charges_unknown=images.charges_unknown + (0 if running else in_flight),
         refused_again=count[TaskState.REFUSED_AGAIN],
         in_flight=in_flight,
-        strangers=sum(strangers.values()),
+        strangers=sum(orphans.values()),
         missing=missing,
         passed_over=passed_over,
     )
@@ -120,12 +120,12 @@ def read_status(layout: WorkspacePaths) -> tuple[BatchStatus, LedgerHistory]:
             f"{str(layout.root)!r} is not a batch folder: it has no ledger ({ledger}). If a batch was run there with"
             " --out, put that back; if it went to s3:// with --staging, give that folder"
         )
-    strangers = {TaskState[name]: number for name, number in run["strangers"].items()}
+    orphans = {TaskState[name]: number for name, number in run["strangers"].items()}
     total = run["pictures"] + history.images.extra - run.get("stranger_extra", 0)
     status = status_of(
         history.images,
         total,
-        strangers,
+        orphans,
         running=running,
         missing=len(history.missing),
         passed_over=history.passed_over,

@@ -149,7 +149,7 @@ class BatchJob:
         accounts = [each.account for model in services.runtime.models.values() for each in model.deployments]
         keys = await asyncio.to_thread(restore_sends, accounts, folder.history)
         total = self.batch.to_openai()["request_counts"]["total"]
-        await folder.submit(folder.begin(total, manifest=INPUT, strangers={}))
+        await folder.submit(folder.begin(total, manifest=INPUT, orphans={}))
         jobs = (await recover(folder, recorder, keys)).jobs
         self._image_bytes = await asyncio.to_thread(_images_size, folder.layout.root)
         await self._sync()

@@ -48,7 +48,7 @@ class Delivery:
         self._wire = wire
         self._on_decided: Callable[[bool], object] | None = on_decided
         self._gave_up = gave_up
-        self._since = time.monotonic()
+        self._last_event = time.monotonic()
         self._unacknowledged_bytes = 0
         """Bytes without an acknowledgement at the last check."""
         self._peer_closed = False
@@ -62,7 +62,7 @@ class Delivery:
 
     def on_eof(self) -> None:
         """Note the caller's FIN."""
-        self._peer_closed, self._since = True, time.monotonic()
+        self._peer_closed, self._last_event = True, time.monotonic()
 
     def on_connection_lost(self, error: BaseException | None) -> None:
         """Note that the connection is gone; without an error this side closed it."""
@@ -76,10 +76,10 @@ class Delivery:
         """Decide if the evidence suffices."""
         pending_bytes = self._count_unacknowledged()
         if pending_bytes < self._unacknowledged_bytes and not self._peer_closed:  # it moves, however slowly
-            self._since = now
+            self._last_event = now
         self._unacknowledged_bytes = pending_bytes
-        elapsed = now - self._since
-        if self._peer_closed:
+        elapsed = now - self._last_event
+        if self._peer_closed:  # its FIN alone proves too little: see the module's docstring
             if self._gave_up or self._is_reset() or (pending_bytes and elapsed >= LINGER_SECONDS):
                 self._decide(False)
             elif not pending_bytes and elapsed >= RESET_SECONDS:
@@ -91,7 +91,7 @@ class Delivery:
     def is_uncertain(self) -> bool:
         """True if the caller may be gone, so that a retry must wait for the decision."""
         return self._peer_closed or (
-            self._unacknowledged_bytes > 0 and time.monotonic() - self._since >= LINGER_SECONDS
+            self._unacknowledged_bytes > 0 and time.monotonic() - self._last_event >= LINGER_SECONDS
         )
 
     def _decide(self, is_read: bool) -> None:

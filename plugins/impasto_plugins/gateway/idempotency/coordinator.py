@@ -3,6 +3,11 @@
 With an ``Idempotency-Key`` a request is bound to that key for 24 hours. An SDK's retry searches for an earlier attempt
 whose caller left; each attempt's result is given to one retry. An attempt that is proved to have cost nothing runs
 again.
+
+A retry must find an earlier attempt at any moment, in any worker and after a crash. While a call runs it has a slot in
+the in-flight table, which all workers read: RUNNING while its caller waits, ABANDONED after the caller left, LOST if
+the call is over and its outcome is unknown. A slot is freed only when nobody can ask for the call again: its response
+was read, its outcome is in the store, or it is proved that it cost nothing.
 """
 
 from __future__ import annotations
@@ -131,21 +136,21 @@ class IdempotencyCoordinator:
     ) -> None:
         """Hold the outcome of a call until its response was read, or else store it for the retry."""
 
-        async def keep() -> None:
+        async def store_for_retry() -> None:
             with stack:
                 await self.store_outcome(fingerprint, call, outcome)
 
-        def decided(is_read: bool) -> None:
+        def finish(is_read: bool) -> None:
             if is_read:
                 self.in_flight.finish(call)
                 stack.close()
             else:
                 self.in_flight.mark_abandoned(call)
-                task = asyncio.create_task(keep())
+                task = asyncio.create_task(store_for_retry())
                 self._storing.add(task)
                 task.add_done_callback(self._storing.discard)
 
-        call.delivery = self.track_delivery(fingerprint.request, decided, gave_up=gave_up)
+        call.delivery = self.track_delivery(fingerprint.request, finish, gave_up=gave_up)
 
     async def store_outcome(
         self, fingerprint: Fingerprint, call: InFlightCall, outcome: CallOutcome | APIError

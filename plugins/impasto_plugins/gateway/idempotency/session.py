@@ -117,7 +117,8 @@ class IdempotencySession:
         """End the session: the request is answered, or its caller left. ``broken``: the response is incomplete."""
         fingerprint, coordinator, call, outcome = self._fingerprint, self._coordinator, self._call, self._outcome
         closed = broken or client_disconnected(fingerprint.request)
-        if call is None:
+        if call is None:  # replayed, or stored by run_and_record
+            # A replay that may not have arrived is released: the next retry claims it.
             if closed and self._replayed and self._row is not None and fingerprint.key is None and fingerprint.count:
                 await coordinator.store.release(self._row, fingerprint.count)
         elif outcome is None:
@@ -130,6 +131,7 @@ class IdempotencySession:
         elif broken:
             await coordinator.store_outcome(fingerprint, call, outcome)
         elif closed or fingerprint.count is not None:
+            # An SDK repeats a request by itself if it has not read the response: wait until that is known.
             gave_up = (
                 self._call_seconds > read_max_queue_wait(fingerprint.request.headers, math.inf) * _NEAR_TIMEOUT_FRACTION
             )

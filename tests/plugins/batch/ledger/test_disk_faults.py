@@ -85,16 +85,16 @@ def test_f46_a_disk_that_fills_up(batch: Run, manifest: Write, tmp_path: Path, i
     assert len(impasto_emulator.charges) == 30
 
 
-def test_f46_the_last_rows_of_a_full_disk_have_the_ballast(
+def test_f46_the_last_rows_of_a_full_disk_have_the_reserve(
     batch: Run, manifest: Write, impasto_emulator: Emulator
 ) -> None:
     class Full(Disk):
-        """Has no room for rows until the ballast is given up."""
+        """Has no room for rows until the reserve is given up."""
 
         is_given_up = False
 
         def remove(self, path: Path) -> None:
-            self.is_given_up = self.is_given_up or path.name == "ballast"
+            self.is_given_up = self.is_given_up or path.name == "reserve"
             super().remove(path)
 
         def write(self, descriptor: int, data: bytes | memoryview) -> int:

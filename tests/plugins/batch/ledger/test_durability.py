@@ -95,7 +95,7 @@ def test_one_intent_that_is_not_on_the_disk_stops_the_run_before_it_is_sent(
 def test_half_a_row_that_a_full_disk_left_is_taken_back(
     batch: Run, manifest: Write, impasto_emulator: Emulator, kind: str
 ) -> None:
-    """The ballast makes room for the row, and the ledger is whole."""
+    """The reserve makes room for the row, and the ledger is whole."""
     manifest(*many(3))
     disk = OnceAfter(kind, "write")
     assert ran_on(disk, batch).exit_code == 0
@@ -116,8 +116,8 @@ def test_one_sync_of_the_ledger_that_fails_stops_the_run_and_pays_nothing_twice(
     assert disk.is_over
     assert done.exit_code == (2 if kind == "run" else 1)
     assert len(impasto_emulator.requests) == (0 if kind == "run" else 1), "nothing more was asked for"
-    spared = [line.rpartition("saved in '")[2].rstrip("'") for line in done.stderr.splitlines() if "saved in" in line]
-    for path in map(Path, spared):
+    paths = [line.rpartition("saved in '")[2].rstrip("'") for line in done.stderr.splitlines() if "saved in" in line]
+    for path in map(Path, paths):
         assert path.read_bytes().startswith(b"\x89PNG")
         path.unlink()
         path.parent.rmdir()
@@ -216,8 +216,8 @@ def test_the_bytes_of_an_answer_that_was_cut_are_kept(batch: Run, manifest: Writ
     manifest(*many(1))
     assert batch(*RUN).exit_code == 1
     (line,) = lines(OUT / "errors.jsonl")
-    (kept,) = line["error"]["kept"]  # type: ignore[index]
-    data = (OUT / kept).read_bytes()
+    (path,) = line["error"]["kept"]  # type: ignore[index]
+    data = (OUT / path).read_bytes()
     assert data.startswith(b"\x89PNG")
     assert b"IEND" not in data
 
@@ -277,8 +277,8 @@ def test_contents_and_names_are_synced_by_the_system(tmp_path: Path, monkeypatch
     disk.make_folder(folder)
     assert synced == [tmp_path.stat().st_ino]
     file = folder / "file"
-    with file.open("wb") as opened:
-        disk.sync(opened.fileno())
+    with file.open("wb") as reader:
+        disk.sync(reader.fileno())
     disk.sync_folder(folder)
     assert synced[1:] == [file.stat().st_ino, folder.stat().st_ino]
 
@@ -299,6 +299,6 @@ def test_a_job_that_failed_is_not_polled_again() -> None:
     failed = JobFailed("the provider reports that the job failed")
     failed.id = "job-1"
     assert outcome_of_error(UNIT, failed).state == "ambiguous"
-    lost = ChargeUnknown("no result within 5 s")
-    lost.id = "job-1"
-    assert outcome_of_error(UNIT, lost).state == "pending"
+    failure = ChargeUnknown("no result within 5 s")
+    failure.id = "job-1"
+    assert outcome_of_error(UNIT, failure).state == "pending"

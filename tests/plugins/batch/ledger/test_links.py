@@ -25,7 +25,7 @@ PLACES = {
     "the mark": LAYOUT.high_water,
     "the staging folder": LAYOUT.staging,
     "a staged file": LAYOUT.staging / "0",
-    "the ballast": LAYOUT.ballast,
+    "the reserve": LAYOUT.reserve,
     "a file on its way": LAYOUT.hidden / "results.jsonl.part",
     "the results": OUT / "results.jsonl",
     "the errors": OUT / "errors.jsonl",

@@ -102,7 +102,7 @@ class Crashes(RuleBasedStateMachine):
             self.disk.close(self.keeping._staged.popitem()[1].file)
 
     async def _begin_run(self) -> None:
-        await self.folder.submit(self.folder.begin(0, strangers={}))
+        await self.folder.submit(self.folder.begin(0, orphans={}))
         self.recovered = await recover(self.folder, self.keeping, frozenset({KEY[:16]}))
 
     @rule()

@@ -33,12 +33,12 @@ def planned(path: Path, **settings: Any) -> Plan:
 
 
 def openai(id: object, /, url: object = "/v1/images/generations", **body: object) -> dict[str, object]:
-    given = {"model": CORE, "prompt": "a lighthouse", **body}
-    return {"custom_id": id, "method": "POST", "url": url, "body": given}
+    params = {"model": CORE, "prompt": "a lighthouse", **body}
+    return {"custom_id": id, "method": "POST", "url": url, "body": params}
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("params", "message"),
     [
         ({"model": CORE, "prompt": "p"}, "id: required"),
         (row("a/b"), "id: is used as a file name"),
@@ -98,11 +98,11 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         (openai("x", extra_headers={"a": "b"}), "extra_headers: headers can't be added"),
     ],
 )
-def test_a_row_that_is_wrong(manifest: Write, tmp_path: Path, given: Mapping[str, object], said: str) -> None:
+def test_a_row_that_is_wrong(manifest: Write, tmp_path: Path, params: Mapping[str, object], message: str) -> None:
     (tmp_path / "text.png").write_text("no picture")
-    plan = planned(manifest(row("good"), given))
+    plan = planned(manifest(row("good"), params))
     assert [bad.line for bad in plan.invalid] == [2]
-    assert said in str(plan.invalid[0])
+    assert message in str(plan.invalid[0])
     assert "sk-secret" not in str(plan.invalid[0])
     assert plan.images == plan.to_do == 1
 
@@ -191,17 +191,17 @@ WORDS = st.sampled_from([*OWN, *OTHERS, "sede"])
 def test_a_quick_look_never_says_yes_where_the_whole_way_says_no(
     model: str, words: dict[str, object], is_openai: bool
 ) -> None:
-    given = {"prompt": "a lighthouse", **words, "model": model}
-    line = openai("x", **given) if is_openai else row("x", **given)
+    params = {"prompt": "a lighthouse", **words, "model": model}
+    line = openai("x", **params) if is_openai else row("x", **params)
     operation = REGISTRY.operation(model)
     screen = FastValidator.of_operation(model, operation)
     assert screen is not None
     right = screen.validate(line)
     if right is None:
         return
-    made = tasks_of(parse_row(line), operation, Path())
-    assert (right.id, right.n) == (made[0].id, len(made))
-    cost = made[0].cost
+    tasks = tasks_of(parse_row(line), operation, Path())
+    assert (right.id, right.n) == (tasks[0].id, len(tasks))
+    cost = tasks[0].cost
     assert right.totals.usd == (cost.usd if cost is not None else None)
 
 

@@ -94,8 +94,8 @@ async def test_from_a_program(
             "--staging needs --out s3://": {"out": tmp_path / "local", "staging": tmp_path / "else"},
             "--s3-endpoint must be a URL": {"out": TO, "s3_endpoint": "minio"},
         }
-        for said, options in wrongs.items():
-            with pytest.raises(ConfigError, match=said):
+        for message, options in wrongs.items():
+            with pytest.raises(ConfigError, match=message):
                 _ = [outcome async for outcome in client.batch(many(5), **options)]
         assert len(impasto_emulator.charges) == 4
 
@@ -103,7 +103,7 @@ async def test_from_a_program(
 async def test_from_a_program_whose_results_cant_go_up(
     s3: FakeS3, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, impasto_emulator: Emulator
 ) -> None:
-    async def fails(*given: object) -> None:
+    async def fails(*args: object) -> None:
         raise OSError(5, "the bucket is away")
 
     for name, value in environment.items():
@@ -164,7 +164,7 @@ def test_another_folder_for_the_ledger(batch: Run, manifest: Write, s3: FakeS3, 
 
 
 @pytest.mark.parametrize(
-    ("to", "variables", "said"),
+    ("to", "variables", "message"),
     [
         ("s3://nothing-there/x", {}, "the bucket does not exist"),
         (TO, {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no AWS credentials"),
@@ -176,12 +176,12 @@ def test_another_folder_for_the_ledger(batch: Run, manifest: Write, s3: FakeS3, 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
 @pytest.mark.usefixtures("s3")
 def test_a_bucket_that_can_not_be_used_is_told_before_anything_is_spent(
-    used: Used, to: str, variables: dict[str, str | None], said: str, more: tuple[str, ...]
+    used: Used, to: str, variables: dict[str, str | None], message: str, more: tuple[str, ...]
 ) -> None:
-    ledger_rows = used(to, *more, **variables)
-    assert f"--out {to}: " in ledger_rows
-    assert said in ledger_rows
-    assert "of-another" not in ledger_rows
+    output = used(to, *more, **variables)
+    assert f"--out {to}: " in output
+    assert message in output
+    assert "of-another" not in output
 
 
 def test_an_older_copy_of_the_whole_local_folder_pays_nothing_again(

@@ -46,9 +46,9 @@ def test_a_permanent_refusal_is_requested_again_only_on_demand(
     manifest(row("a"), row("blocked", prompt="[content_moderation]"))
     batch("run", "manifest.jsonl", "--out", "out")
     batch("run", "manifest.jsonl", "--out", "out")
-    asked = len(impasto_emulator.requests)
+    number = len(impasto_emulator.requests)
     batch("run", "manifest.jsonl", "--out", "out", "--retry-failed")
-    assert len(impasto_emulator.requests) <= asked + 1, "what moderation refused is never sent again"
+    assert len(impasto_emulator.requests) <= number + 1, "what moderation refused is never sent again"
     assert count(batch)["filtered"] == 1
 
 

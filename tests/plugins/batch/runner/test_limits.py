@@ -104,9 +104,9 @@ def test_f22_a_provider_behind_a_broken_proxy_is_left_alone(
     assert 20 <= len(impasto_emulator.requests) <= 24
 
 
-@pytest.mark.parametrize(("code", "said"), [(401, "unauthorized"), (402, "payment_required")])
+@pytest.mark.parametrize(("code", "message"), [(401, "unauthorized"), (402, "payment_required")])
 def test_f23_a_key_that_dies_leaves_the_rest_untouched(
-    batch: Run, manifest: Write, impasto_emulator: Emulator, code: int, said: str
+    batch: Run, manifest: Write, impasto_emulator: Emulator, code: int, message: str
 ) -> None:
     manifest(*many(60))
     batch("run", "manifest.jsonl", "--out", "out", "--budget", "0.30")
@@ -114,7 +114,7 @@ def test_f23_a_key_that_dies_leaves_the_rest_untouched(
     done = batch("run", "manifest.jsonl", "--out", "out", "--concurrency", "4")
     assert done.exit_code == 1
     assert len(impasto_emulator.requests) <= 10 + 4
-    assert codes(Path("out")) == {said}
+    assert codes(Path("out")) == {message}
     impasto_emulator.clear_faults()
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
     assert len(impasto_emulator.charges) == 60
@@ -256,14 +256,14 @@ def test_a_signal_waits_for_what_is_in_flight(
     for each in signals:
         run.send_signal(each)
         time.sleep(0.05)  # so that the system does not make one of two
-    said, warned = run.communicate(timeout=30)
+    output, warned = run.communicate(timeout=30)
     assert run.returncode == 130
     assert "Stopped: interrupted" in warned
     found = status(batch)
     assert found["state"] == "stopped"
     assert (found["done"], found["ambiguous"]) == (len(impasto_emulator.charges), 0)
     assert 4 <= len(impasto_emulator.charges) < 40
-    assert said.startswith(f"stopped: {found['done']} of 40 done")
+    assert output.startswith(f"stopped: {found['done']} of 40 done")
     assert len(lines(Path("out/results.jsonl"))) == found["done"]
 
 

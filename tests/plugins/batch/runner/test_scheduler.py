@@ -106,8 +106,8 @@ def test_two_runs_in_one_folder(batch: Run, manifest: Write, tmp_path: Path) -> 
 
     manifest(row("a"))
     batch("run", "manifest.jsonl", "--out", "out")
-    with (tmp_path / "out" / ".impasto" / "lock").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with (tmp_path / "out" / ".impasto" / "lock").open() as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
         second = batch("run", "manifest.jsonl", "--out", "out")
         assert second.exit_code == 2
         assert "'out' is locked" in second.stderr

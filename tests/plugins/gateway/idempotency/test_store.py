@@ -149,7 +149,7 @@ async def statements(data: Database) -> AsyncIterator[list[str]]:
     await data.write(lambda db: db.set_trace_callback(None))
 
 
-async def test_what_was_paid_for_survives_a_power_loss(data: Database) -> None:
+async def test_a_paid_image_survives_a_power_loss(data: Database) -> None:
     """SQLite syncs a commit to the disk in the mode FULL alone."""
     store, table = OutcomeStore(data), InFlightTable(data.folder / "in_flight")
     first = await store.insert_or_join(row(data), join=True)
