@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 
 from tests.plugins.gateway.conftest import MASTER, Serve
-from tests.reliability.servers import Asked, Server, Wire, picture, refused
+from tests.reliability.servers import ServedRequest, Server, Wire, picture, refused
 from tests.reliability.test_rates import most_in
 
 REQUESTS, SECONDS = 6, 2.0
@@ -24,10 +24,10 @@ class Strict:
         self.times: list[float] = []
         self.is_exceeded = False
 
-    async def __call__(self, asked: Asked, wire: Wire) -> None:
-        self.times.append(asked.at)
+    async def __call__(self, request: ServedRequest, wire: Wire) -> None:
+        self.times.append(request.at)
         self.is_exceeded |= most_in(self.times, SECONDS) > REQUESTS
-        await (refused(429, "rate_limit_exceeded") if self.is_exceeded else picture())(asked, wire)
+        await (refused(429, "rate_limit_exceeded") if self.is_exceeded else picture())(request, wire)
 
 
 async def test_workers_and_a_batch_share_the_limit_of_their_key(provider: Server, serve: Serve, tmp_path: Path) -> None:
