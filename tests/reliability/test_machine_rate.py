@@ -42,7 +42,7 @@ async def start(url: str, state: Path, calls: int, *options: str) -> Process:
 async def test_three_processes_send_no_more_than_one_may(server: Server, tmp_path: Path) -> None:
     processes = [await start(server.url, tmp_path / "state", 6) for _ in range(3)]
     assert [await each.wait() for each in processes] == [0, 0, 0]
-    times = [asked.at for asked in server.paid]
+    times = [request.at for request in server.paid]
     assert len(times) == 18
     assert most_in(times, LIMIT.seconds) <= LIMIT.requests
 

@@ -67,7 +67,7 @@ def test_history_is_restored_once(tmp_path: Path) -> None:
     acquire(other, 101.0)
 
 
-def test_what_a_dead_process_sent_counts_as_arrived_now(tmp_path: Path) -> None:
+def test_requests_of_a_dead_process_count_as_arrived_now(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
