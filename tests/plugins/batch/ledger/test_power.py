@@ -68,7 +68,7 @@ def test_f45_a_picture_of_which_a_page_was_not_written_is_no_picture(
     Path("out/picture-0.png").unlink()
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
     (error,) = lines(Path("out/errors.jsonl"))
-    assert error["error"]["code"] == "charge_unknown"  # type: ignore[index]
+    assert (error["error"]["code"], error["error"]["again"]) == ("charge_unknown", False)  # type: ignore[index]
     (path,) = error["error"]["kept"]  # type: ignore[index]
     assert Path("out", path).read_bytes() == data, "it is there for whoever looks at it"
     assert len(impasto_emulator.charges) == 1
