@@ -162,7 +162,10 @@ def _convert(error: ImpastoError) -> APIError:
         case ContentFiltered():
             return APIError(400, message, "image_generation_user_error", "moderation_blocked", should_retry=False)
         case BadRequest() | Unprocessable():
-            return APIError(error.status, message, code="provider_refused", should_retry=False)
+            is_client_error = 400 <= error.status < 500  # some providers refuse in an answer of 200
+            return APIError(
+                error.status if is_client_error else 400, message, code="provider_refused", should_retry=False
+            )
         case TooLarge():
             return APIError(413, message, code="request_too_large", should_retry=False)
         case RateLimited():

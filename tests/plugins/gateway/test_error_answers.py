@@ -59,6 +59,7 @@ def limited(seconds: float | None) -> RateLimited:
     [
         (ContentFiltered("no", status=403), 400, USER, "moderation_blocked", "false"),
         (BadRequest("no", status=400), 400, REQUEST, "provider_refused", "false"),
+        (BadRequest("in an answer of 200", status=200), 400, REQUEST, "provider_refused", "false"),
         (Unprocessable("no", status=422), 422, REQUEST, "provider_refused", "false"),
         (TooLarge("no", status=413), 413, REQUEST, "request_too_large", "false"),
         (limited(3), 429, RATE, "rate_limit_exceeded", "true"),
