@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 FACTS = (
@@ -22,8 +23,9 @@ class Rebuilt(Exception):
     def __init_subclass__(cls, **options: Any) -> None:
         """Let each constructor take the facts behind its first argument."""
         super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            cls.__init__ = _taking_facts(cls.__init__)  # type: ignore[method-assign]  # of the same signature
+        init = vars(cls).get("__init__")
+        if isinstance(init, FunctionType) and init.__code__.co_argcount == 2:  # one with other arguments has no room
+            cls.__init__ = _taking_facts(init)  # type: ignore[method-assign]  # of the same signature
 
     if not TYPE_CHECKING:  # for type checkers it is an attribute, as of any exception
 
@@ -43,11 +45,12 @@ def _empty(kind: type[Rebuilt]) -> Rebuilt:
 
 def _taking_facts(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
-    def with_facts(self: Rebuilt, first: object, facts: Mapping[str, object] | None = None, /, **settings: Any) -> None:
-        init(self, first, **settings)
-        for name in FACTS if facts is not None else ():
-            if facts is not None and name in facts:
-                value = facts[name]
+    def with_facts(self: Rebuilt, *args: Any, **settings: Any) -> None:
+        has_facts = len(args) == 2 and isinstance(args[1], Mapping)
+        init(self, *(args[:1] if has_facts else args), **settings)
+        for name in FACTS if has_facts else ():
+            if name in args[1]:
+                value = args[1][name]
                 setattr(self, name, tuple(value) if isinstance(value, list) else value)
 
     return with_facts

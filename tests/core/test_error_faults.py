@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 from typing import Any
 
@@ -12,6 +13,7 @@ from impasto import (
     BadRequest,
     ContentFiltered,
     ImpastoError,
+    NotSent,
     Operation,
     RateLimited,
     Retry,
@@ -107,3 +109,28 @@ async def test_an_error_that_holds_the_whole_answer_is_not_written_out() -> None
             tracemalloc.stop()
     assert caught.value.raw == body
     assert peak < 5 * len(body)
+
+
+class Quota(RateLimited):
+    """A plugin's own error, with an argument of its own."""
+
+    def __init__(self, message: str, limit: int) -> None:
+        super().__init__(f"{message}: {limit}", status=429)
+        self.limit = limit
+
+
+class Fixed(NotSent):
+    """One that says always the same."""
+
+    def __init__(self) -> None:
+        super().__init__("the network is off")
+
+
+def test_a_plugins_error_has_the_arguments_of_its_choice() -> None:
+    for error, text in ((Quota("slow", 5), "slow: 5"), (Quota("slow", limit=5), "slow: 5"), (Fixed(), "is off")):
+        assert str(error).endswith(text)
+        assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+    assert NotSent(message="lost").message == "lost"
+    of_any_arguments: Any = NotSent
+    with pytest.raises(TypeError):
+        of_any_arguments("lost", 5)
