@@ -54,10 +54,7 @@ class Runtime:
         if mistakes:
             raise InvalidConfig(config.source, mistakes)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
-        files = config.files
-        folder = LocalStore(
-            Path(files.folder) if files.folder is not None else machine_folder() / "files", files.seconds
-        )
+        folder = LocalStore(files_folder(config), config.files.seconds)
         return cls(
             config=config,
             auth=Authenticator(config, no_auth=no_auth),
@@ -117,10 +114,16 @@ def _max_body_bytes(operation: Operation) -> int:
 def data_folder(config: Config) -> Path:
     """Return the folder of data that must survive a restart."""
     folder = config.general.data_dir
-    return Path(folder) if folder is not None else machine_folder()
+    return Path(folder).expanduser() if folder is not None else machine_folder()
+
+
+def files_folder(config: Config) -> Path:
+    """Return the folder of images that are answered as a URL."""
+    folder = config.files.folder
+    return Path(folder).expanduser() if folder is not None else machine_folder() / "files"
 
 
 def batches_folder(config: Config) -> Path:
     """Return the folder of files and batches."""
     folder = config.batches.folder
-    return Path(folder) if folder is not None else data_folder(config) / "batches"
+    return Path(folder).expanduser() if folder is not None else data_folder(config) / "batches"

@@ -39,6 +39,7 @@ from .reader import ENVIRONMENT_PREFIX, SectionReader, SectionRecord, is_known, 
 from .validators import (
     validate_bucket,
     validate_endpoint,
+    validate_folder,
     validate_hash,
     validate_host,
     validate_key,
@@ -129,6 +130,7 @@ class _ConfigReader(SectionReader):
         general = self.read_record(GeneralSettings, nodes["general_settings"], "general_settings", _LIST_SETTINGS)
         self.check(general, "general_settings", "master_key", general.record.master_key, validate_key)
         self.check(general, "general_settings", "public_url", general.record.public_url, validate_url)
+        self.check(general, "general_settings", "data_dir", general.record.data_dir, validate_folder)
         lists = {
             name: self.read_texts(general.other_nodes.get(name), f"general_settings.{name}") for name in _LIST_SETTINGS
         }
@@ -140,6 +142,8 @@ class _ConfigReader(SectionReader):
             name = "general_settings.default_model"
             self.check_model(general.lines["default_model"], name, general.record.default_model, ())
         files = self.read_files(nodes["files"])
+        batches = self.read_record(BatchesConfig, nodes["batches"], "batches")
+        self.check(batches, "batches", "folder", batches.record.folder, validate_folder)
         keys = self.read_keys(nodes["keys"], general.record.master_key)
         return Config(
             source=self.name,
@@ -152,7 +156,7 @@ class _ConfigReader(SectionReader):
             plugins=plugins,
             keys=keys or (),
             files=files.record,
-            batches=self.read_record(BatchesConfig, nodes["batches"], "batches").record,
+            batches=batches.record,
             warnings=tuple(self.warnings),
             lines={
                 "": root.line,
@@ -353,6 +357,7 @@ class _ConfigReader(SectionReader):
 
     def read_files(self, node: ConfigNode) -> SectionRecord[FilesConfig]:
         section = self.read_record(FilesConfig, node, "files", ("s3",))
+        self.check(section, "files", "folder", section.record.folder, validate_folder)
         if (s3_node := section.other_nodes.get("s3")) is None or s3_node.value is None:
             return section
         s3_section = self.read_record(S3Config, s3_node, "files.s3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from impasto import ConfigError
@@ -60,6 +61,15 @@ def validate_rate(rate: str) -> str | None:
         parse_rate(rate)
     except ConfigError as error:
         return error.message
+    return None
+
+
+def validate_folder(path: str) -> str | None:
+    """Return the problem of a folder's path, which may begin with ``~``, or None."""
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        return "begins with ~ and the name of no user; write ./~ for a folder of that name"
     return None
 
 

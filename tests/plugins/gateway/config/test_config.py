@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from impasto import ConfigError
+from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.config.loader import load, parse
 from impasto_plugins.gateway.config.model import Config, check_bind
 from impasto_plugins.gateway.gateway import Gateway
+from tests.plugins.gateway.conftest import Start, config
 
 PAGE = """\
 model_list:
@@ -287,3 +289,27 @@ def test_a_distribution_that_can_be_none_is_told_with_its_line() -> None:
     text = PAGE.replace("os.environ/STABILITY_API_KEY", "k") + "  plugins: [a b]\n"
     with pytest.raises(ConfigError, match="line 12: general_settings: plugins: invalid distribution name 'a b'"):
         parse(text.encode())
+
+
+async def test_a_folder_may_begin_with_the_users_home(
+    start: Start, impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the records would be in a folder named ~, and those who start it elsewhere would pay again."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    more = "files: {folder: ~/urls}\nbatches: {folder: ~/batches}\n"
+    gateway = await start(config(impasto_emulator.url, general="  data_dir: ~/data\n", more=more))
+    assert (await gateway.generate(response_format="url")).status == 200
+    await gateway.sdk.files.create(file=("rows.jsonl", b"{}\n"), purpose="batch")
+    assert (tmp_path / "data" / "gateway.sqlite3").stat().st_size
+    assert [path.suffix for path in (tmp_path / "urls").iterdir()] == [".png"]
+    assert any((tmp_path / "batches").iterdir())
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize(
+    "section", ["general_settings: {data_dir: %s}", "files: {folder: %s}", "batches: {folder: %s}"]
+)
+def test_a_home_of_nobody_is_refused(section: str) -> None:
+    text = PAGE.partition("general_settings")[0] + section % "~no-such-user/x" + "\n"
+    with pytest.raises(ConfigError, match="begins with ~ and the name of no user"):
+        parse(text.replace("os.environ/STABILITY_API_KEY", "k").encode())
