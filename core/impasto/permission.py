@@ -24,21 +24,24 @@ if TYPE_CHECKING:
 class Permission:
     """The right to send a paid request, of one run of a call. No plugin holds it: a request has only the evidence."""
 
-    _call: Call
+    call: Call | None
+    """None after its end: timers that a library left in the loop hold this context, and a call holds files."""
     _left: int = 1
 
     def use(self, call: Call) -> None:
         """Take it for one POST. Raises BrokenPlugin if there is none left, or the request is another call's."""
-        if call is not self._call:
+        if call is not self.call and not call._is_over:  # noqa: SLF001 - the route's own side of a call, which no plugin has
             raise BrokenPlugin("a middleware sent the request of another call")
-        if not self._left or call._is_over:  # noqa: SLF001 - the route's own side of a call, which no plugin has
+        if not self._left or call._is_over:  # noqa: SLF001 - as above
             raise BrokenPlugin(SECOND_SEND)
         self._left = 0
         call._begin()  # noqa: SLF001 - as above
 
     def renew(self) -> None:
         """Allow another POST, for the owner of retries. Raises BrokenPlugin against the evidence, unless opted in."""
-        call = self._call
+        call = self.call
+        if call is None:
+            raise BrokenPlugin(SECOND_SEND)
         if call.sent and not (call.retry.on_ambiguous and call.unknown_attempts + 1 < call.retry.max_charges):
             raise BrokenPlugin("a middleware reported that nothing was sent, but the request was")
         self._left = 1

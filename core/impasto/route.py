@@ -143,7 +143,7 @@ class Route:
         if call.request.stream and self.normalize_event is None:
             call.request = attrs.evolve(call.request, stream=False)  # the model does not stream
         result: Result | None = None
-        token = running.set(Permission(call))
+        token = running.set(permission := Permission(call))
         # Every way out passes here, so that each error is reported with the bill that the evidence allows.
         try:
             with call.deadline:
@@ -189,8 +189,8 @@ class Route:
             raise annotate(plugin_error(error, call), call) from error
         finally:
             # Tasks that a plugin left running can't send anything any more. The refusal's traceback leads back to the
-            # call: such a cycle would hold the whole answer.
-            call._is_over, call.refusal = True, None  # noqa: SLF001 - the route's own side of a call
+            # call, and so does a timer's context: they would hold the whole answer.
+            call._is_over, call.refusal, permission.call = True, None, None  # noqa: SLF001 - the route's own side
             try:  # noqa: SIM105 - each call comes here, and suppress calls three functions more
                 running.reset(token)
             except ValueError:  # the coroutine is closed from another context, which has its own

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import weakref
-from collections.abc import Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
 import attrs
@@ -14,6 +14,7 @@ from impasto import (
     Account,
     Artifact,
     BadRequest,
+    Body,
     Call,
     ChargeUnknown,
     Client,
@@ -21,6 +22,7 @@ from impasto import (
     ImpastoError,
     NotSent,
     Operation,
+    Partial,
     Pending,
     Provider,
     RateLimit,
@@ -29,6 +31,7 @@ from impasto import (
     Request,
     Result,
     Retry,
+    ServerEvent,
     UnusableResult,
     WireRequest,
     WireResponse,
@@ -43,6 +46,7 @@ from .recorder import Answer
 MODEL = "probe/image"
 PATH = "/v1/images"
 BODY = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 64
+PARTIAL, DONE = (f"event: {name}\ndata: {b64encode(BODY).decode()}\n\n".encode() for name in ("partial", "done"))
 GOOD = Answer(headers={"Content-Type": "image/png", "X-Request-Id": "req-1"}, body=BODY)
 REFUSED = Answer(status=400, headers={"Content-Type": "application/json"}, body=b'{"error": "no"}')
 LIMITED = Answer(
@@ -67,6 +71,8 @@ class ProbeDialect:
 
     encoding: str = "json"
     headers: dict[str, str] = attrs.field(factory=dict[str, str])
+    key_query: str | None = None
+    max_bytes: int | None = None
     is_recording: bool = True
     responses: list[WireResponse] = attrs.field(factory=list[WireResponse])
 
@@ -76,7 +82,8 @@ class ProbeDialect:
         files = tuple((name, value) for name, value in params.items() if isinstance(value, File))
         fields = {name: value for name, value in params.items() if isinstance(value, str)}
         encoding = "form" if self.encoding == "form" else "json"
-        return WireRequest(target=request.target, fields=fields, files=files, encoding=encoding, headers=self.headers)  # type: ignore[arg-type]  # one of the two
+        limits = {"headers": self.headers, "max_bytes": self.max_bytes}
+        return WireRequest(target=request.target, fields=fields, files=files, encoding=encoding, **limits)  # type: ignore[arg-type]  # one of the two
 
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         """Return the error of a refusal in the probe's own form."""
@@ -125,6 +132,8 @@ class WatchedCall(Call):
     def __init__(self, request: Request, account: Account, **options: object) -> None:
         super().__init__(request, account, **options)  # type: ignore[arg-type]  # passed on as they are
         self.bodies_sent = 0
+        self.is_body_late = True
+        """True if the body was reported after the headers, False if it came first."""
         WatchedCall.newest = self
 
     def sending(self, *, paid: bool) -> Sending:
@@ -132,6 +141,7 @@ class WatchedCall(Call):
 
         def body_sent() -> None:
             self.bodies_sent += 1
+            self.is_body_late = self.sent or not paid
             self.on_written()
 
         return WatchedSending(self, paid, body_sent)
@@ -145,6 +155,7 @@ def probe_operation(transport: str, dialect: ProbeDialect) -> Operation:
         key_variable="PROBE_KEY",
         key_header="x-key",
         key_prefix="",
+        key_query=dialect.key_query,
         transport=transport,
     )
     return Operation(id=MODEL, title="Probe", params=Params, target=PATH, provider=provider, dialect=dialect)
@@ -199,12 +210,11 @@ async def check_opens(what: str, client: Client) -> None:
 
 @attrs.define(eq=False)
 class Answering:
-    """A transport without a network: gives one answer, raises an error, or sends the prompt back."""
+    """A transport without a network: gives one answer, raises an error, or sends prompt, key and files back."""
 
     answer: Answer | NotSent | ChargeUnknown | None
     is_silent: bool = False
     requests: list[WireRequest] = attrs.field(factory=list[WireRequest])
-    answers: list[weakref.ref[WireResponse]] = attrs.field(factory=list["weakref.ref[WireResponse]"])
     came: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     @hookimpl
@@ -220,11 +230,24 @@ class Answering:
             await asyncio.sleep(3_600 if self.is_silent else 0)
             if isinstance(self.answer, ChargeUnknown):
                 raise ChargeUnknown(self.answer.message, raw=self.answer.raw)
-        answer = self.answer or Answer(headers=GOOD.headers, body=str(wire.fields["prompt"]).encode())
+        answer = self.answer or Answer(headers=GOOD.headers, body=_content(wire))
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        response = WireResponse(status=answer.status, headers=headers, body=answer.body)
-        self.answers.append(weakref.ref(response))
-        return response
+        if answer.headers.get("content-type") == "text/event-stream":
+            return WireResponse(status=answer.status, headers=headers, stream=Body(_pieces(answer.body)))
+        return WireResponse(status=answer.status, headers=headers, body=answer.body)
+
+
+def _content(wire: WireRequest) -> bytes:
+    """Return what tells a request from another."""
+    parts = [str(wire.fields["prompt"]).encode(), str(dict(wire.call.account.headers)).encode()]
+    for _, each in wire.files:
+        with each.open() as source:
+            parts.append(source.read())
+    return b"\n".join(parts)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 @attrs.define(eq=False)
@@ -241,6 +264,15 @@ class PolledAnswers(Answering):
             await asyncio.sleep(0)
         body = RUNNING if len(self.requests) < _POLLS else BODY
         return WireResponse(status=200, headers={"content-type": "image/png"}, body=body)
+
+
+class StreamDialect(ProbeDialect):
+    """The probe with partial images: the data of an event is an image in base64."""
+
+    def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Partial | Result:
+        """Return the partial image, or the result."""
+        artifact = Artifact(data=b64decode(event.data), media_type="image/png")
+        return Partial(artifact, 0) if event.event == "partial" else Result(artifacts=(artifact,))
 
 
 class JobDialect(ProbeDialect):

@@ -62,8 +62,8 @@ class Scenario:
 
     ``answers``: to the request, then to the polls; the last is repeated. ``images``: the images' bytes in their order.
     ``downloads``: as the attribute of that name, beside it.
-    ``errors``: the errors of images that did not come, by index. ``error``, ``billed``: those of the whole call;
-    without ``billed`` the error must have its class's own.
+    ``errors``: the errors of images that did not come, by index. ``error``: that of the whole call. ``billed``: of
+    both; without it ``error`` must have its class's own.
     ``reports``: as the attribute of that name.
     """
 
@@ -121,6 +121,8 @@ class Subject(Limited):
 
     poll_request: ClassVar[str | None] = None
     """The documented request of a poll, such as ``"GET /v1/jobs/{job}"``, unless the answers have its address."""
+    result_request: ClassVar[str | None] = None
+    """The documented request of a finished job's result, if that is not a poll and its address stands in no answer."""
     poll_interval: ClassVar[float | None] = None
     """The documented seconds between two polls of a job."""
     first_poll: ClassVar[float | None] = None
@@ -174,6 +176,8 @@ class Subject(Limited):
     """The documented values of each choice."""
     defaults: ClassVar[Mapping[str, object]] = {}
     """The documented defaults."""
+    max_bytes: ClassVar[int | None] = None
+    """The documented limit of a whole request in bytes, if there is one."""
     roles: ClassVar[Mapping[str, str]] = {}
     """The OpenAI argument that fills a field, by the field's name: ``{"init_image": "image", "mask": "mask"}``."""
     mask_area: ClassVar[str | None] = None
@@ -236,7 +240,9 @@ class Subject(Limited):
 
     def hosts_of(self, stages: Sequence[Answer] | None = None) -> tuple[str, ...]:
         """Return the names of the hosts that the answers mention."""
-        whole = b"".join(answer.body + str(answer.headers).encode() for answer in stages or self.stages())
+        scenarios = [answer for each in self.scenarios.values() for answer in each.answers]
+        answers = stages or (*self.stages(), *scenarios)
+        whole = b"".join(answer.body + str(answer.headers).encode() for answer in answers)
         return tuple(name for name in HOSTS if name == "url" or f"{{{name}}}".encode() in whole)
 
     def recording(

@@ -81,7 +81,7 @@ class Imagen(OperationSuite):
         "outputOptions.compressionQuality": 75,
     }
     success = answer(IMAGE)
-    reports: dict[str, object] = {}
+    reports: dict[str, object] = {"usd": 0.04}
     request_id = None
     media_types = ("image/png", "image/jpeg")
     requirements = Requirements(partial_results=False)

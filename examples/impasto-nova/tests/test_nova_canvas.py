@@ -55,6 +55,7 @@ class NovaCanvas(OperationSuite):
     request_id = "x-amzn-requestid"
     media_types = ("image/png",)
     encoding = "json"
+    max_bytes = 25_000_000
     golden = None  # a signature depends on the time
     success = answer(IMAGE)
     reports: dict[str, object] = {}

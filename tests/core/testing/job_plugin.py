@@ -146,6 +146,40 @@ _IMPORT, _CLASSIFY, _STATES = "# IMPORT", "# CLASSIFY", "# STATES"
 _POLL = "return Pending(id=job, poll=poll, cancel=stop)"
 
 DEFECTS: Mapping[str, Defect] = {
+    "the first job's id again": Defect(
+        changes={
+            "# STATE\n": "first = None\n",
+            _POLL: "self.first = self.first or job\n            return Pending(id=self.first, poll=poll, cancel=stop)",
+        },
+        check="the_id_of_a_job",
+        says="is not in the answer that accepted the job",
+    ),
+    "polls go to the provider's own host": Defect(
+        changes={'WireRequest(target="", url=body["poll"]': 'WireRequest(target=f"/v1/jobs/{job}"'},
+        check="polls_are_gets",
+        says="is no address of the answers",
+    ),
+    "a resumed poll lacks the key": Defect(
+        changes={
+            'return WireRequest(target=f"/v1/jobs/{request.job}", method="GET")': "return WireRequest("
+            'url=f"{account.base_url}/v1/jobs/{request.job}", method="GET", anonymous=True)'
+        },
+        check="resumed_at_its_address",
+        says=" of client.resume: query:key is nothing is there",
+    ),
+    "an interval of later polls": Defect(
+        changes={
+            _POLL: "return Pending(id=job, poll=poll, cancel=stop, interval=2.0 if request.job is None and "
+            "not self.__dict__.setdefault('seen', []) and not self.seen.append(1) else 30.0)"
+        },
+        check="documented_interval",
+        says="polls come every 30 s; documented are 2 s",
+    ),
+    "a state that is not understood": Defect(
+        changes={'state == "done"': 'state == "finished"'},
+        check="a_good_answer_is_a_result",
+        says="an answer of job_accepted, polls, success or downloads is not understood: UnusableResult",
+    ),
     "an invented job id": Defect(
         changes={_IMPORT: "import secrets", _POLL: "return Pending(id=secrets.token_hex(32), poll=poll, cancel=stop)"},
         check="the_id_of_a_job",

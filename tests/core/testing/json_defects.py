@@ -24,6 +24,16 @@ DEFECTS: Mapping[str, Defect] = {
         check="without_partial_images_streams_its_result",
         says="client.stream sends another request, although no stream is declared",
     ),
+    "the seed of the request": Defect(
+        changes={"seed=seed, finish": "seed=request.params.seed or seed, finish"},
+        check="reports_what_the_answer_says",
+        says="success of a call with a seed, whose answer has another: seed is 1234567, not 7",
+    ),
+    "the usage is always the same": Defect(
+        changes={"usage = Usage(": "usage = Usage(input_tokens=11, output_tokens=22) if count else None and Usage("},
+        check="reports_what_the_answer_says",
+        says="success with twice the usage: usage is Usage(input_tokens=11",
+    ),
     "a rule names no field": Defect(
         changes={
             "native_n=(": 'rules=(Needs("masc", ("image",)),), native_n=(',
@@ -159,25 +169,10 @@ DEFECTS: Mapping[str, Defect] = {
         check="request_id_is_reported",
         says="the refusal HTTP 400: the answer has x-request-id, but request_id of the",
     ),
-    "a file is read on the loop": Defect(
-        changes={_PACK: "for each in files.values():\n            with each.open() as f: f.read()"},
-        check="no_hook_reads_the_disk_or_waits",
-        says="it opens a file on the loop's thread",
-    ),
-    "it sleeps": Defect(
-        changes={_IMPORT: "import time", _PACK: "time.sleep(0.001)"},
-        check="no_hook_reads_the_disk_or_waits",
-        says="it sleeps on the loop's thread",
-    ),
-    "it looks up a host": Defect(
-        changes={_IMPORT: "import socket", _PACK: 'socket.getaddrinfo("localhost", 80)'},
-        check="no_hook_reads_the_disk_or_waits",
-        says="it looks up a host name on the loop's thread",
-    ),
     "a short block": Defect(
         changes={
             _IMPORT: "import time",
-            _PACK: "until = time.monotonic() + 0.05\n        while time.monotonic() < until: pass",
+            _PACK: "until = time.thread_time() + 0.05\n        while time.thread_time() < until: pass",
         },
         check="the_loop_is_not_blocked",
         says="each call blocks the loop for",
@@ -316,8 +311,8 @@ DEFECTS: Mapping[str, Defect] = {
     "a short block for a refusal": Defect(
         changes={
             _IMPORT: "import time",
-            _CLASSIFY: "until = time.monotonic() + (response.status != 200) * 0.05\n"
-            "        while time.monotonic() < until: pass",
+            _CLASSIFY: "until = time.thread_time() + (response.status != 200) * 0.05\n"
+            "        while time.thread_time() < until: pass",
         },
         check="the_loop_is_not_blocked",
         says="each call blocks the loop for",

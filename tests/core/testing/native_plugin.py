@@ -128,6 +128,9 @@ class TestGouache(OperationSuite):
     scenarios = {"three images": Scenario(answers=(images(*IMAGES),), images=IMAGES, reports={"usd": 0.06})}
 """
 
+FIRST_LINE = "golden = None"
+"""The line of the suite that a defect may change."""
+
 _PACK = "# PACK"
 
 DEFECTS: Mapping[str, Defect] = {
@@ -190,6 +193,24 @@ DEFECTS: Mapping[str, Defect] = {
         changes={"files=files)": "files=[*files[:2], *(each for each in files[2:] if each[0] != 'pictures[]')])"},
         check="values_within_a_fields_bounds",
         says="is not in the request at 'pictures[]'",
+    ),
+    "no size of OpenAI's is taken": Defect(
+        changes={'native_n=("count", 8)': 'size=None, native_n=("count", 8)'}
+        | {"tile: bool | None": "shape: str | None = f.choice('1:1', '16:9')\n    tile: bool | None"},
+        check="size_of_openai",
+        says="shape is a size, and Operation.size is None",
+    ),
+    "a field that has no size": Defect(
+        changes={'native_n=("count", 8)': 'size=AspectRatios("shape"), native_n=("count", 8)'}
+        | {"tile: bool | None": "shape: str | None = f.choice('small', 'large')\n    tile: bool | None"}
+        | {"Provider, WireRequest": "Provider, AspectRatios, WireRequest"},
+        check="size_of_openai",
+        says="Operation.size names shape, which has no size",
+    ),
+    "a rule that is missing": Defect(
+        changes={FIRST_LINE: 'golden = None\n    along_with = {"mask": {"pictures": [png(8, 9)]}}'},
+        check="need_others_are_refused",
+        says="mask was accepted without what along_with says that it needs",
     ),
     "the cost of one image of several": Defect(
         changes={"usd=credits / 100": "usd=credits / 100 / len(result.artifacts)"},

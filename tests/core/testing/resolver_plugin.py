@@ -122,9 +122,43 @@ class TestTempera(OperationSuite):
         return {"api_base": url}
 """
 
+FIRST_LINE = "golden = None"
+"""The line of the suite that a defect may change."""
+_OWN_TOKEN = """golden = None
+
+    def client(self, url):
+        own = {"api_base": url, "api_key": impasto.testing.KEY}
+        return super().client(url).with_options(providers={"atelier": own})
+
+    def prepare(self):
+        super().prepare()
+        type(self).auth = {"header:authorization": f"Bearer {impasto.testing.KEY}"}
+"""
+
 DEFECTS: Mapping[str, Defect] = {
     "a refused token is used again": Defect(
         changes={", refused=refused)": ")"},
+        check="refused_token_is_replaced",
+        says="a refused token is used again: pass refused on",
+    ),
+    "a token of its cache has another scheme, and a caller's own has not": Defect(
+        changes={
+            'return {"authorization": f"Bearer {': "if account.headers: return {}\n"
+            '        return {"authorization": f"Token {',
+            'base_url="https://atelier.example")': 'base_url="https://atelier.example", key_variable="ATELIER_KEY")',
+            FIRST_LINE: _OWN_TOKEN,
+        },
+        check="refused_token_is_replaced",
+        says="header:authorization with a token of the cache is not as in auth",
+    ),
+    "a refused token is used again, and a caller's own never": Defect(
+        changes={
+            'return {"authorization": f"Bearer {': "if account.headers: return {}\n"
+            '        return {"authorization": f"Bearer {',
+            ", refused=refused)": ")",
+            'base_url="https://atelier.example")': 'base_url="https://atelier.example", key_variable="ATELIER_KEY")',
+            FIRST_LINE: _OWN_TOKEN,
+        },
         check="refused_token_is_replaced",
         says="a refused token is used again: pass refused on",
     ),

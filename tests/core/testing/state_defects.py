@@ -52,6 +52,14 @@ DEFECTS: Mapping[str, Defect] = {
         check="two_calls_at_once",
         says="a call of another account has the first one's key",
     ),
+    "the end user of an earlier call": Defect(
+        changes={
+            _STATE: "user = None",
+            _BEGIN: "self.user = request.user or self.user; request = attrs.evolve(request, user=self.user)",
+        },
+        check="end_user_is_passed_on",
+        says="a call without an end user sends the id of an earlier call's",
+    ),
     "a hook changes the parameters": Defect(
         changes={_PACK: "object.__setattr__(request.params, 'seed', 7)"},
         check="no_hook_changes",

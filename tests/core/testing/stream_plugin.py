@@ -130,6 +130,19 @@ class TestWash(OperationSuite):
 _PARTIAL = 'return Partial(self.result(body).artifacts[0], body["index"])'
 
 DEFECTS: Mapping[str, Defect] = {
+    "an event waits": Defect(
+        changes={"body = json.loads(event.data)": "import time; time.sleep(0.001); body = json.loads(event.data)"},
+        check="no_hook_reads_the_disk_or_waits",
+        says="it sleeps on the loop's thread",
+    ),
+    "an event blocks": Defect(
+        changes={
+            "body = json.loads(event.data)": "import time; until = time.thread_time() + 0.02\n"
+            "        while time.thread_time() < until: pass\n        body = json.loads(event.data)"
+        },
+        check="the_loop_is_not_blocked",
+        says="each call blocks the loop for",
+    ),
     "a stream's partials are dropped": Defect(
         changes={_PARTIAL: "return None"},
         check="partial_images_and_its_result",

@@ -22,6 +22,7 @@ from tests.core.testing import (
     resolver_plugin,
     state_defects,
     stream_plugin,
+    waiting_defects,
 )
 from tests.core.testing.form_plugin import Defect
 from tests.distributions import install
@@ -30,7 +31,7 @@ pytest_plugins = ["pytester"]
 
 PLUGINS = {
     address_plugin: address_plugin.DEFECTS,
-    json_plugin: {**json_defects.DEFECTS, **state_defects.DEFECTS},
+    json_plugin: {**json_defects.DEFECTS, **state_defects.DEFECTS, **waiting_defects.DEFECTS},
     job_plugin: job_plugin.DEFECTS,
     native_plugin: native_plugin.DEFECTS,
     prediction_plugin: prediction_plugin.DEFECTS,

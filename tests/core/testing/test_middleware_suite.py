@@ -21,6 +21,7 @@ from impasto import (
     NotSent,
     RateLimited,
     Registry,
+    ResponseError,
     WireRequest,
     WireResponse,
 )
@@ -96,6 +97,75 @@ async def holds_answers(wire: WireRequest, next: Handler) -> WireResponse:
     return HELD[-1]
 
 
+BODIES: list[bytes] = []
+
+
+async def holds_bodies(wire: WireRequest, next: Handler) -> WireResponse:
+    response = await next(wire)
+    BODIES.append(response.body)
+    return response
+
+
+REQUESTS: list[WireRequest] = []
+
+
+async def holds_requests(wire: WireRequest, next: Handler) -> WireResponse:
+    REQUESTS.append(wire)
+    return await next(wire)
+
+
+STORED: dict[str, WireResponse] = {}
+
+
+async def stores_by_prompt(wire: WireRequest, next: Handler) -> WireResponse:
+    key = str(wire.fields)
+    if key not in STORED:
+        STORED[key] = await next(wire)
+    return STORED[key]
+
+
+async def stores_by_account_and_prompt(wire: WireRequest, next: Handler) -> WireResponse:
+    key = f"{wire.call.account.fingerprint} {wire.fields}"
+    if key not in STORED:
+        STORED[key] = await next(wire)
+    return STORED[key]
+
+
+async def replaces_on_end(wire: WireRequest, next: Handler) -> WireResponse:
+    wire.call.on_end = (lambda _: None,)
+    return await next(wire)
+
+
+async def drops_max_bytes(wire: WireRequest, next: Handler) -> WireResponse:
+    return await next(attrs.evolve(wire, max_bytes=None))
+
+
+async def changes_the_media_type(wire: WireRequest, next: Handler) -> WireResponse:
+    response = await next(wire)
+    return attrs.evolve(response, headers={**response.headers, "content-type": "image/jpeg"})
+
+
+async def drops_the_status(wire: WireRequest, next: Handler) -> WireResponse:
+    try:
+        return await next(wire)
+    except ResponseError as error:
+        vars(error)["status"] = None
+        raise
+
+
+async def drops_streams(wire: WireRequest, next: Handler) -> WireResponse:
+    response = await next(wire)
+    return WireResponse(status=response.status, headers={"content-type": "image/png"}, body=response.body)
+
+
+async def sleeps_for_a_refusal(wire: WireRequest, next: Handler) -> WireResponse:
+    try:
+        return await next(wire)
+    except ImpastoError:
+        time.sleep(0.001)
+        raise
+
+
 async def mixes_answers(wire: WireRequest, next: Handler) -> WireResponse:
     HELD.append(await next(wire))
     await asyncio.sleep(0.01)
@@ -120,8 +190,8 @@ async def sleeps(wire: WireRequest, next: Handler) -> WireResponse:
 
 
 async def blocks(wire: WireRequest, next: Handler) -> WireResponse:
-    until = time.monotonic() + 0.06
-    while time.monotonic() < until:
+    until = time.thread_time() + 0.06
+    while time.thread_time() < until:
         pass
     return await next(wire)
 
@@ -181,7 +251,7 @@ async def releases_nothing(wire: WireRequest, next: Handler) -> WireResponse:
 misplaced.position = "first"  # type: ignore[attr-defined]  # as a middleware states its position
 
 SUITE = MiddlewareSuite
-CHECKS = [value for name, value in vars(SUITE).items() if name.startswith("test_")]
+CHECKS = [getattr(SUITE, name) for name in dir(SUITE) if name.startswith("test_")]
 DEFECTS: list[tuple[Any, Callable[[MiddlewareSuite], None], str]] = [
     (sends_twice, SUITE.test_a_result_passes_unchanged, "sent the same paid request twice"),
     (swallows_errors, SUITE.test_errors_pass_unchanged, "a refusal ended in Result"),
@@ -192,7 +262,21 @@ DEFECTS: list[tuple[Any, Callable[[MiddlewareSuite], None], str]] = [
     (changes_the_fields, SUITE.test_the_request_keeps_its_key_and_its_call, "the fields changed on their way"),
     (changes_the_body, SUITE.test_a_result_passes_unchanged, "the body changed on its way"),
     (drops_headers, SUITE.test_a_result_passes_unchanged, "a header of the answer was lost"),
-    (holds_answers, SUITE.test_an_answer_is_not_held, "the middleware holds an answer after its call"),
+    (holds_answers, SUITE.test_an_answer_is_not_held, "the middleware holds .* bytes of three requests and answers"),
+    (holds_bodies, SUITE.test_an_answer_is_not_held, "the middleware holds .* bytes of three requests and answers"),
+    (holds_requests, SUITE.test_an_answer_is_not_held, "the middleware holds .* bytes of three requests and answers"),
+    (stores_by_prompt, SUITE.test_equal_prompts_of_others_have_their_own_answers, "equal one with another account"),
+    (
+        stores_by_account_and_prompt,
+        SUITE.test_equal_prompts_of_others_have_their_own_answers,
+        "equal one with another file",
+    ),
+    (replaces_on_end, SUITE.test_the_request_keeps_its_key_and_its_call, "the call's on_end was replaced"),
+    (drops_max_bytes, SUITE.test_the_request_keeps_its_key_and_its_call, "the request changed on its way"),
+    (changes_the_media_type, SUITE.test_a_result_passes_unchanged, "the media type changed"),
+    (drops_the_status, SUITE.test_errors_pass_unchanged, "a refusal: status is None, not 400"),
+    (drops_streams, SUITE.test_a_stream_passes, "a stream with a partial image and a result"),
+    (sleeps_for_a_refusal, SUITE.test_the_loop_is_not_blocked, "it sleeps on the loop's thread"),
     (mixes_answers, SUITE.test_calls_at_once_do_not_mix, "a call got the answer to another one"),
     (swallows_cancellation, SUITE.test_a_call_can_be_cancelled, "not in CancelledError"),
     (leaves_a_task, SUITE.test_an_answer_is_not_held, "it left tasks"),
@@ -234,7 +318,8 @@ def test_a_defect_is_caught(layer: Any, check: Callable[[MiddlewareSuite], None]
         middleware = staticmethod(layer)
         seconds = 1.0 if layer is hangs else 60.0
 
-    HELD.clear()
+    for each in (HELD, BODIES, REQUESTS, STORED):
+        each.clear()
     with pytest.raises(AssertionError, match=says):
         check(Suite())
     HELD.clear()

@@ -7,13 +7,15 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from impasto.testing.watch import LoopWatch, check_short_blocks
+from impasto.testing.watch.run_queue import RunQueue
 from impasto.testing.watch.time_limit import Limited, check, process_check, run
 
 FOR_EVER = 1_000.0
@@ -141,8 +143,43 @@ def test_a_check_that_starts_processes_has_more_time() -> None:
             run(wait_for_ever())
 
     Suite().test_it()
-    with pytest.raises(AssertionError, match=r"did not end within 0\.9 s"):
+    with pytest.raises(AssertionError, match=r"did not end within (0\.9|[1-3]\.?\d*) s"):
         Suite().test_it_hangs()
+
+
+def test_waits_for_a_core_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunQueue, "seconds", lambda _: 0.5)
+    checked(lambda: select.select([], [], [], 0.4), seconds=0.2)
+    with pytest.raises(AssertionError, match=r"did not end within 0\.2 s"):
+        checked(lambda: run(wait_for_ever()))
+
+
+def test_a_thread_that_waits_for_a_core_blocks_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = 0.0
+
+    async def calls(watches: Sequence[LoopWatch]) -> None:
+        for watch in watches:
+            with watch.over_this_loop():
+                await wait()
+
+    async def wait() -> None:
+        nonlocal waited
+        select.select([], [], [], 0.05)
+        waited += share * 0.05
+
+    monkeypatch.setattr(RunQueue, "seconds", lambda _: waited)
+    share = 1.0
+    check_short_blocks(calls)
+    share = 0.5
+    with pytest.raises(AssertionError, match="each call blocks the loop for"):
+        check_short_blocks(calls)
+
+
+def test_processes_have_more_time_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for load, seconds in ((0.0, 24.0), (4.0, 40.0), (1_000.0, 104.0)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, load, load))
+        assert Limited.process_seconds() == seconds
 
 
 def test_a_future_that_a_check_left_breaks_no_report(tmp_path: Path) -> None:
@@ -176,6 +213,8 @@ ast.parse = collect_meanwhile
 
 LEAVES_A_FUTURE = """
 import asyncio, gc, threading
+from impasto.testing.watch import LoopWatch, check_short_blocks
+from impasto.testing.watch.run_queue import RunQueue
 from impasto.testing.watch.time_limit import Limited, check, run
 
 class TestLeaves(Limited):

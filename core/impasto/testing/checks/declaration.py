@@ -18,7 +18,7 @@ from impasto.registry import OPERATIONS
 from impasto.route import Route
 from impasto.testing.places import all_fields
 from impasto.testing.subject import Subject
-from impasto.testing.watch import PROCESS_TIMES, blocking_calls, check, process_check
+from impasto.testing.watch import blocking_calls, check, process_check
 
 _SPECS = frozenset(name for name, value in vars(Specs).items() if inspect.isfunction(value))
 _MARK = f"{hookimpl.project_name}_impl"
@@ -115,7 +115,7 @@ class DeclarationChecks(Subject):
         """Check the imports of a fresh process."""
         module = {name: points[0].entry.module for name, points in Registry().scan.declarations[OPERATIONS].items()}
         code = _NAMED_ONLY.format(model=self.model)
-        command, most = [sys.executable, "-c", code], self.seconds * PROCESS_TIMES
+        command, most = [sys.executable, "-c", code], self.process_seconds()
         ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=most)
         assert ran.returncode == 0, ran.stderr
         before, after = map(set, json.loads(ran.stdout.splitlines()[-1]))

@@ -42,10 +42,11 @@ class ExchangeChecks(ResponseChecks):
             answering = self._answering_with(image.data, media_type)
             if answering is None:
                 pytest.skip("the image stands in success and downloads neither as bytes nor in base64")
-            [(came, _)] = self.outcomes([answering])
-            found = came.artifacts[0].media_type if isinstance(came, Result) else describe_outcome(came)
-            if found != media_type:
-                wrong.append(f"the media type of {media_type} is {found}")
+            for params in (self.minimal, *self._with_formats()):
+                [(came, _)] = self.outcomes([answering.copy()], params)
+                found = came.artifacts[0].media_type if isinstance(came, Result) else describe_outcome(came)
+                if found != media_type:
+                    wrong.append(f"the media type of {media_type} is {found}")
         wrong += self._wrong_types_of_several()
         assert not wrong, "\n".join(wrong)
 
@@ -196,6 +197,12 @@ class ExchangeChecks(ResponseChecks):
         if success is None and not downloads:
             return None
         return self.answering((*self.stages()[:-1], success or self.success), downloads)
+
+    def _with_formats(self) -> Iterator[Mapping[str, object]]:
+        """Yield calls that ask for a file format, in which an answer may come or not."""
+        for name, value in self.values():
+            if str(value).removeprefix("image/") in ("png", "jpeg", "jpg", "webp"):
+                yield self.params_with(name, value)
 
     def _with_another_prompt(self, params: Mapping[str, object]) -> Mapping[str, object]:
         fields = self.operation().fields

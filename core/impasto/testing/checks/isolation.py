@@ -25,10 +25,11 @@ from impasto import Account, Call, Request, Result
 from impasto.testing.golden import without_boundary
 from impasto.testing.places import on_disk
 from impasto.testing.recorder import RecordedRequest
-from impasto.testing.subject import call_outcome
+from impasto.testing.subject import Scenario, call_outcome
 from impasto.testing.watch import blocking_calls, check, run
 
 from .exchange import ExchangeChecks
+from .stream import read_stream
 from .wire import describe_outcome
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -96,10 +97,16 @@ class IsolationChecks(ExchangeChecks):
                     came = await call_outcome(client, self.model, params)
                 assert isinstance(came, Result), f"the call ended in {describe_outcome(came)}"
                 assert not found, found[0]
-            for refusal in self.refusals:
-                recorder.answer = self.answering([refusal.answer])
+            others = [Scenario(answers=(refusal.answer,)) for refusal in self.refusals]
+            for each in (*others, *self.scenarios.values()):
+                recorder.answer = self.answering(each.answers, each.downloads)
                 with blocking_calls() as found:
-                    await call_outcome(client, self.model, self.minimal)
+                    await call_outcome(client, self.model, {**self.minimal, **each.params})
+                assert not found, found[0]
+            if self.stream is not None:
+                recorder.answer = self.answering([self.stream.answer])
+                with blocking_calls() as found:
+                    await read_stream(client, self.model, {**self.minimal, **self.stream.params})
                 assert not found, found[0]
 
     async def _equal_calls(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from impasto import InvalidRequest
+from impasto import InvalidRequest, Result
 from impasto.fields import format_value
 from impasto.testing.boundary_values import invalid_values, valid_values
 from impasto.testing.places import Content
@@ -38,6 +38,18 @@ class ParameterChecks(WireChecks):
                 f"a call without any parameter was not refused: {describe_outcome(outcome)}; "
                 f"minimal has {', '.join(self.minimal)}: give what the provider needs required=True, or a rule"
             )
+
+    @check
+    def test_fields_that_need_others_are_refused_without_them(self) -> None:
+        """Check the rules behind ``along_with``: a field without what it needs is refused, or has a warning."""
+        names = [name for name in self.along_with if name in {**self.minimal, **self.others}]
+        calls = [{**self.minimal, name: {**self.others, **self.minimal}[name]} for name in names]
+        wrong = [
+            f"{name} was accepted without what along_with says that it needs: give the operation a rule"
+            for name, params, came in zip(names, calls, run(self._outcomes([*calls])), strict=True)
+            if isinstance(came, Result) and not came.warnings and params != self.params_with(name, params[name])
+        ]
+        assert not wrong, "\n".join(wrong)
 
     @check
     def test_values_beyond_a_fields_bounds_are_refused_by_name(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from impasto.call_errors import REMOVED
 from impasto.testing.recorder import Answer, Answering, Conversation, Exchanges, RecordedRequest, always, recording
 from impasto.testing.samples import images_in
 from impasto.testing.subject import KEY, Subject, call_outcome
-from impasto.testing.watch import check, run
+from impasto.testing.watch import check, hook_outcomes, logged_lines, run
 
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MAX_LISTED = 12
@@ -66,8 +65,13 @@ class ResponseChecks(Subject):
         async def call() -> None:
             async with self.recording() as recorder, self.client(recorder.url) as client:
                 client = client.with_options(timeout=self.seconds / 3)
-                result = await call_outcome(client, self.model, self.minimal)
+                with hook_outcomes(type(self.operation())) as outcomes:
+                    result = await call_outcome(client, self.model, self.minimal)
+                errors = [each for each in outcomes if isinstance(each, BaseException)]
                 polls = len(recorder.requests) - len(recorder.posts)
+                assert not errors, (
+                    f"an answer of job_accepted, polls, success or downloads is not understood: {_describe(errors[0])}"
+                )
                 assert polls <= len(self.stages()) + _MOST_POLLS, (
                     f"the job does not end: polled {polls} times, although answer {len(self.stages())} is the result"
                 )
@@ -173,22 +177,17 @@ class ResponseChecks(Subject):
             Answer(status=500, body=_PAGE),
             self.success,
         ]
-        log = _Log()
-        logging.getLogger().addHandler(log)
-        level = logging.getLogger("impasto").level
-        logging.getLogger("impasto").setLevel(logging.DEBUG)
-        try:
+        with logged_lines() as lines:
             texts = [_printable_text(run(self._outcome(always(answer)))[0]) for answer in answers]
-        finally:
-            logging.getLogger().removeHandler(log)
-            logging.getLogger("impasto").setLevel(level)
         forms = (KEY, base64.b64encode(KEY.encode()).decode(), quote(KEY, safe=""), KEY[:16])
-        removed = [line for line in log.lines if REMOVED in line]
+        removed = [line for line in lines if REMOVED in line]
         assert not removed, f"the key is in an error behind another (the core has removed it): {removed[0]}"
-        for text in (*texts, "\n".join(log.lines)):
+        for text in (*texts, "\n".join(lines)):
             assert not any(form in text for form in forms), f"the key is in: {text.replace(KEY, 'KEY')[:400]}"
 
-    def outcomes(self, calls: Iterable[Sequence[Answer] | Conversation]) -> list[tuple[object, int]]:
+    def outcomes(
+        self, calls: Iterable[Sequence[Answer] | Conversation], params: Mapping[str, object] | None = None
+    ) -> list[tuple[object, int]]:
         """Return the outcome of a call for each conversation, without a network, and the number of paid requests."""
 
         async def results() -> list[tuple[object, int]]:
@@ -199,7 +198,8 @@ class ResponseChecks(Subject):
                 for answers in calls:
                     own = answers if isinstance(answers, Conversation) else self.answering(answers)
                     transport.conversation, transport.posts = own, 0
-                    outcomes.append((await call_outcome(redirected, self.model, self.minimal), transport.posts))
+                    came = await call_outcome(redirected, self.model, self.minimal if params is None else params)
+                    outcomes.append((came, transport.posts))
             return outcomes
 
         return run(results())
@@ -263,15 +263,6 @@ def _foreign_answers() -> Iterator[Answer]:
         yield Answer(status=status, headers={"content-type": "application/json"}, body=b"[1]")
         yield Answer(status=status)
     yield Answer(status=200, headers={"content-type": "text/html"}, body=_PAGE)
-
-
-class _Log(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
 
 
 def _printable_text(result: Any) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from unittest.mock import patch
 
+import attrs
 import pytest
 
 from impasto import Account, Call, Client, ImpastoError, Pending, Result, Unauthorized
 from impasto.dialects import TokenCache
 from impasto.testing.recorder import Answer
-from impasto.testing.subject import KEY, Subject, call_outcome
-from impasto.testing.watch import LoopWatch, check, run
+from impasto.testing.subject import KEY, Scenario, Subject, call_outcome
+from impasto.testing.watch import LoopWatch, check, check_short_blocks, run
+
+from .stream import read_stream
 
 _EACH_STEP = 70
 """Turns of the loop that are each tried: a call needs fewer to reach the network. After them it mostly waits."""
@@ -22,12 +25,8 @@ _LATER = 0.001
 """Seconds between the later tries."""
 
 _MOST_STEPS = 2_000
+_NOWHERE = "http://127.0.0.1:9"
 _MADE_UP = ("../account", "..", "x/../../account", "//host/x", "x?a=b", "x#y", "%2e%2e/account", "x y", "x\r\ny: z")
-_LONGEST_BLOCK = 0.2
-"""Seconds of a blocked loop that a busy machine alone does not explain."""
-
-_SHORT_BLOCK = 0.03
-_SHORT_TRIES = 12
 
 
 class RuntimeChecks(Subject):
@@ -41,25 +40,7 @@ class RuntimeChecks(Subject):
     @check
     def test_the_loop_is_not_blocked(self) -> None:
         """Check that a call never blocks the event loop."""
-        watch = LoopWatch(_LONGEST_BLOCK, _LONGEST_BLOCK / 10)
-        with watch:
-            came = run(self._watched_calls([watch]))
-        assert isinstance(came, Result), f"the call ended in {came!r}"
-        assert not watch.stood_at, f"the loop was blocked in:\n{watch.stood_at}"
-        watches: list[LoopWatch] = []
-        # A busy machine may delay a loop as long, but hardly in each of many calls.
-        while len(watches) < _SHORT_TRIES and not any(each.longest_gap <= _SHORT_BLOCK for each in watches):
-            some = [LoopWatch(_SHORT_BLOCK, _SHORT_BLOCK / 8) for _ in range(_SHORT_TRIES // 4)]
-            with ExitStack() as stack:
-                for each in some:
-                    stack.enter_context(each)
-                run(self._watched_calls(some))
-            watches += some
-        least = min(each.longest_gap for each in watches)
-        assert least <= _SHORT_BLOCK, (
-            f"each call blocks the loop for {least * 1000:.0f} ms, more than {_SHORT_BLOCK * 1000:g} ms, in:\n"
-            + next((each.stood_at for each in watches if each.stood_at), "a function that kept every thread waiting")
-        )
+        check_short_blocks(self._watched_calls)
 
     @check
     def test_a_job_is_fetched_later_by_its_id_and_never_paid_again(self) -> None:
@@ -71,24 +52,25 @@ class RuntimeChecks(Subject):
         """Check that an invalid job id is refused."""
         run(self._try_made_up_ids())
 
-    async def _watched_calls(self, watches: Sequence[LoopWatch]) -> object:
-        """Make a call with the most parameters, one that is refused, and the minimal one, under each watch."""
+    async def _watched_calls(self, watches: Sequence[LoopWatch]) -> None:
+        """Make calls of each kind, a stream too, under each watch; the last is the minimal one."""
         longest = max((self.params_with(name, value) for name, value in self.values()), key=len, default=self.minimal)
-        refused = (refusal.answer for refusal in self.refusals[:1])
-        calls = [
-            (longest, self.stages()),
-            *((self.minimal, (each,)) for each in refused),
-            (self.minimal, self.stages()),
-        ]
+        several = [each for each in self.scenarios.values() if each.images]
+        calls = [Scenario(params=longest, answers=self.stages())]
+        calls += [Scenario(answers=(refusal.answer,)) for refusal in self.refusals[:1]]
+        calls += [*several[:1], Scenario(answers=self.stages())]
         came: object = None
         async with self.recording() as recorder, self.client(recorder.url) as client:
             await client.warm(self.model)
             for watch in watches:
                 with watch.over_this_loop():
-                    for params, stages in calls:
-                        recorder.answer = self.answering(stages)
-                        came = await call_outcome(client, self.model, params)
-        return came
+                    for each in calls:
+                        recorder.answer = self.answering(each.answers, each.downloads)
+                        came = await call_outcome(client, self.model, {**self.minimal, **each.params})
+                    assert isinstance(came, Result), f"the call ended in {came!r}"
+                    if self.stream is not None:
+                        recorder.answer = self.answering([self.stream.answer])
+                        await read_stream(client, self.model, {**self.minimal, **self.stream.params})
 
     @check
     def test_a_refused_token_is_replaced(self) -> None:
@@ -98,13 +80,37 @@ class RuntimeChecks(Subject):
         refused = [refusal.answer for refusal in self.refusals if refusal.error is Unauthorized]
         assert refused, "declare the refusal of a token in refusals, with error=Unauthorized"
         refusals, headers = run(self._tokens_after(refused[0]))
-        if not headers or all(KEY in each for each in headers):
-            pytest.skip("the key of these settings is a token that does not expire")
+        if not headers or all(KEY in each for each in headers):  # the token is the caller's own
+            wrong = run(self._wrong_tokens())
+            assert not wrong, wrong
+            return
         assert len(headers) > 1, "after a 401 the request was not sent once more"
         is_replaced = any(refusals) if refusals else headers[0] != headers[1]
         assert is_replaced, (
             "a refused token is used again: pass refused on, TokenCache.get(account, refused=refused), or fetch another"
         )
+
+    async def _wrong_tokens(self) -> str:
+        """Return what is wrong with a token of the cache, which an account without the caller's own gets."""
+        refusals: list[bool] = []
+
+        async def get(self: TokenCache, account: Account, *, refused: bool = False) -> str:
+            refusals.append(refused)
+            return KEY
+
+        async with self.client(_NOWHERE) as client:
+            account = attrs.evolve(await client.account(self.model), headers={}, query={}, secrets=())
+        with patch.object(TokenCache, "get", get):
+            found = [await account.provider.authorize(account=account, refused=each) for each in (False, True)]  # type: ignore[attr-defined]  # it has the hook
+        if not refusals:
+            pytest.skip("the provider uses no TokenCache: test its tokens against your stand-in")
+        if refusals != [False, True]:
+            return "a refused token is used again: pass refused on, TokenCache.get(account, refused=refused)"
+        places = {f"header:{name.lower()}": value for name, value in found[0].items()}
+        for place, value in (self.auth or {}).items():
+            if not (places.get(place) == value if isinstance(value, str) else value.fullmatch(str(places.get(place)))):
+                return f"{place} with a token of the cache is not as in auth: see authorize"
+        return ""
 
     async def _tokens_after(self, refused: Answer) -> tuple[list[bool], list[str]]:
         """Return with which ``refused`` a TokenCache was asked, and the headers of the key, for a call after a 401."""
@@ -161,7 +167,7 @@ class RuntimeChecks(Subject):
             assert len(recorder.posts) == paid, "client.resume paid for it again"
 
     async def _cancel_at_each_await(self) -> None:
-        for steps in (*range(_EACH_STEP), *range(_EACH_STEP, _MOST_STEPS, 3)):
+        for steps in _cancel_steps():
             before = asyncio.all_tasks()
             async with self.recording() as recorder:
                 async with self.client(recorder.url) as client:
@@ -191,3 +197,12 @@ class RuntimeChecks(Subject):
             return cancelled, " ".join(getattr(cancelled, "__notes__", ()))
         except Exception as error:  # noqa: BLE001 - the check reports that it is not a cancellation
             return error, ""
+
+
+def _cancel_steps() -> Iterator[int]:
+    """Yield the steps after which a call is cancelled: each, then fewer and fewer, since a busy machine takes many."""
+    yield from range(_EACH_STEP)
+    steps = _EACH_STEP
+    while steps < _MOST_STEPS:
+        yield steps
+        steps += max(3, (steps - _EACH_STEP) // 6)

@@ -11,7 +11,7 @@ import pytest
 
 from impasto import ContentFiltered, ImpastoError, Result, Usage
 from impasto.dialects import TokenPrice
-from impasto.testing.recorder import Recorder
+from impasto.testing.recorder import Answer, Recorder
 from impasto.testing.subject import Scenario, Subject, call_outcome
 from impasto.testing.watch import check, run
 
@@ -92,7 +92,18 @@ class ScenarioChecks(Subject):
             "declare reports, what the result of success says: {'seed': 7, 'finish_reason': 'SUCCESS', 'usage': "
             "Usage(...), 'usd': 0.04}; leave out what the provider does not report, {} if that is everything"
         )
-        self._check_all({"success": Scenario(answers=self.stages(), reports=self.reports)})
+        scenarios = {"success": Scenario(answers=self.stages(), reports=self.reports)}
+        if "seed" in self.reports and "seed" in self.others:
+            seeded, seed = self.params_with("seed", self.others["seed"]), {"seed": self.reports["seed"]}
+            name = "success of a call with a seed, whose answer has another"
+            scenarios[name] = Scenario(params=seeded, answers=self.stages(), reports=seed)
+        usage = self.reports.get("usage")
+        if isinstance(usage, Usage) and (answer := _with_double_counts(self.success, usage)) is not None:
+            double = attrs.evolve(usage, **{name: 2 * count for name, count in attrs.asdict(usage).items() if count})
+            scenarios["success with twice the usage"] = Scenario(
+                answers=(*self.stages()[:-1], answer), reports={"usage": double}
+            )
+        self._check_all(scenarios)
 
     def _check_all(self, scenarios: Mapping[str, Scenario]) -> None:
         wrong = run(self._run_all(scenarios))
@@ -124,6 +135,23 @@ class ScenarioChecks(Subject):
             yield f"the cost is {found}; its tokens cost {cost.usd:g} USD by the operation's price, for all its images"
 
 
+def _with_double_counts(answer: Answer, usage: Usage) -> Answer | None:
+    """Return a JSON answer in which each count of a usage, and their sum, is doubled; None if they are not in it."""
+    counts = {count for count in attrs.asdict(usage).values() if count}
+    counts |= {(usage.input_tokens or 0) + (usage.output_tokens or 0)} - {0}
+
+    def double(value: object) -> object:
+        if isinstance(value, Mapping):
+            return {name: double(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [double(each) for each in value]
+        return 2 * value if type(value) is int and value in counts else value
+
+    body = _parsed(answer.body)
+    changed = double(body)
+    return None if changed == body else attrs.evolve(answer, body=json.dumps(changed).encode())
+
+
 def _is_filter(error: type[ImpastoError] | None) -> bool:
     return error is not None and issubclass(error, ContentFiltered)
 
@@ -152,6 +180,9 @@ def _problems(scenario: Scenario, outcome: object) -> Iterator[str]:
     found = {failed.index: type(failed.error) for failed in outcome.errors}
     if scenario.images and found != dict(scenario.errors):
         yield f"its errors are {_names(found)}, not {_names(scenario.errors)}"
+    for failed in outcome.errors:
+        if scenario.billed not in (None, failed.error.billed):
+            yield f"billed of the error of image {failed.index} is {failed.error.billed!r}, not {scenario.billed!r}"
     yield from wrong_reports(outcome, scenario.reports)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
 import pytest
 
-from impasto import ImpastoError, Partial, Result
+from impasto import Client, ImpastoError, Partial, Result
 from impasto.dialects import TokenPrice
 from impasto.testing.golden import without_boundary
 from impasto.testing.places import Content, matches, text_matches
@@ -168,6 +169,13 @@ class StreamChecks(WireChecks):
                     outcome = error
                 found.append(_Streamed(partials, outcome, [Content(post) for post in recorder.posts]))
         return found
+
+
+async def read_stream(client: Client, model: str, params: Mapping[str, Any]) -> None:
+    """Read a whole stream, whatever it ends in."""
+    with suppress(ImpastoError):
+        async for _ in client.stream(model, **params):
+            pass
 
 
 def _data(event: bytes) -> bytes:

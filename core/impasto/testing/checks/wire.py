@@ -43,7 +43,7 @@ class WireChecks(Subject):
         assert self.endpoint, "declare endpoint, the documented address: 'https://api.acme.example/v1/paint'"
         provider = self.operation().provider
         host = provider.base_url if "://" in self.endpoint else ""
-        for call in self.field_calls():
+        for call in self.sent_calls():
             if call.request is not None:
                 found = f"{host}{urlsplit(call.request.target).path}"
                 documented = next((url for name, url in self.endpoints.items() if name in call.params), self.endpoint)
@@ -63,7 +63,7 @@ class WireChecks(Subject):
             "declare auth, the documented place of the key: {'header:authorization': f'Bearer {KEY}'}, "
             "{'query:key': KEY}, or {} for a provider without a key"
         )
-        for call in self.field_calls():
+        for call in self.sent_calls():
             if call.request is not None:
                 wrong = wrong_auth(self.auth, call.request)
                 assert not wrong, wrong
@@ -75,7 +75,8 @@ class WireChecks(Subject):
         for call in self.field_calls():
             value = format_value(call.params.get(call.name))
             if call.request is None or isinstance(call.outcome, BaseException):
-                wrong.append(f"{call.name}={value} was not accepted: {describe_outcome(call.outcome)}")
+                name = f"{call.name}={value}" if call.name else f"a call of requests() with {', '.join(call.params)}"
+                wrong.append(f"{name} was not accepted: {describe_outcome(call.outcome)}")
                 continue
             content = Content(call.request)
             wrong += [problem for name in call.params for problem in self.problems_of(content, name, call.params[name])]
@@ -95,6 +96,8 @@ class WireChecks(Subject):
         """Check the parameter class against ``limits``, ``choices`` and ``defaults``."""
         fields = dict(all_fields(self.operation().fields))
         wrong = [problem for name, field in fields.items() for problem in self._documented(name, field)]
+        if self.max_bytes is not None and self.operation().max_bytes != self.max_bytes:
+            wrong.append(f"max_bytes of the operation is {self.operation().max_bytes}, documented is {self.max_bytes}")
         unknown = {*self.limits, *self.choices, *self.defaults} - fields.keys()
         wrong += [f"limits, choices and defaults name an unknown field: {name}" for name in sorted(unknown)]
         assert not wrong, "\n".join(wrong)
@@ -123,6 +126,10 @@ class WireChecks(Subject):
                     if not (text_matches if self.user.startswith(_OUTSIDE) else matches)(found, _USER):
                         path = urlsplit(request.target).path
                         wrong.append(f"the end user's id is not at {self.user} of {path}, but {summarize(found)}")
+            recorder.requests.clear()
+            await client.invoke(self.model, self.minimal)
+            if _USER in f"{recorder.posts[0].target} {recorder.posts[0].headers} {recorder.posts[0].body!r}":
+                wrong.append("a call without an end user sends the id of an earlier call's: the plugin shares state")
         return wrong
 
     def wrong_constants(
@@ -141,6 +148,13 @@ class WireChecks(Subject):
             else:
                 yield f"{place}={summarize(content.at(place))} is neither a parameter of the call nor in constants"
 
+    def sent_calls(self) -> list[FieldCall]:
+        """Return those of the calls for each field that sent a request. Fails if there is none."""
+        calls = self.field_calls()
+        sent = [call for call in calls if call.request is not None]
+        assert sent or not calls, f"no call sent a request; the first ended in {describe_outcome(calls[0].outcome)}"
+        return sent
+
     def field_calls(self) -> list[FieldCall]:
         """Return a call for each field and those with many fields, made once for all checks that read them."""
         if self._calls is None or self._calls[0] is not self.operation():
@@ -155,7 +169,8 @@ class WireChecks(Subject):
                 calls.append(await self._call(client, recorder, name, self.params_with(name, value)))
             for params in self.requests():
                 call = await self._call(client, recorder, "", params)
-                if not isinstance(call.outcome, InvalidRequest):  # a rule may forbid every field at once
+                is_chosen = type(self).requests is not Subject.requests  # else a rule may forbid every field at once
+                if is_chosen or not isinstance(call.outcome, InvalidRequest):
                     calls.append(call)
         return calls
 
@@ -225,8 +240,8 @@ class WireChecks(Subject):
                     f"{name}: declare its documented limits in limits, such as (0, 1_000) or (1, None); "
                     "None, in place of both, if there are none"
                 )
-            elif steps and steps[0] != (field.step or 1):
-                yield f"{name}: the class has the step {field.step or 1}, limits has {steps[0]}"
+            elif (step := steps[0] if steps else 1) != (field.step or 1):
+                yield f"{name}: the class has the step {field.step or 1}, limits has {step}, its third number"
             elif (low or None, high) != (field.minimum or None, field.maximum):
                 there = f"{format_bound(field.minimum)} to {format_bound(field.maximum)}"
                 yield f"{name}: the class has {there}, limits has {format_bound(low)} to {format_bound(high)}"

@@ -6,8 +6,8 @@ import asyncio
 import functools
 import gc
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import ClassVar, cast
 
 import attrs
@@ -18,13 +18,14 @@ from impasto import (
     File,
     FileRef,
     ImpastoError,
+    InvalidRequest,
     JSONValue,
     Operation,
     Request,
     Result,
     WireRequest,
 )
-from impasto.testing.places import Content
+from impasto.testing.places import MISSING, Content
 from impasto.testing.probe import (
     GOOD,
     MODEL,
@@ -42,7 +43,8 @@ from impasto.testing.watch import Limited, check, run
 
 PROMPT = "a lighthouse \N{WATER WAVE}"
 _NOWHERE = "http://127.0.0.1:9"
-_SOON = 0.5
+_OTHER_KEY = "sk-other-8c03b7d2e9f1a645"
+SOON = 0.5
 """Seconds in which a closed client must have closed its connections."""
 _PAUSE = 0.05
 FILE = bytes(range(256)) * 8
@@ -57,6 +59,8 @@ class RequestChecks(Limited):
     """The transport's class, if it is not installed."""
     provider_settings: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     """Settings of the transport, as in ``Client(providers=...)``."""
+    streams: ClassVar[bool] = True
+    """False for a transport that gives whole answers only, so that partial images come as late as the result."""
 
     def prepare(self) -> None:
         """Find the transport before a loop runs."""
@@ -113,6 +117,36 @@ class RequestChecks(Limited):
             assert arrived == ("GET", "other_url", "/v1/files/7.png?sig=1"), f"{what} of another host is {arrived}"
             key = found.header("x-key")
             assert key == ("" if anonymous else KEY), f"{what} has {'the' if key else 'no'} key"
+        put = self._sent(WireRequest(target=f"{PATH}/7/cancel", method="PUT"), self.plugins)
+        assert (put.method, put.target) == ("PUT", f"{PATH}/7/cancel"), f"a PUT arrived as {put.method} {put.target}"
+
+    @check
+    def test_each_request_has_the_key_of_its_own_account(self) -> None:
+        """Check two accounts of one client, a key in the query, and a client that goes on after another is closed."""
+        keys = run(self._keys_of_two_accounts())
+        assert keys == [KEY, _OTHER_KEY], (
+            "a request of a second account has the key of the first: the key is in wire.call.account.headers, of each "
+            "request anew"
+        )
+        for anonymous in (False, True):
+            wire = WireRequest(url="{other_url}/v1/files/7.png", method="GET", anonymous=anonymous)
+            query = Content(self._sent(wire, self.plugins, key_query="key")).at("query:key")
+            expected = MISSING if anonymous else KEY
+            assert query == expected, (
+                f"a key in the query is {'there' if anonymous else 'not there'}, and the request is "
+                f"{'anonymous' if anonymous else 'not'}: add wire.call.account.query to the address"
+            )
+
+    @check
+    def test_a_request_that_is_too_large_is_not_sent(self) -> None:
+        """Check ``WireRequest.max_bytes``, the limit of the whole request: InvalidRequest, and nothing is sent."""
+        for encoding in ("json", "form"):
+            dialect = ProbeDialect(encoding=encoding, max_bytes=len(FILE))
+            came, requests, _ = run(self.call(always(GOOD), dialect))
+            assert not requests, (
+                f"a request of more than max_bytes was sent (encoding={encoding!r}): compare its size before it is sent"
+            )
+            assert isinstance(came, InvalidRequest), f"a request of more than max_bytes ended in {came!r}"
 
     @check
     def test_nothing_is_open_after_the_client(self) -> None:
@@ -142,13 +176,28 @@ class RequestChecks(Limited):
             except ImpastoError as error:
                 return error
 
-    def _sent(self, wire: WireRequest, plugins: Plugins) -> RecordedRequest:
+    async def _keys_of_two_accounts(self) -> list[str]:
+        """Return the keys that arrive from two accounts of a client, after another client was closed."""
+        async with recording(always(GOOD)) as recorder, self.client(recorder.url) as client:
+            async with self.client(recorder.url) as another:
+                for each in (client, another):
+                    await each.invoke(MODEL, {"prompt": PROMPT})
+            recorder.requests.clear()
+            own = {"probe": {"api_base": recorder.url, "api_key": _OTHER_KEY}}
+            for each in (client, client.with_options(providers={**self.provider_settings, **own})):
+                try:
+                    await each.invoke(MODEL, {"prompt": PROMPT})
+                except ImpastoError as error:
+                    raise AssertionError(f"after another client was closed a call ended in {error!r}") from error
+            return [request.header("x-key") for request in recorder.requests]
+
+    def _sent(self, wire: WireRequest, plugins: Plugins, key_query: str | None = None) -> RecordedRequest:
         """Return a request as a transport sent it."""
 
         async def send() -> RecordedRequest:
             async with recording(always(GOOD), ("url", "other_url")) as recorder:
                 address = None if wire.url is None else wire.url.replace("{other_url}", recorder.urls["other_url"])
-                dialect = _WireDialect(wire=attrs.evolve(wire, url=address))
+                dialect = _WireDialect(wire=attrs.evolve(wire, url=address), key_query=key_query)
                 async with probe_client(recorder.url, KEY, plugins, dialect, settings=self.provider_settings) as client:
                     try:
                         if wire.method == "GET":
@@ -164,24 +213,19 @@ class RequestChecks(Limited):
 
     async def _keep_alive(self) -> bool:
         """Return True if a connection that the provider leaves open is closed when the client is."""
-        loop, provider = asyncio.get_running_loop(), _KeepAlive()
-        server = await loop.create_server(lambda: provider, "127.0.0.1", 0)
-        async with server:
-            host, port = server.sockets[0].getsockname()[:2]
-            async with self.client(f"http://{host}:{port}") as client:
+        provider = OpenProvider(GOOD.to_bytes().replace(b"connection: close", b"connection: keep-alive"))
+        async with provider.serving() as url:
+            async with self.client(url) as client:
                 await client.invoke(MODEL, {"prompt": PROMPT})
-            with suppress(TimeoutError):
-                await asyncio.wait_for(provider.is_closed.wait(), _SOON)
-            is_closed = provider.is_closed.is_set()
-            provider.abort()
-        return is_closed
+            return await provider.closes()
 
 
-class _KeepAlive(asyncio.Protocol):
+class OpenProvider(asyncio.Protocol):
     """A provider that answers and leaves its connection open."""
 
-    def __init__(self) -> None:
-        self.is_closed = asyncio.Event()
+    def __init__(self, answer: bytes) -> None:
+        self.came, self.is_closed = asyncio.Event(), asyncio.Event()
+        self._bytes = answer
         self._transport: asyncio.WriteTransport | None = None
         self._answer: asyncio.TimerHandle | None = None
 
@@ -191,22 +235,34 @@ class _KeepAlive(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer when no more of the request comes."""
+        self.came.set()
         if self._answer is not None:
             self._answer.cancel()
-        self._answer = asyncio.get_running_loop().call_later(_PAUSE, self._send)
+        self._answer = asyncio.get_running_loop().call_later(_PAUSE, self.send, self._bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the other side closed it."""
         self.is_closed.set()
 
-    def abort(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
-            self._transport.abort()
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Serve one connection for a block, and yield the address."""
+        async with await asyncio.get_running_loop().create_server(lambda: self, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()[:2]
+            yield f"http://{host}:{port}"
+            if self._transport is not None:
+                self._transport.abort()
 
-    def _send(self) -> None:
+    async def closes(self) -> bool:
+        """Return True if the other side closes the connection soon."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.is_closed.wait(), SOON)
+        return self.is_closed.is_set()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes of an answer."""
         if self._transport is not None:
-            self._transport.write(GOOD.to_bytes().replace(b"connection: close", b"connection: keep-alive"))
+            self._transport.write(data)
 
 
 @attrs.define

@@ -7,6 +7,7 @@ and it returns at once unless a watch runs.
 from __future__ import annotations
 
 import linecache
+import os
 import socket
 import sys
 import threading
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 from unittest.mock import patch
 
 _EVENTS = {
@@ -79,15 +81,20 @@ def blocking_calls() -> Iterator[list[str]]:
     if _installed.acquire(blocking=False):
         sys.addaudithook(_hook)
     _watch.found, _watch.thread = [], threading.get_ident()
-    sleep = time.sleep
+    sleep, stat = time.sleep, os.stat
 
     def noted_sleep(seconds: float) -> None:  # its own audit event is as new as Python 3.13
         if threading.get_ident() == _watch.thread:
             _note("sleeps", sys._getframe(1))  # noqa: SLF001 - as above
         sleep(seconds)
 
+    def noted_stat(path: Any, **options: Any) -> os.stat_result:  # it has no audit event
+        if threading.get_ident() == _watch.thread and not isinstance(path, int):
+            _note("looks for a file", sys._getframe(1))  # noqa: SLF001 - as above
+        return stat(path, **options)
+
     try:
-        with patch("time.sleep", noted_sleep):
+        with patch("time.sleep", noted_sleep), patch("os.stat", noted_stat):
             yield _watch.found
     finally:
         _watch.thread = 0

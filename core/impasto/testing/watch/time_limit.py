@@ -13,6 +13,7 @@ import gc
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import thread as pool
@@ -27,6 +28,7 @@ from impasto.testing import plugin
 
 from .clues import clues
 from .environment import plain_environment
+from .run_queue import RunQueue
 
 _GRACE = 0.5
 """Seconds that a check gets to end after its tasks were cancelled, and again after an exception was raised in it."""
@@ -37,9 +39,13 @@ _MOST_HANGS = 3
 _LAST_RESORT = 4.0
 """Seconds after the time limit in which this thread must have run. If a regular expression or an extension never
 releases the interpreter, no thread does: then the stacks are printed and the process exits."""
+_MOST_WAITS = 3
+"""Time limits that a check may wait for a core of a busy machine, in which nothing is its plugin's fault."""
 _SHOWN_FRAMES = 5
-PROCESS_TIMES = 3
-"""Time limits of a check that starts processes."""
+_PROCESS_TIMES = 3
+"""Time limits of a check that starts processes on an idle machine."""
+_MOST_LOAD = 10.0
+"""Processes for each core at which such a check still gets more time."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +60,12 @@ class Limited:
     hangs: ClassVar[int] = 0
     """The number of checks that did not end."""
 
+    @classmethod
+    def process_seconds(cls) -> float:
+        """Return the time limit of a check that starts processes, which import everything again and share the cores."""
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+        return cls.seconds * (_PROCESS_TIMES + min(load, _MOST_LOAD))
+
     def prepare(self) -> None:
         """Do what a check needs before its loop starts, within its time limit."""
 
@@ -64,15 +76,17 @@ class Limited:
 
 def check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
     """Run a check in a thread of its own, and fail with what it stands in if its time is over."""
-    return _limited(test, 1)
+    return _limited(test)
 
 
 def process_check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
-    """Run a check that starts processes, which import everything again and share a busy machine: it has more time."""
-    return _limited(test, PROCESS_TIMES)
+    """Run a check that starts processes: it has more time."""
+    return _limited(test, starts_processes=True)
 
 
-def _limited(test: Callable[Concatenate[S, P], None], times: int) -> Callable[Concatenate[S, P], None]:
+def _limited(
+    test: Callable[Concatenate[S, P], None], *, starts_processes: bool = False
+) -> Callable[Concatenate[S, P], None]:
     @functools.wraps(test)
     def limited(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
         __tracebackhide__ = True
@@ -84,22 +98,27 @@ def _limited(test: Callable[Concatenate[S, P], None], times: int) -> Callable[Co
             test(self, *args, **kwargs)
 
         with plain_environment():
-            run_limited(type(self), work, times)
+            run_limited(type(self), work, starts_processes=starts_processes)
 
     return cast("Callable[Concatenate[S, P], None]", limited)  # mypy: self has a name in one of them
 
 
-def run_limited(owner: type[Limited], work: Callable[[], None], times: int = 1) -> None:
-    """Run a function in a thread, for as long as the checks of a class may take, or so many times as long."""
+def run_limited(owner: type[Limited], work: Callable[[], None], *, starts_processes: bool = False) -> None:
+    """Run a function in a thread, for as long as a check of a class may take, beside its waits for a core."""
     __tracebackhide__ = True
-    seconds = owner.seconds * times
+    seconds = owner.process_seconds() if starts_processes else owner.seconds
     if owner.hangs >= _MOST_HANGS:
         pytest.skip(f"{owner.hangs} checks of {owner.__name__} did not end; the others are not run")
-    thread = _CheckThread(work)
+    thread, began = _CheckThread(work), time.monotonic()
     faulthandler.dump_traceback_later(seconds + _LAST_RESORT, exit=True, file=plugin.stderr)
     try:
         thread.start()
-        thread.join(seconds)
+        while thread.is_alive():
+            end = began + seconds + min(thread.queue.seconds(), seconds * _MOST_WAITS)
+            if (left := end - time.monotonic()) <= 0:
+                break
+            faulthandler.dump_traceback_later(left + _LAST_RESORT, exit=True, file=plugin.stderr)
+            thread.join(left)
     finally:
         faulthandler.cancel_dump_traceback_later()
     if thread.is_alive() or thread.error is not None:
@@ -141,13 +160,15 @@ class _CheckThread(threading.Thread):
         super().__init__(name="impasto-check", daemon=True)
         self._work, self._context = work, copy_context()
         self._before = set(threading.enumerate())
+        self.queue = RunQueue()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
         """Run the check and note its error."""
         try:
-            self._context.run(self._work)
+            with self.queue:
+                self._context.run(self._work)
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.error = error
 

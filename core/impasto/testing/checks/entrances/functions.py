@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from impasto import Result, WidthHeight
 from impasto.fields import format_value
 from impasto.testing.checks.exchange import ExchangeChecks
 from impasto.testing.checks.wire import describe_outcome, summarize
-from impasto.testing.places import Content, SentPart, on_disk
+from impasto.testing.places import Content, SentPart, all_fields, on_disk
 from impasto.testing.subject import KEY, call_outcome
 from impasto.testing.watch import check, run
 
@@ -80,7 +81,13 @@ class FunctionChecks(ExchangeChecks):
         """Check ``size`` of the drop-in function: a size that the model has arrives as its own fields would."""
         size = self.operation().size
         if size is None:
+            fields = self.operation().fields
+            unused = [name for name in fields if name != "size" and any(map(_is_size, fields[name].choices))]
+            assert not unused, f"{unused[0]} is a size, and Operation.size is None: Sizes(...), AspectRatios(...)"
             pytest.skip("the operation has size=None")
+        if not isinstance(size, WidthHeight):
+            choices = [each for name in size.names for each in dict(all_fields(self.operation().fields))[name].choices]
+            assert any(map(_is_size, choices)), f"Operation.size names {size.names[0]}, which has no size: {choices}"
         text = {name: value for name, value in self.text_params().items() if name not in size.names}
         with patch.dict(os.environ, {"IMPASTO_POLL_INTERVAL": POLL_INTERVAL}):
             wrong = run(self._wrong_sizes(text))
@@ -152,6 +159,11 @@ class FunctionChecks(ExchangeChecks):
         if not prompts:
             pytest.skip("the model takes no prompt")
         return {"prompt": params.pop(prompts[0]), **params}
+
+
+def _is_size(choice: str) -> bool:
+    """Return True for a choice such as ``1024x1024`` or ``16:9``."""
+    return re.fullmatch(r"[1-9][0-9]*[x:][1-9][0-9]*", choice) is not None
 
 
 def _count(found: object) -> object:

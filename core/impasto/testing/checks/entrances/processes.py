@@ -23,7 +23,7 @@ from impasto.registry import EMULATORS
 from impasto.testing.checks.wire import WireChecks, describe_outcome
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import KEY, call_outcome
-from impasto.testing.watch import PROCESS_TIMES, check, process_check, run
+from impasto.testing.watch import process_check, run
 
 from .functions import POLL_INTERVAL, FunctionChecks
 
@@ -86,7 +86,7 @@ class ProcessChecks(FunctionChecks, WireChecks):
         with tempfile.TemporaryDirectory() as folder:
             run(call(folder))
 
-    @check
+    @process_check
     def test_its_emulator_behaves_as_the_provider(self) -> None:
         """Check the stand-in of ``impasto.emulators``: it answers the minimal call, and refuses an empty one."""
         if not self.entrances:
@@ -138,7 +138,7 @@ class ProcessChecks(FunctionChecks, WireChecks):
             capture_output=True,
             encoding="utf-8",
             check=False,
-            timeout=self.seconds * PROCESS_TIMES,
+            timeout=self.process_seconds(),
         )
 
     def _request_gateway(
@@ -155,14 +155,14 @@ class ProcessChecks(FunctionChecks, WireChecks):
                 assert ran.stdout is not None
                 first = ran.stdout.readline().decode()
                 if not first.startswith("RUNNING on "):
-                    problem = f"impasto serve ended with {ran.wait(self.seconds * PROCESS_TIMES)}: {_printed(log)}"
+                    problem = f"impasto serve ended with {ran.wait(self.process_seconds())}: {_printed(log)}"
                     if "pip install 'impasto[" in problem:
                         pytest.skip(problem)
                     raise AssertionError(problem)
                 data, headers = json.dumps(params).encode(), {"content-type": "application/json"}
                 url = f"{first.split()[-1]}/v1/images/generations"
                 request = urllib.request.Request(url, data, headers)  # noqa: S310 - the gateway's
-                with urllib.request.urlopen(request, timeout=self.seconds * PROCESS_TIMES) as response:  # noqa: S310 - as above
+                with urllib.request.urlopen(request, timeout=self.process_seconds()) as response:  # noqa: S310 - as above
                     body: dict[str, list[dict[str, str]]] = json.load(response)
                     return body
             except urllib.error.HTTPError as error:
