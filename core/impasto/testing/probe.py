@@ -62,7 +62,7 @@ class Params:
     """The parameters of the probe."""
 
     prompt: str = text(1, 1_000, required=True)
-    image: File | None = file(role=None)
+    image: File | None = file(lambda _: (), role=None)
 
 
 @attrs.define
