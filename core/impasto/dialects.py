@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import cast, overload
+from typing import cast
 
 import attrs
 
@@ -85,20 +85,20 @@ def split_files(
     return fields, files
 
 
-@overload
-def to_json(value: attrs.AttrsInstance) -> dict[str, JSONValue]: ...
-@overload
-def to_json(value: object) -> JSONValue: ...
+def params_to_json(params: attrs.AttrsInstance) -> dict[str, JSONValue]:
+    """Return parameters as an object of JSON, without what was not given; a file is its FileRef."""
+    names = [each.name for each in attrs.fields(type(params))]
+    return {name: to_json(each) for name in names if (each := getattr(params, name)) is not None}
+
+
 def to_json(value: object) -> JSONValue:
-    """Return a parameter as a value of JSON: a nested object without what was not given, a file as its FileRef."""
+    """Return the value of a parameter as a value of JSON, also of a list or a nested object."""
     if isinstance(value, File):
         return FileRef(value)
     if isinstance(value, tuple | list):
         return [to_json(each) for each in value]
     if attrs.has(type(value)):
-        params = cast(attrs.AttrsInstance, value)
-        names = [each.name for each in attrs.fields(type(params))]
-        return {name: to_json(each) for name in names if (each := getattr(params, name)) is not None}
+        return params_to_json(cast(attrs.AttrsInstance, value))
     return cast(JSONValue, value)
 
 

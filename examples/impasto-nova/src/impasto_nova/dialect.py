@@ -16,7 +16,7 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.dialects import images_from_base64, json_object, to_json, unusable
+from impasto.dialects import images_from_base64, json_object, params_to_json, unusable
 from impasto_plugins.bedrock import refusal
 from impasto_plugins.images.completeness import is_complete
 
@@ -35,7 +35,7 @@ class Dialect:
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the JSON of a task; files stand in it as base64."""
-        params = to_json(request.params)
+        params = params_to_json(request.params)
         config = {name: params.pop(name) for name in CONFIG if name in params}
         fields: dict[str, JSONValue] = {"taskType": self.task, self.group: params}
         if config:
