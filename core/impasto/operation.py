@@ -7,7 +7,7 @@ from typing import Literal, Never, Protocol, TypeVar, cast
 
 import attrs
 
-from .costs import Cost
+from .costs import Cost, TokenPrice
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import check_n_and_seed
 from .field_checks import Field
@@ -21,7 +21,6 @@ from .redact import describe_error
 from .rules import NoEffect, Rule, check_names
 from .server_events import ServerEvent
 from .sizes import Size, check_size_names, size_of_fields
-from .usage import TokenPrice
 from .wire import Scalar, WireRequest, WireResponse
 
 T = TypeVar("T")

@@ -69,7 +69,8 @@ def _documentation(module: ModuleType, name: str) -> str:
     body = ast.parse(inspect.getsource(module)).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.ImportFrom) and name in [each.name for each in statement.names]:
-            return _documentation(import_module(f"impasto.{statement.module}"), name)
+            home = "." * statement.level + (statement.module or "")
+            return _documentation(import_module(home, _package(module)), name)
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if name in [each.id for each in targets if isinstance(each, ast.Name)]:
             match following:

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from .errors import BrokenPlugin, ImpastoError
-from .provider import Account
+from impasto.errors import BrokenPlugin, ImpastoError
+from impasto.provider import Account
 
 
 class Token(NamedTuple):

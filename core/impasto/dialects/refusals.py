@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from .errors import (
+from impasto.errors import (
     BadRequest,
     Billed,
     ChargeUnknown,
@@ -22,10 +22,10 @@ from .errors import (
     Unprocessable,
     UnusableResult,
 )
-from .redact import printable
-from .retry_after import bounded_wait, retry_after
-from .server_events import ServerEvent
-from .wire import WireResponse
+from impasto.redact import printable
+from impasto.retry_after import bounded_wait, retry_after
+from impasto.server_events import ServerEvent
+from impasto.wire import WireResponse
 
 Entry = TypeVar("Entry")
 
@@ -205,3 +205,11 @@ def _step(values: list[object] | None, name: str) -> list[object] | None:
 
 
 _MAX_TEXTS = 10
+
+
+def json_object(response: WireResponse) -> Mapping[str, object]:
+    """Return the JSON object of a paid answer. Raises UnusableResult."""
+    body = parse_json(response.body)
+    if not isinstance(body, dict):
+        raise unusable("is invalid JSON" if body is INVALID else "is JSON, but not an object", response)
+    return body

@@ -1,0 +1,107 @@
+"""Jobs and images at addresses that an answer names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from impasto.costs import Cost, Usage
+from impasto.errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
+from impasto.fanout import combined_error
+from impasto.provider import Account
+from impasto.records import Download, FailedArtifact, Pending
+from impasto.urls import LONGEST_URL
+from impasto.wire import WireRequest, WireResponse
+
+from .refusals import unusable
+
+
+def poll_of_job(job: str, account: Account, form: re.Pattern[str], *, anonymous: bool = False) -> WireRequest:
+    """Return the poll of a job whose id is the address of its polls, as a caller gives it.
+
+    Raises InvalidRequest if it has another form, or leads to another host than the provider's own.
+    """
+    try:
+        if len(job) <= LONGEST_URL and form.fullmatch(job) is not None:
+            return WireRequest(url=account.check_url(job), method="GET", anonymous=anonymous)
+    except BrokenPlugin:
+        pass  # the caller's fault here
+    raise InvalidRequest([Problem("id", f"must be the address of a job, as {account.provider.name} answered it")])
+
+
+def images_of_job(job: str, account: Account, form: re.Pattern[str], *, anonymous: bool = False) -> Pending:
+    """Return the end of a job whose id is the addresses of its images, see ``images_from_urls``.
+
+    ``transform_request`` may return it in place of a poll. Raises InvalidRequest as ``poll_of_job`` does.
+    """
+    polls = [poll_of_job(url, account, form, anonymous=anonymous) for url in job.split(" ")]
+    return Pending(id=job, downloads=tuple(Download(request=poll, index=i) for i, poll in enumerate(polls)))
+
+
+def pending_from_url(
+    url: object,
+    response: WireResponse,
+    *,
+    id: str | None = None,
+    anonymous: bool = False,
+    result_ttl: float | None = None,
+    is_ready: bool = False,
+    cancel: WireRequest | None = None,
+    cost: Cost | None = None,
+) -> Pending:
+    """Return a Pending whose poll is a GET of a whole address in an answer. Raises UnusableResult if it is no text.
+
+    The route lets it lead to the provider's own hosts only. Without ``id`` the address is the job's id, see
+    ``poll_of_job``. ``anonymous``: without the key.
+    """
+    if not isinstance(url, str) or not url:
+        raise unusable("has no address of the result", response)
+    poll = WireRequest(url=url, method="GET", anonymous=anonymous)
+    return Pending(id=id or url, poll=poll, result_ttl=result_ttl, is_ready=is_ready, cancel=cancel, cost=cost)
+
+
+def images_from_urls(
+    urls: Iterable[object],
+    response: WireResponse,
+    *,
+    id: str | None = None,
+    anonymous: bool = False,
+    seeds: Sequence[object] = (),
+    finish_reasons: Sequence[object] = (),
+    result_ttl: float | None = None,
+    cost: Cost | None = None,
+    usage: Usage | None = None,
+) -> Pending:
+    """Return the end of a job whose images are fetched from their addresses, with GETs, side by side.
+
+    Each of ``urls`` is the address of an image, or the error that stands for it, such as a ContentFiltered. ``seeds``
+    and ``finish_reasons`` are theirs, in the same order. Without ``id`` the addresses are the job's id, see
+    ``images_of_job``. ``anonymous``: without the key. Their hosts must be in ``Provider.hosts``, anonymous or not. If
+    there is no address, the first error is raised, or UnusableResult.
+    """
+    downloads: list[Download] = []
+    errors: list[FailedArtifact] = []
+    for index, url in enumerate(urls):
+        if isinstance(url, str) and url:
+            seed = seeds[index] if index < len(seeds) else None
+            reason = finish_reasons[index] if index < len(finish_reasons) else None
+            download = Download(
+                request=WireRequest(url=url, method="GET", anonymous=anonymous),
+                index=index,
+                seed=seed if type(seed) is int else None,
+                finish_reason=reason if isinstance(reason, str) else None,
+            )
+            downloads.append(download)
+        else:
+            error = url if isinstance(url, ImpastoError) else unusable(f"has no address of image {index + 1}", response)
+            errors.append(FailedArtifact(index=index, error=error))
+    if not downloads:
+        raise combined_error([each.error for each in errors]) if errors else unusable("has no address", response)
+    return Pending(
+        id=id or " ".join(each.request.url or "" for each in downloads),
+        downloads=tuple(downloads),
+        errors=tuple(errors),
+        result_ttl=result_ttl,
+        cost=cost,
+        usage=usage,
+    )
