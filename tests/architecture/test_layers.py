@@ -114,6 +114,13 @@ def test_plugins_use_the_core_through_its_public_modules() -> None:
     assert wrong == []
 
 
+def test_the_core_does_without_its_helpers_for_authors() -> None:
+    helpers = ROOT / "core/impasto/dialects"
+    core = [path for path in (ROOT / "core/impasto").rglob("*.py") if helpers not in path.parents]
+    users = {name_of(path) for path in core for module in imported(path) if module.startswith("impasto.dialects")}
+    assert {name for name in users if not name.startswith("core/impasto/testing/")} == set()
+
+
 def test_two_packages_stand_at_the_top_level() -> None:
     top = {path.parent.name for folder in ("core", "plugins") for path in (ROOT / folder).glob("*/__init__.py")}
     assert top == {"impasto", "impasto_plugins"}

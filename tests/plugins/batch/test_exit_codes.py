@@ -157,4 +157,4 @@ def test_the_first_failure_of_each_kind_is_reported_with_its_reason_and_charge(b
     assert done.exit_code == 1
     assert done.stdout == "complete: 1 of 4 done, 3 filtered, charged: 0.03 USD\n"
     reason = "stability/stable-image-core: content_moderation (HTTP 403): prompt: was flagged by moderation"
-    assert done.stderr == f"Warning: blocked-0: {reason}\nNothing was charged.\n"
+    assert done.stderr == f"Warning: blocked-0: {reason}\nIt was not charged.\n"

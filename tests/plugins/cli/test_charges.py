@@ -27,7 +27,7 @@ MODEL = "stability/stable-image-core"
 @pytest.mark.parametrize(("status", "name"), [(402, "payment_required"), (403, "content_moderation")])
 def test_a_refused_call_cost_nothing(run: Run, impasto_emulator: Emulator, status: int, name: str) -> None:
     impasto_emulator.fault("status", status=status, name=name)
-    assert run("generate", MODEL, "a lighthouse").stderr.splitlines()[-1] == "Nothing was charged."
+    assert run("generate", MODEL, "a lighthouse").stderr.splitlines()[-1] == "It was not charged."
     assert impasto_emulator.charges == []
 
 

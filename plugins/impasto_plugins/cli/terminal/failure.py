@@ -37,7 +37,7 @@ _WITHOUT_RESULT = (JobFailed, ContentFiltered, PollExpired, NotFound, BadRequest
 """Errors of a job that has ended, so that nothing can be fetched any more."""
 
 _CHARGES: Mapping[Billed, str] = {
-    "no": "Nothing was charged.",
+    "no": "It was not charged.",
     "unknown": "It may have been charged.",
     "yes": "It was charged.",
 }
