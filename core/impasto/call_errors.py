@@ -144,6 +144,7 @@ def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
     Its texts may be a plugin's, and its provider's: what is not text becomes text, of a single line and bounded.
     """
     error.message = redact(_text(error.message, _LONGEST_MESSAGE), secrets)
+    error.args = (error.message,)
     error.request_id = redact(_text(error.request_id), secrets) or None
     if error.billed not in _BILLED:
         error.billed = "unknown"

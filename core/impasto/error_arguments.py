@@ -35,6 +35,10 @@ class Rebuilt(Exception):
             facts = {name: value for name in FACTS if (value := getattr(self, name, None)) not in (None, ())}
             return getattr(self, self.first_argument), facts
 
+        @args.setter
+        def args(self, value: tuple[object, ...]) -> None:  # what Exception's own repr shows
+            BaseException.args.__set__(self, value)
+
     def __reduce__(self) -> tuple[object, ...]:
         return _empty, (type(self),), self.__dict__
 
