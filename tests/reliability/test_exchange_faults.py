@@ -195,7 +195,7 @@ async def test_f22_the_providers_shape_under_a_proxys_status(server: Server, cli
 async def test_a_refusal_is_final_and_free(
     server: Server, client: impasto.Client, status: int, kind: type[impasto.ResponseError]
 ) -> None:
-    server.posts = [refused(status, "some_name", said="some reason", x_request_id="req-9")]
+    server.posts = [refused(status, "some_name", message="some reason", x_request_id="req-9")]
     error = await failure(client)
     assert type(error) is kind
     assert isinstance(error, impasto.ResponseError)
@@ -205,7 +205,7 @@ async def test_a_refusal_is_final_and_free(
 
 
 async def test_f28_moderation_is_free_and_final(server: Server, client: impasto.Client) -> None:
-    server.posts = [refused(403, "content_moderation", said="flagged")]
+    server.posts = [refused(403, "content_moderation", message="flagged")]
     error = await failure(client)
     assert isinstance(error, impasto.ContentFiltered)
     assert (error.billed, error.retryable, error.artifacts) == ("no", False, ())

@@ -46,11 +46,11 @@ ECHO = f"you sent Bearer {KEY} / {base64.b64encode(KEY.encode()).decode()} / {KE
 FAULTS: dict[str, Answer] = {
     "good": picture(),
     "filtered": picture(**{"finish-reason": "CONTENT_FILTERED"}),
-    **{f"refused {status}": refused(status, said=ECHO, x_request_id=KEY) for status in (400, 401, 402, 403, 404, 422)},
+    **{f"refused {status}": refused(status, message=ECHO, x_request_id=KEY) for status in (400, 401, 402, 403, 404, 422)},
     "name": refused(400, KEY),
     "v1": in_json({"id": "e", "name": "unauthorized", "message": ECHO}, 401),
-    "429": refused(429, said=ECHO, retry_after="0"),
-    "500": refused(500, said=ECHO),
+    "429": refused(429, message=ECHO, retry_after="0"),
+    "500": refused(500, message=ECHO),
     "page": page(502, ECHO),
     "type": http(200, ECHO.encode(), content_type=f"text/{KEY}"),
     "json": http(200, ECHO.encode(), content_type="application/json"),
@@ -201,7 +201,7 @@ async def test_s22_a_picture_is_delivered_whatever_stands_beside_it(
 
 async def test_s29_what_the_provider_says_is_one_line(server: Server, make_client: MakeClient) -> None:
     message = 'no\r\n{"level": "critical"}\x1b[31m \u202e \x00'
-    server.posts = [refused(400, said=message, name="bad\nname")]
+    server.posts = [refused(400, message=message, name="bad\nname")]
     with pytest.raises(impasto.BadRequest) as caught:
         await make_client(server.url).run("stability/inpaint", image=PICTURE, prompt="p")
     error = caught.value
