@@ -24,6 +24,7 @@ def a_call(job: str | None = None) -> Call:
             timeout=1.0,
             possible_charges=1,
             answer=None,
+            file=None,
             cancellation="",
             images_wait=False,
             request=request,

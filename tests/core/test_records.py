@@ -50,7 +50,7 @@ def test_a_result_with_its_cost_differs_in_it_only():
 @pytest.mark.parametrize("record", [WIRE, RESULT])
 def test_the_example_records_set_every_field(record):
     left = {a.name for a in attrs.fields(type(record)) if getattr(record, a.name) in (a.default, None, (), {})}
-    assert left <= {"call", "cost", "possible_cost", "errors", "files"}
+    assert left <= {"call", "sign", "cost", "possible_cost", "errors", "files"}
 
 
 @pytest.mark.parametrize(
