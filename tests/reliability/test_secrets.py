@@ -46,7 +46,10 @@ ECHO = f"you sent Bearer {KEY} / {base64.b64encode(KEY.encode()).decode()} / {KE
 FAULTS: dict[str, Answer] = {
     "good": picture(),
     "filtered": picture(**{"finish-reason": "CONTENT_FILTERED"}),
-    **{f"refused {status}": refused(status, message=ECHO, x_request_id=KEY) for status in (400, 401, 402, 403, 404, 422)},
+    **{
+        f"refused {status}": refused(status, message=ECHO, x_request_id=KEY)
+        for status in (400, 401, 402, 403, 404, 422)
+    },
     "name": refused(400, KEY),
     "v1": in_json({"id": "e", "name": "unauthorized", "message": ECHO}, 401),
     "429": refused(429, message=ECHO, retry_after="0"),

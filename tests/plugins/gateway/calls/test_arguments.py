@@ -144,8 +144,9 @@ def test_an_image_is_taken_in_any_of_its_forms() -> None:
 
 
 def test_a_list_is_no_mask() -> None:
-    with pytest.raises(InvalidRequest):
-        read({"mask": [URI]}, "inpaint")
+    arguments = read({"image": URI, "mask": [URI], "prompt": "p"}, "inpaint")
+    with pytest.raises(InvalidRequest, match=r"mask: must be .*, not list"):
+        _registry.operation("stability/inpaint").request("inpaint", arguments)
 
 
 def test_extra_body_is_merged_once() -> None:

@@ -55,9 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def deployment(name: str = "d", **values: Any) -> Deployment:
     entry = SimpleNamespace(order=values.pop("order", None), input_cost_per_image=values.pop("usd", None), model=name)
-    operation = SimpleNamespace(
-        output="image", price=SimpleNamespace(cost=values.pop("cost", None)), fields={}, aliases={}, roles={}
-    )
+    operation = SimpleNamespace(output="image", flat_cost=values.pop("cost", None), fields={}, aliases={}, roles={})
     found: Any = dict.fromkeys(("client", "account", "description", "observer"))
     return Deployment(name, cast("Any", entry), cast("Any", operation), **{**found, "drop_params": False, **values})
 

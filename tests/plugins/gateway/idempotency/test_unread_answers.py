@@ -14,7 +14,7 @@ from openai._constants import INITIAL_RETRY_DELAY
 
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
-from impasto_plugins.gateway.idempotency import coordinator as module
+from impasto_plugins.gateway.idempotency import coordinator as module, session
 from impasto_plugins.gateway.idempotency.coordinator import (
     MAX_TRACKED_DELIVERIES,
     WATCH_SECONDS,
@@ -42,7 +42,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        for each in (module, session):
+            monkeypatch.setattr(each, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.sleeps: list[float] = []
         sleep = asyncio.sleep
 

@@ -157,7 +157,7 @@ def test_a_process_exports_as_its_environment_says(serve: Serve) -> None:
     process, url = serve(PAGE, OTEL_TRACES_EXPORTER="console", OTEL_SERVICE_NAME="my-images")
     subprocess.run(["curl", "-sS", f"{url}/v1/models"], check=True, capture_output=True, timeout=60)
     process.terminate()
-    output, _ = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)  # standard output is the access log's
     assert process.returncode == 0
     assert '"name": "GET /v1/models"' in output
     assert '"service.name": "my-images"' in output
