@@ -193,7 +193,7 @@ def probe_client(
         registry.add(group, name, plugin)
     own: Mapping[str, Mapping[str, object]] = {"probe": {"api_base": url, "api_key": key}}
     client = Client(registry=registry, providers={**(settings or {}), **own}, middleware=middleware)
-    return client.with_options(retry=ONCE, rate_limit=RateLimit(1_000_000, 1.0), timeout=5.0)
+    return client.with_options(retry=ONCE, rate_limit=RateLimit(1_000_000, 1.0), poll_interval=0.01, timeout=5.0)
 
 
 async def check_opens(what: str, client: Client) -> None:

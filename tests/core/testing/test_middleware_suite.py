@@ -316,7 +316,7 @@ def test_a_defect_is_caught(layer: Any, check: Callable[[MiddlewareSuite], None]
     class Suite(MiddlewareSuite):
         __test__ = False
         middleware = staticmethod(layer)
-        seconds = 1.0 if layer is hangs else 60.0
+        seconds = 1.0 if layer is hangs else 8.0 if layer in (caches_polls, releases_nothing) else 60.0
 
     for each in (HELD, BODIES, REQUESTS, STORED):
         each.clear()
