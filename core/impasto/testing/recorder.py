@@ -192,8 +192,7 @@ class Recorder(Exchanges):
 
     async def settle(self) -> None:
         """Wait until everything that was sent has arrived, after its clients are closed."""
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
+        await _turns()
         if self._serving:
             await asyncio.wait(self._serving, timeout=_LONGEST_WAIT)
 
@@ -247,6 +246,12 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
     return bytes(body)
 
 
+async def _turns() -> None:
+    """Let the loop end what it has begun."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def recording(
     answer: Answering, hosts: Sequence[str] = HOSTS[:1], free: re.Pattern[str] | None = None
@@ -264,7 +269,8 @@ async def recording(
     finally:
         for server in servers:
             server.close()
+        await _turns()  # a connection that was accepted just now is served only then
         await recorder.aclose()
         for server in servers:
             await server.wait_closed()
-        await asyncio.sleep(0)  # connections that were closed just now end in the loop's next turn
+        await _turns()  # connections that were closed just now end in the loop's next turn
