@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 import impasto
+from impasto_plugins.middleware.gate import model_pauses
 from tests.images import png
 from tests.plugins.transports.bedrock.wire import ERASE, GENERATOR, GOOD, HEADERS, MakeClient, coded
 from tests.reliability.servers import Answer, ServedRequest, Server, Wire, http
@@ -67,7 +68,7 @@ async def test_the_accounts_other_models_are_not_throttled(server: Server, make_
     server.posts = [of_model(slow("60"))]
     client = make_client(server.url, retry=AS_SHIPPED, timeout=100.0)
     waiting = [asyncio.create_task(client.run(GENERATOR, prompt="p"))]
-    while not server.paid:
+    while not model_pauses._ends:  # the answer has come
         await asyncio.sleep(0.001)
     waiting.append(asyncio.create_task(client.run(GENERATOR, prompt="p")))
     for _ in range(3):
