@@ -38,8 +38,7 @@ class Client:
     Stability), ``max_concurrency`` (calls in flight; by default as many as the limit of open files allows),
     ``rate_limit``, ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the
     distributions whose plugins may be used beside impasto's own; ``"none"``), ``state`` (``"machine"`` or a folder:
-    processes share a key's rate limit), ``proxy``, ``ssl`` (a CA file or an
-    SSLContext), keys and addresses.
+    processes share a key's rate limit), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and addresses.
 
     Raises ConfigError.
     """

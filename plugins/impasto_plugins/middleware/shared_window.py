@@ -32,9 +32,8 @@ SEATS, RATES = "processes", "rates"
 
 _log = logging.getLogger("impasto")
 
-_MAGIC = int.from_bytes(b"impasto1", "little")
 # The file is an array of words of 8 bytes. The words of its head:
-_FORMAT, _CLOCK, _ARRIVED, _PERMITS, _PAUSED_UNTIL, _HAD_429 = range(6)
+_CLOCK, _ARRIVED, _PERMITS, _PAUSED_UNTIL, _HAD_429 = range(5)
 # Behind it a ring of the times of arrival, then the permits: their numbers, the seats of their processes, and the times
 # by which their requests must have arrived.
 _TIMES = 8
@@ -210,8 +209,6 @@ class SharedWindow:
             yield False
             return
         try:
-            if self._words[_FORMAT] != _MAGIC:  # new
-                self._words[_FORMAT] = _MAGIC
             if self._times[_CLOCK] > now + 1:  # the machine was started again, and its clock with it
                 for index in range(CAPACITY):
                     self._times[_TIMES + index] = min(self._times[_TIMES + index], now)

@@ -132,12 +132,10 @@ class IdempotencySession:
             await coordinator.store_outcome(fingerprint, call, outcome)
         elif closed or fingerprint.count is not None:
             # An SDK repeats a request by itself if it has not read the response: wait until that is known.
-            gave_up = (
-                self._call_seconds > read_max_queue_wait(fingerprint.request.headers, math.inf) * _NEAR_TIMEOUT_FRACTION
-            )
-            self.stack.enter_context(
-                self._reservation.transfer()
-            )  # the answer is in memory for longer than the request
+            timeout = read_max_queue_wait(fingerprint.request.headers, math.inf)
+            gave_up = self._call_seconds > timeout * _NEAR_TIMEOUT_FRACTION
+            # The answer is in memory for longer than the request.
+            self.stack.enter_context(self._reservation.transfer())
             coordinator.await_delivery(fingerprint, call, outcome, self.stack.pop_all(), gave_up=gave_up)
         else:
             coordinator.in_flight.finish(call)  # no SDK: nothing will ask again by itself
