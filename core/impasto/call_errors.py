@@ -179,7 +179,8 @@ def redacted_file(file: File, secrets: tuple[str, ...]) -> File:
     end = b""
     with file.open() as source:
         while piece := source.read(_PIECE):
-            if redact_bytes(end + piece, secrets) != end + piece:
+            chunk = end + piece
+            if redact_bytes(chunk, secrets) != chunk:
                 return File.of(redact_bytes(file.read(), secrets))
             end = piece[-_LONGEST_OVERLAP:]
     return file

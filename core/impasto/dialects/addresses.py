@@ -49,7 +49,7 @@ def pending_from_url(
     cancel: WireRequest | None = None,
     cost: Cost | None = None,
 ) -> Pending:
-    """Return a Pending whose poll is a GET of a whole address in an answer. Raises UnusableResult if it is no text.
+    """Return a Pending whose poll is a GET of a whole address in an answer. Raises UnusableResult without one.
 
     The route lets it lead to the provider's own hosts only. Without ``id`` the address is the job's id, see
     ``poll_of_job``. ``anonymous``: without the key.

@@ -51,7 +51,7 @@ Place = str | tuple[str, ...]
 
 
 class Refusals:
-    """A provider's refusals. Called with an answer that is no success, it returns the error that the answer means.
+    """A provider's refusals. Called with an answer that is not a success, it returns the error that the answer means.
 
     ``kinds`` maps a status, a code, or both to a class of errors; the most exact entry counts. ``message`` and ``code``
     are the places of both texts, ``required`` those of texts that each refusal has. An answer without a message, or
