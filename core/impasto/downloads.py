@@ -22,8 +22,9 @@ Poll = Callable[[Pending], Awaitable[Result | Pending]]
 async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
     """Fetch the images of a job that has ended, side by side. One that can't be fetched fails alone.
 
-    Those that came before the call's time was over, or before the caller gave up, are not lost. The errors of the
-    others have the answer with the addresses as ``raw``, and its ``request_id`` if theirs is unknown.
+    Those that came before the call's time was over, or before the caller gave up, are not lost. The result has the
+    ``request_id`` of the answer with the addresses: their host may be another company's. The errors of images that did
+    not come have it if theirs is unknown, and that answer as ``raw``.
     """
     answer, request_id = (call.answer.body, call.answer.request_id) if call.answer is not None else (b"", None)
     call.pending, call.images_wait = None, True  # it has ended: there is nothing to cancel
@@ -55,7 +56,7 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
         if rest is not None:
             call.answer = None  # the last one that was read is another image's
             pairs = [(each, failure(rest(call), each) if outcome is None else outcome) for each, outcome in pairs]
-        return _combined(pending, pairs)
+        return _combined(pending, pairs, request_id)
 
     try:
         await run_each(pending.downloads, fetch, outcomes, {})
@@ -99,12 +100,15 @@ def _with_statements(artifact: Artifact, download: Download) -> Artifact:
     return attrs.evolve(artifact, seed=seed, finish_reason=download.finish_reason or artifact.finish_reason)
 
 
-def _combined(pending: Pending, pairs: list[tuple[Download, Result | ImpastoError | None]]) -> Result:
+def _combined(
+    pending: Pending, pairs: list[tuple[Download, Result | ImpastoError | None]], request_id: str | None
+) -> Result:
     """Return one result of the downloads and of the answer's own errors, in the order of their numbers."""
     by_index = [(each.index, outcome) for each, outcome in pairs if outcome is not None]  # a number may come twice
     by_index += [(each.index, each.error) for each in pending.errors]
     in_order = sorted(by_index, key=lambda pair: pair[0])
-    return with_bill(combine_results([(outcome, 1) for _, outcome in in_order], of_requests=False), pending)
+    combined = combine_results([(outcome, 1) for _, outcome in in_order], of_requests=False)
+    return with_bill(attrs.evolve(combined, request_id=request_id or combined.request_id), pending)
 
 
 def with_bill(result: Result, pending: Pending) -> Result:

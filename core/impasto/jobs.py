@@ -15,6 +15,7 @@ from .errors import (
     ChargeUnknown,
     ImpastoError,
     NotFound,
+    PollExpired,
     ProviderFault,
     RateLimited,
     TransportError,
@@ -35,7 +36,7 @@ _TRANSIENT = (408, 425, 429)
 _MAX_HURRIES = 8
 """Addresses of a job that are followed without a wait: an answer may lead to another without end."""
 _MAX_RESULT_FETCHES = 3
-"""Fetches of a finished job's result before it is taken for damaged."""
+"""Fetches of a finished job's result before it is taken for damaged, and of a new job before it is for missing."""
 
 
 @attrs.frozen
@@ -88,14 +89,20 @@ class JobPolling:
             wait = interval
             try:
                 outcome = await self.normalize(call, await self.send(poll.with_call(call)))
+            except PollExpired:  # the plugin's word: there is nothing to ask for again
+                raise
             except NotFound as error:
                 annotate(error, call)  # it stays in the new one's context
-                raise job_missing_error(error, call, time.monotonic() - accepted_at, pending) from None
+                missing = job_missing_error(error, call, time.monotonic() - accepted_at, pending)
+                unusable += 1
+                # The host that answers may not know a new job yet.
+                if not isinstance(missing, ChargeUnknown) or self._is_last(unusable, interval):
+                    raise missing from None
             except (UnusableResult, TransportError, ProviderFault) as error:
                 # Damaged on its way, perhaps, or not there yet: a few times. A host that is down is asked again.
                 if isinstance(error, UnusableResult) or (pending.is_ready and _is_refused(error)):
                     unusable += 1
-                    if unusable == _MAX_RESULT_FETCHES or call.remaining() < interval:
+                    if self._is_last(unusable, interval):
                         raise
             except RateLimited as error:
                 if call.remaining() < max(interval, min(error.retry_after or 0.0, call.retry.max_wait)):
@@ -111,6 +118,9 @@ class JobPolling:
                         hurries, wait = hurries + 1, 0.0
             wait = max(wait, min(call.retry_after, call.retry.max_wait))
         return pending
+
+    def _is_last(self, fetches: int, interval: float) -> bool:
+        return fetches == _MAX_RESULT_FETCHES or self.call.remaining() < interval
 
     def _interval(self, pending: Pending) -> float:
         """Return the seconds between polls: the caller's, the job's or the provider's, a minimum at its own host."""

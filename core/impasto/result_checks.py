@@ -44,8 +44,7 @@ def _pending_problem(pending: Pending, call: Call) -> str:
         return "the errors of a plugin's job must be a tuple of FailedArtifact"
     if (count := len(downloads) + len(errors)) > MAX_ARTIFACTS:
         return f"the answer contains {count:,} artifacts; at most {MAX_ARTIFACTS} are accepted"
-    identity: object = pending.id
-    if call.pending is None and not (isinstance(identity, str) and 0 < len(identity) <= _LONGEST_ID):
+    if call.pending is None and not _is_id(pending.id):
         return f"the id of a plugin's job must be text of 1 to {_LONGEST_ID:,} characters"
     if downloads or errors:
         call.has_odd_result = True
@@ -157,6 +156,17 @@ def checked_pending(pending: Pending, call: Call) -> Pending:
         return pending
     interval, first, result_ttl = (each if _is_time(each) else None for each in times)
     return attrs.evolve(pending, id=id, interval=interval, first=first, result_ttl=result_ttl)
+
+
+def id_of_accepted(outcome: object, call: Call) -> str | None:
+    """Return the id of a job that was accepted and can't be followed, by which it may be resumed."""
+    if call.job is None and isinstance(outcome, Pending) and _is_id(outcome.id):
+        return redact(outcome.id, call.secrets)
+    return None
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_ID
 
 
 def _is_time(value: object) -> bool:

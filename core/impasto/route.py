@@ -42,7 +42,7 @@ from .permission import Permission, running
 from .records import Handler, Pending, Result
 from .redact import redact
 from .request_headers import COMMON_HEADERS, authorized, check_header
-from .result_checks import checked_pending, checked_result, result_problem
+from .result_checks import checked_pending, checked_result, id_of_accepted, result_problem
 from .retry_after import retry_after
 from .server_events import EVENT_STREAM
 from .streaming import NormalizeEvent, is_event_stream, read_stream, result_of_events
@@ -245,6 +245,7 @@ class Route:
 
     def _normalize(self, call: Call, response: WireResponse) -> Result | Pending:
         problem, cause = "", None
+        job: str | None = None
         try:
             if self.normalize_event is not None and response.media_type == EVENT_STREAM:  # of a cache
                 outcome: object = result_of_events(response.body, call.request, self.normalize_event)
@@ -268,9 +269,12 @@ class Route:
                 if outcome.downloads:
                     call.answer = response  # see fetch_images
                 return checked_pending(outcome, call)
-        raise UnusableResult(
+            job = id_of_accepted(outcome, call)
+        unusable = UnusableResult(
             problem, raw=response.body, media_type=response.media_type, request_id=response.request_id
-        ) from cause
+        )
+        unusable.id = job
+        raise unusable from cause
 
 
 def _no_jobs() -> InvalidRequest:

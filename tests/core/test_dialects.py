@@ -230,8 +230,9 @@ def test_an_address_in_an_answer_becomes_a_get() -> None:
     assert pending.poll == WireRequest(url="https://acme.example/x", method="GET", anonymous=True)
     assert (pending.id, pending.is_ready) == ("7", True)
     for missing in (None, 5, ""):
-        with pytest.raises(UnusableResult, match="has no address of the result"):
+        with pytest.raises(UnusableResult, match="has no address of the result") as caught:
             pending_from_url(missing, response(200, {}), id="7")
+        assert caught.value.id == "7"
 
 
 @attrs.frozen(kw_only=True)

@@ -169,6 +169,16 @@ async def test_every_image_is_fetched_side_by_side_and_without_the_key(accepts: 
     assert not any(KEY in f"{each.headers}{each.target}{each.body!r}" for each in fetched)
 
 
+@pytest.mark.parametrize("accepts", [True, False], ids=["job", "direct"])
+async def test_the_request_id_is_that_of_the_answer_with_the_addresses(accepts: bool) -> None:
+    """The host of the images is often another company's, and its id leads nowhere."""
+    end = says(urls=addresses(2)).with_headers(x_request_id="req-of-the-addresses")
+    images = {0: IMAGES[0].with_headers(x_amz_request_id="S3"), 1: IMAGES[1]}
+    async with acme(Vendor(end, accepts, images=images)) as (client, _):
+        result = await client.run("acme/x", prompt="a kite", n=2)
+    assert result.request_id == "req-of-the-addresses"
+
+
 async def test_the_usage_and_the_price_of_fetched_images_are_counted() -> None:
     end = says(urls=addresses(2), usage={"input_tokens": 7, "output_tokens": 90})
     async with acme(Vendor(end)) as (client, _):

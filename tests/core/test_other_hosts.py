@@ -198,6 +198,7 @@ async def test_an_address_that_is_not_declared_is_never_requested() -> None:
             with pytest.raises(UnusableResult, match="the answer leads to an address that is not followed") as caught:
                 await client.run("acme/x", prompt="a kite")
             assert (caught.value.raw, caught.value.billed) == (answer.body, "yes")
+            assert caught.value.id == "job-1", "the job was accepted, and can be resumed at the plugin's own address"
     assert {*web.tunnels} == {"api.acme.example:443"}
     assert len(web.visits) == len(answers)
 

@@ -106,3 +106,37 @@ async def test_a_poll_that_is_refused_with_a_200_does_not_prove_that_the_job_was
         with pytest.raises(impasto.ImpastoError) as resumed:
             await client.resume(MODEL, "j1")
     assert (run.value.billed, resumed.value.billed) == ("unknown", "unknown")
+
+
+class Expiring(Dialect):
+    """A dialect of a provider that reports with a 200 that it has removed a result."""
+
+    def _outcome(self, body: Mapping[str, Any], response: WireResponse) -> Result | Pending:
+        if "removed" in body:
+            raise PollExpired("the output was removed")
+        return super()._outcome(body, response)
+
+
+async def test_a_result_that_the_provider_reports_as_removed_is_asked_for_once() -> None:
+    status = by_path(status=servers.in_json({"removed": True}))
+    async with attacked(job(), status, model=operation(Expiring()), poll_interval=0.01) as (client, server):
+        with pytest.raises(PollExpired, match="the output was removed") as caught:
+            await client.run(MODEL, prompt="a kite")
+    assert (caught.value.billed, caught.value.id, len(server.polled)) == ("unknown", "j1", 1)
+
+
+async def test_a_job_that_is_not_there_yet_is_asked_for_again() -> None:
+    answers = in_turn(says(poll="/s"), says(status=404), says(status=404), IMAGE)
+    async with acme(answers, poll_interval=0.01) as (client, recorder):
+        assert len((await client.run("acme/x", prompt="a kite")).artifacts) == 1
+    assert len(recorder.posts) == 1
+
+
+async def test_a_job_that_nobody_knows_is_asked_for_three_times_and_a_resumed_one_once() -> None:
+    async with acme(in_turn(says(poll="/s"), says(status=404)), poll_interval=0.01) as (client, recorder):
+        with pytest.raises(ChargeUnknown, match="no longer knows job"):
+            await client.run("acme/x", prompt="a kite")
+        assert len(recorder.requests) == 1 + 3
+        with pytest.raises(impasto.NotFound):
+            await client.resume("acme/x", "j1")
+    assert len(recorder.requests) == 1 + 3 + 1

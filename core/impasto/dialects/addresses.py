@@ -52,10 +52,12 @@ def pending_from_url(
     """Return a Pending whose poll is a GET of a whole address in an answer. Raises UnusableResult without one.
 
     The route lets it lead to the provider's own hosts only. Without ``id`` the address is the job's id, see
-    ``poll_of_job``. ``anonymous``: without the key.
+    ``poll_of_job``; the error has ``id`` too, which may be resumed. ``anonymous``: without the key.
     """
     if not isinstance(url, str) or not url:
-        raise unusable("has no address of the result", response)
+        error = unusable("has no address of the result", response)
+        error.id = id
+        raise error
     poll = WireRequest(url=url, method="GET", anonymous=anonymous)
     return Pending(id=id or url, poll=poll, result_ttl=result_ttl, is_ready=is_ready, cancel=cancel, cost=cost)
 

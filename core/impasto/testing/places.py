@@ -134,7 +134,7 @@ def content_of(field: Field, value: object) -> object:
             return source.read()
     if field.kind in ("files", "groups") and isinstance(value, list | tuple):
         return [content_of(field.item or Field(kind="file"), each) for each in value]
-    if field.kind == "group":
+    if field.kind == "group" and not isinstance(value, str):  # one of its choices
         own = field.fields
         content = value if isinstance(value, Mapping) else {name: getattr(value, name, None) for name in own}
         return {name: content_of(own[name], each) for name, each in content.items() if each is not None}

@@ -108,10 +108,9 @@ class Conversation:
         return Conversation(self._answers, self._job_id, self._downloads)
 
     def with_headers(self, **headers: str) -> Conversation:
-        """Return the same answers with headers set, for other calls."""
+        """Return the same answers with headers set, for other calls. The host of images is another's: it has none."""
         answers = [answer.with_headers(**headers) for answer in self._answers]
-        downloads = {place: answer.with_headers(**headers) for place, answer in self._downloads.items()}
-        return Conversation(answers, self._job_id, downloads)
+        return Conversation(answers, self._job_id, self._downloads)
 
     def __call__(self, request: RecordedRequest) -> Answer:
         """Return the next answer of the request's call, or that of its address."""

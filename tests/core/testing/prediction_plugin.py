@@ -14,7 +14,7 @@ from impasto import InvalidRequest, JobFailed, Operation, Pending, Problem, Prov
 from impasto.dialects import (
     STATUSES, Refusals, image_in_body, images_from_urls, json_object, split_files, unusable,
 )
-from impasto.fields import integer, text
+from impasto.fields import group, integer, text
 from impasto_plugins.images.completeness import is_complete
 import attrs
 
@@ -27,9 +27,15 @@ refusals = Refusals(STATUSES, message="detail")
 
 
 @attrs.frozen(kw_only=True)
+class Pixels:
+    width: int | None = integer(64, 2_048, description="Width in pixels.")
+
+
+@attrs.frozen(kw_only=True)
 class Params:
     prompt: str = text(1, 1_000, required=True, role="prompt", description="Content of the image.")
     seed: int | None = integer(0, 2**31 - 1, description="Seed of the random noise.")
+    image_size: Pixels | str | None = group(Pixels, choices=("square", "wide"), description="Size of the image.")
     count: int | None = integer(1, 4, default=1, description="Number of images.")
 
 
@@ -47,7 +53,7 @@ class Dialect:
         return WireRequest(target=request.target, fields=fields, encoding="json")
 
     def classify_error(self, operation, response):
-        if response.status in (200, 201) and response.media_type in ("application/json", "image/png"):
+        if response.status in (200, 201, 202) and response.media_type in ("application/json", "image/png"):
             return None
         # CLASSIFY
         return refusals(response)
@@ -110,12 +116,13 @@ class TestPastel(OperationSuite):
     golden = None
     entrances = False
     minimal = {"prompt": "a lighthouse"}
-    others = {"seed": 1_234_567}
+    others = {"seed": 1_234_567, "image_size": {"width": 640}}
     endpoint = "https://api.acme.example/v1/predictions"
     auth = {"header:x-key": KEY}
     hosts = ("*.acme.example",)
     native_n = ("count", 4)
-    limits = {"prompt": (1, 1_000), "seed": (0, 2**31 - 1), "count": (1, 4)}
+    limits = {"prompt": (1, 1_000), "seed": (0, 2**31 - 1), "count": (1, 4), "image_size.width": (64, 2_048)}
+    choices = {"image_size": ("square", "wide")}
     defaults = {"count": 1}
     job_accepted = ACCEPTED
     polls = (RUNNING, done(7))
@@ -140,6 +147,10 @@ class TestPastel(OperationSuite):
                 "/{job}/0.png": delivered(IMAGES[0]), "/{job}/1.png": Answer(status=404, body=b"gone"),
                 "/{job}/2.png": delivered(IMAGES[2]),
             },
+        ),
+        "accepted later": Scenario(
+            answers=(answer(202, state="running", id="{job}"), done(7)), images=IMAGES[:1],
+            downloads={"/{job}/0.png": delivered(IMAGES[0])},
         ),
         "failed": Scenario(answers=(ACCEPTED, answer(200, state="failed", id="{job}")), error=impasto.JobFailed),
     }
