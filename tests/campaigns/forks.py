@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,11 +82,11 @@ def _pairs(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
 class Forks:
     """A pytest process that runs tests in forks of itself."""
 
-    def __init__(self, arguments: Iterable[str], cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, python: Path, arguments: Iterable[str], cwd: Path, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs, (cwd / "collected.txt").open("w") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", "-p", "tests.campaigns.forks", "-n", "0", *arguments],
+                [python, "-m", "pytest", "-p", "tests.campaigns.forks", "-n", "0", *arguments],
                 cwd=cwd, env={**environment, _SOCKET: str(theirs.fileno())}, pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=output, start_new_session=True,
             )  # fmt: skip

@@ -21,18 +21,30 @@ import random
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
 
 from tests.campaigns.changes import Change, changes
 from tests.campaigns.forks import Forks, is_in_functions
-from tests.campaigns.reach import OPTIONS, ROOT, Reach, environment, learn, own_tests, package_tests, read_failures
+from tests.campaigns.reach import (
+    ENVIRONMENT,
+    OPTIONS,
+    ROOT,
+    Reach,
+    learn,
+    own_tests,
+    package_tests,
+    python_of,
+    read_failures,
+)
 
 TREE = ("core", "plugins", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md", "CONTRIBUTING.md")
 PLUGINS = "plugins/impasto_plugins/"
@@ -70,8 +82,8 @@ class Job:
         self._copy = copy
         self._times = copy / "times.jsonl"
         self._unsound = set[str]()
-        self._environment = {**environment(copy), "MUTANTS_TIMES": str(self._times)}
-        self._forks = Forks([*OPTIONS, *files], copy, self._environment)
+        self._environment = {**ENVIRONMENT, "MUTANTS_TIMES": str(self._times)}
+        self._forks = Forks(python_of(copy), [*OPTIONS, *files], copy, self._environment)
         self.tests = self._forks.tests
 
     def run(self, change: Change, tests: Sequence[str], at_import: bool = False) -> str:
@@ -112,7 +124,7 @@ class Job:
         """Run tests in a process that has imported the changed file, which may fail at that already."""
         files = {test.partition("::")[0] for test in tests}
         try:
-            forks = Forks([*OPTIONS, *files], self._copy, self._environment)
+            forks = Forks(python_of(self._copy), [*OPTIONS, *files], self._copy, self._environment)
         except RuntimeError:
             return 1
         try:
@@ -134,9 +146,27 @@ def _copy(folder: Path) -> Path:
         source = ROOT / name
         ignored = shutil.ignore_patterns("__pycache__", ".*")
         shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(source, folder)
+    _install(folder)
     # a changed file has another time than its bytecode, and no run writes bytecode
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "core", "plugins", "tests"], cwd=folder, check=False)
+    subprocess.run([python_of(folder), "-m", "compileall", "-q", "core", "plugins", "tests"], cwd=folder, check=False)
     return folder
+
+
+def _install(copy: Path) -> None:
+    """Give a copy its own environment, of links to this one's packages: impasto's metadata must lead to the copy."""
+    packages = Path(sysconfig.get_path("purelib"))
+    prefix = python_of(copy).parents[1]
+    site = prefix / packages.relative_to(sys.prefix)
+    site.mkdir(parents=True)
+    python_of(copy).parent.mkdir()
+    python_of(copy).symlink_to(Path(sys.executable).resolve())
+    shutil.copy(Path(sys.prefix, "pyvenv.cfg"), prefix)
+    editable = {file.name for file in metadata.files("impasto") or () if file.suffix == ".pth"}
+    for path in packages.iterdir():
+        if path.name in editable:
+            (site / path.name).write_text(f"{copy / 'core'}\n{copy / 'plugins'}\n")
+        else:
+            (site / path.name).symlink_to(path)
 
 
 def sampled(sample: int, seed: int, only: Sequence[str]) -> list[tuple[str, Change]]:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -133,7 +132,7 @@ def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Reach:
         processes.write_text(_PROCESSES)
         variables = {"MUTANTS_TIMES": times, "MUTANTS_COVERAGE": processes, "COVERAGE_FILE": data}
         command = [
-            sys.executable,
+            python_of(copy),
             "-m",
             "pytest",
             *OPTIONS,
@@ -145,9 +144,7 @@ def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Reach:
             "auto",
             *paths,
         ]
-        subprocess.run(
-            command, cwd=copy, env=environment(copy) | {k: str(v) for k, v in variables.items()}, check=False
-        )
+        subprocess.run(command, cwd=copy, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()}, check=False)
     from coverage import CoverageData
 
     coverage = CoverageData(str(data))
@@ -214,7 +211,8 @@ def read_failures(times: Path) -> list[str]:
 
 
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "tests.campaigns.reach", "--timeout", str(TEST_SECONDS)]
+ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def environment(copy: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{copy / 'core'}:{copy / 'plugins'}", "PYTHONDONTWRITEBYTECODE": "1"}
+def python_of(copy: Path) -> Path:
+    return copy / ".venv/bin/python"

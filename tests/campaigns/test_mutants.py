@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,7 @@ def test_a_fork_runs_the_changed_functions_and_leaves_the_next_one_untouched(tmp
     (tmp_path / "conftest.py").write_text("import gc\ndef pytest_collection_finish():\n    gc.freeze()\n")  # as ours
     (tmp_path / "pytest.ini").touch()
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    forks = Forks(options, tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{module.ROOT}"})
+    forks = Forks(Path(sys.executable), options, tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{module.ROOT}"})
     try:
         every = sorted(forks.tests)
         assert [test.partition("::")[2] for test in every] == [
