@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 
-from impasto import RateLimit
+from impasto import ConfigError, RateLimit
+from impasto_plugins.middleware.gate import Gate, share
 from impasto_plugins.middleware.shared_window import CAPACITY, RATES, SEATS, Seat, SharedWindow, machine_state
 from impasto_plugins.middleware.window import Permit, slack
+from impasto_plugins.stability.provider import stability
 
 LIMIT = RateLimit(3, 10.0)
 
@@ -89,6 +94,28 @@ sys.stdin.read()
     assert window.try_acquire(LIMIT, 8.0) == LIMIT.seconds
     acquire(window, 18.0)
     assert len(list((tmp_path / SEATS).iterdir())) == 1, "the dead process's mark is deleted"
+
+
+def test_other_users_of_the_machine_can_read_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = machine_state()
+    assert folder is not None
+    window_of(folder)
+    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in (SEATS, RATES)} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.glob("*/*")} == {0o600}
+
+
+async def test_a_disk_that_is_full_is_the_reason_why_a_folder_cannot_be_used(tmp_path: Path) -> None:
+    gate, one = Gate(), attrs.evolve(stability.account({"api_key": "sk-full"}), rate_limit=LIMIT)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"File too large; give another folder"):
+            await share(gate, one, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    await share(gate, one, tmp_path)
+    assert gate.is_shared
 
 
 @contextmanager

@@ -99,6 +99,15 @@ def test_a_request_without_an_answer_is_counted_at_the_time_by_which_it_arrived(
     assert window.try_acquire(LIMIT, 9.0) == pytest.approx(1.5), "half a second after it was written"
 
 
+@pytest.mark.parametrize("kind", ["process", "machine"])
+def test_a_request_without_an_answer_frees_no_place_at_the_moment_when_it_must_have_arrived(
+    kind: str, tmp_path: Path
+) -> None:
+    window, one = Window() if kind == "process" else shared(tmp_path), RateLimit(1, 10.0)
+    window.mark_written(acquire(window, 0.0, one), 0.0)
+    assert window.try_acquire(one, slack(one)) == one.seconds
+
+
 def test_a_late_answer_does_not_delay_the_count_of_an_earlier_request() -> None:
     window = Window()
     first, second = acquire_and_write(window, 0.0), acquire_and_write(window, 0.0)
