@@ -100,7 +100,7 @@ def test_one_distribution_that_claims_a_name_twice(tmp_path: Path, monkeypatch: 
     entry_points = tmp_path / "acme_twice-1.0.dist-info" / "entry_points.txt"
     entry_points.write_text(entry_points.read_text() + "acme/a = x:z\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(DuplicateOperation, match="'acme/a' is declared twice by acme-twice"):
+    with pytest.raises(DuplicateOperation, match=r"'acme/a' is declared twice by acme-twice$"):
         Registry().operation("acme/a")
 
 

@@ -75,7 +75,7 @@ async def test_the_functions_refuse_them_however_they_are_spelt(impasto_emulator
     assert not impasto_emulator.requests
 
 
-@pytest.mark.parametrize("word", ["awesome", "streams", "times", "keys", "basement"])
+@pytest.mark.parametrize("word", ["awesome", "awstats", "streams", "times", "keys", "basement"])
 def test_drop_params_drops_names_that_only_look_alike(word: str) -> None:
     translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
     assert (translation.problems, len(translation.warnings)) == ((), 1)

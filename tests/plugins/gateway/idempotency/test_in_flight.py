@@ -243,6 +243,15 @@ def test_a_worker_has_room_for_4096_calls_and_frees_it(open_one: Callable[[], In
     assert len({flights.begin(ONE, None, has_key=False).slot for _ in range(4096)}) == 4096
 
 
+def test_half_of_the_calls_may_stay_for_long(open_one: Callable[[], InFlightTable]) -> None:
+    flights = open_one()
+    for _ in range(2047):
+        flights.begin(ONE, None, has_key=True)
+    assert flights.has_room
+    flights.begin(ONE, None, has_key=True)
+    assert not flights.has_room
+
+
 def test_it_is_remembered_for_a_quarter_of_an_hour_that_a_call_was_lost(
     open_one: Callable[[], InFlightTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
