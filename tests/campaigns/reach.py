@@ -132,7 +132,7 @@ def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Reach:
         processes.write_text(_PROCESSES)
         variables = {"MUTANTS_TIMES": times, "MUTANTS_COVERAGE": processes, "COVERAGE_FILE": data}
         command = [
-            python_of(copy),
+            str(python_of(copy)),
             "-m",
             "pytest",
             *OPTIONS,
