@@ -39,7 +39,7 @@ from impasto_plugins.openai_compat.translate import Format, Translation, transla
 
 from .arguments import CallArguments
 from .deployments import Deployment, Model, can_fall_back
-from .queue_timeout import with_queue_timeout
+from .queue_timeout import QueueFull, with_queue_timeout
 from .streamed_answers import AnswerSpools, Attempt, GatewayCall, ProviderJob, Quote
 
 T_co = TypeVar("T_co", covariant=True)
@@ -297,13 +297,15 @@ async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall
     """Try a call on one deployment after the other, until one succeeds. Raises the errors of the last attempt.
 
     First each deployment is asked once, without waiting. Then those that refused with 429 or could not be reached are
-    asked again, the one that may send first before the others, and each is retried for as long as its policy says.
+    asked again, the one that may send first before the others, and each is retried for as long as its policy says. Of
+    those with one key, whose pause ends for all at once, the ones that have not refused come first.
     """
     prepared_call: PreparedCall | None = first
     last_error: ImpastoError | None = None
     delayed_calls: list[tuple[float, int, PreparedCall]] = []  # each with the time at which it may be asked again
     while prepared_call is not None:
         waits = not others.untried and not delayed_calls
+        began = time.monotonic()
         try:
             return await attempt(prepared_call, waits=waits)
         except ImpastoError as error:
@@ -311,7 +313,8 @@ async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall
                 raise
             if isinstance(error, RateLimited | NotSent) and not waits:
                 wait = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
-                delayed_calls.append((time.monotonic() + wait, len(delayed_calls), prepared_call))
+                since = began if isinstance(error, QueueFull) else time.monotonic()  # it was estimated at the beginning
+                delayed_calls.append((since + wait, len(delayed_calls), prepared_call))
             last_error = error
         prepared_call = await others.next()
     for _, _, delayed_call in sorted(delayed_calls):

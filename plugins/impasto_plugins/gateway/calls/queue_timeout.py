@@ -16,6 +16,11 @@ from impasto_plugins.middleware.gate import gate_of
 
 T = TypeVar("T")
 
+
+class QueueFull(RateLimited):
+    """A call would wait too long for its turn; nothing was sent."""
+
+
 _TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
 """Headers in which OpenAI's SDKs send their time-out, in seconds."""
 
@@ -63,7 +68,7 @@ def read_max_queue_wait(headers: Mapping[str, str], maximum: float) -> float:
 async def with_queue_timeout(account: Account, call: Callable[[], Awaitable[T]], *, waits: bool = True) -> T:
     """Run a call with or without waiting for its turn.
 
-    Raises RateLimited before anything is sent if it would be late.
+    Raises QueueFull before anything is sent if it would be late.
     """
     max_wait, gate = max_queue_wait.get(), gate_of(account)
     if (expected_wait := gate.estimate_wait(account)) > (max_wait if waits else 0):
@@ -119,11 +124,11 @@ class QueueTimeout:
         raise failure
 
 
-def _queue_full_error(seconds: float) -> RateLimited:
+def _queue_full_error(seconds: float) -> QueueFull:
     message = (
         f"the calls that wait for this provider take another {seconds:.0f} s, longer than this call may wait;"
         " nothing was sent"
     )
-    error = RateLimited(message, status=429)
+    error = QueueFull(message, status=429)
     error.retry_after = seconds
     return error

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from impasto import (
+    Account,
     Artifact,
     BadRequest,
     ChargeUnknown,
@@ -23,6 +24,7 @@ from impasto import (
     PaymentRequired,
     PermissionDenied,
     Problem,
+    Provider,
     ProviderFault,
     RateLimited,
     Result,
@@ -34,7 +36,9 @@ from impasto import (
 from impasto_plugins.gateway.calls import deployments as module
 from impasto_plugins.gateway.calls.deployments import Deployment, Model, can_fall_back
 from impasto_plugins.gateway.calls.execution import DeploymentCandidates, PreparedCall, invoke_deployment, try_each
+from impasto_plugins.gateway.calls.queue_timeout import with_queue_timeout
 from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.middleware.gate import gate_of
 
 
 def limited(seconds: float | None) -> RateLimited:
@@ -228,6 +232,29 @@ async def test_the_one_that_may_send_first_is_waited_for(seconds: tuple[float | 
     errors: dict[str, list[ImpastoError]] = {name: [limited(each)] for name, each in zip("abc", seconds, strict=True)}
     expected = [("a", False), ("b", False), ("c", False), (chosen, True)]
     assert await tried(errors, "a", "b", "c") == expected
+
+
+async def test_of_two_with_one_paused_key_the_one_that_did_not_refuse_is_asked_again_first() -> None:
+    provider = Provider(name="acme", base_url="https://acme.example", key_variable="ACME_KEY")
+    account = Account(provider=provider, base_url=provider.base_url, headers={"x-key": "sk-one-key"})
+    asked: list[str] = []
+
+    async def attempt(prepared_call: PreparedCall, *, waits: bool) -> str:
+        async def ask() -> str:
+            asked.append(name := prepared_call.deployment.name)
+            if name == "refuses":
+                gate_of(account).pause(60)
+                raise limited(60)
+            return "made"
+
+        try:
+            return await with_queue_timeout(account, ask, waits=waits)
+        except RateLimited:
+            await asyncio.sleep(0.01 * (prepared_call.deployment.name != "refuses"))  # the budget is given back
+            raise
+
+    assert await try_each(call("refuses"), Others("free"), attempt) == "made"
+    assert asked == ["refuses", "free"]
 
 
 @pytest.fixture
