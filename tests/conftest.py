@@ -7,7 +7,11 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, BlockBusterFunction
@@ -16,6 +20,7 @@ from hypothesis import settings
 import impasto
 from tests.recorder import Recorder, recording
 
+ROOT = Path(__file__).parent
 ASYNC_PACKAGES = (
     "impasto",
     "impasto_plugins.batch",
@@ -40,7 +45,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Take signals again that the parent ignores (nohup, many CI runners): the processes of the tests inherit that."""
+    """Set what the processes of the tests inherit: compiled modules are stored, and no signal is ignored.
+
+    Containers often forbid the first, so that a thousand processes would compile every module again; nohup and many CI
+    runners ignore signals.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
@@ -55,6 +66,18 @@ def pytest_xdist_auto_num_workers() -> int | None:
         return None
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return cores + cores // 2
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let each worker of a whole run compile its part of the modules, which the others read: asserts take long."""
+    worker: Mapping[str, Any] | None = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args != session.config.getini("testpaths"):
+        return
+    paths = sorted(ROOT.rglob("test_*.py"))
+    first = len(paths) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for path in paths[first:] + paths[:first]:
+        with suppress(Exception):  # the collection reports it
+            import_module(".".join((ROOT.name, *path.relative_to(ROOT).with_suffix("").parts)))
 
 
 def pytest_collection_finish() -> None:

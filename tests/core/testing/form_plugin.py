@@ -245,7 +245,7 @@ DEFECTS: Mapping[str, Defect] = {
         says="are not in .raw",
     ),
     "the loop is blocked": Defect(
-        changes={_PACK: "until = time.thread_time() + 1\n        while time.thread_time() < until: pass"},
+        changes={_PACK: "until = time.thread_time() + 0.1\n        while time.thread_time() < until: pass"},
         check="the_loop_is_not_blocked",
         says="while time.thread_time() < until: pass",
     ),

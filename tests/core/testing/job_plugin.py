@@ -207,7 +207,7 @@ DEFECTS: Mapping[str, Defect] = {
         }
         | {FIRST_LINE: f"{FIRST_LINE}\n    seconds = 1.0"},
         check="media_type_is_that_of_the_image",
-        says=".png, answered with HTTP 200, image/png, 68 bytes\n    normalize_response took the answer for job '000",
+        says=".png, answered with HTTP 200, image/png, 68 bytes\nnormalize_response took the answer for job '000",
     ),
     "a failed job is polled on": Defect(
         changes={'state == "failed"': "False", 'body["poll"]': 'body.get("poll", "http://127.0.0.1:9/")'}

@@ -25,6 +25,7 @@ from tests.core.testing import (
     waiting_defects,
 )
 from tests.core.testing.form_plugin import Defect
+from tests.core.testing.sessions import run_session
 from tests.distributions import install
 
 pytest_plugins = ["pytester"]
@@ -55,7 +56,7 @@ def run(pytester: pytest.Pytester, plugin: ModuleType, *args: str, defect: Defec
     suite = suite.replace(job_plugin.FIRST_LINE, changes.get(job_plugin.FIRST_LINE, job_plugin.FIRST_LINE))
     (pytester.path / "site" / package / "__init__.py").write_text(source)
     (pytester.path / f"test_{name}.py").write_text(suite)
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-q", *args)
+    return run_session(pytester, "-q", *args)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from impasto_plugins.emulator import Emulator
+from tests.core.testing.sessions import run_session
 
 pytest_plugins = ["pytester"]
 
@@ -35,7 +36,7 @@ def test_a_paid_call_is_made_if_it_is_wanted_and_cheap(
     monkeypatch.setenv("STABILITY_API_BASE", impasto_emulator.url)
     monkeypatch.setenv("STABILITY_API_KEY", "sk-live")
     pytester.makepyfile(test_live=SUITE.replace("MOST", most))
-    ran = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-rs", "-k", "live_call", *words)
+    ran = run_session(pytester, "-rs", "-k", "live_call", *words)
     assert len(impasto_emulator.charges) == charges
     text = ran.stdout.str()
     assert says in text

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.testing.form_plugin import CARRIER, DEFECTS, MODEL, OIL, SOUND, SUITE, Defect
+from tests.core.testing.sessions import run_session
 from tests.distributions import install
 
 pytest_plugins = ["pytester"]
@@ -37,7 +38,7 @@ def run(pytester: pytest.Pytester, package: Path, *args: str, defect: Defect | N
     for name, source in {"watercolour.py": SOUND, "carrier.py": CARRIER}.items():
         (package / name).write_text(source if defect is None else defect.made_in(source))
     pytester.makepyfile(test_watercolour=SUITE if defect is None else defect.made_in(SUITE))
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-q", *args)
+    return run_session(pytester, "-q", *args)
 
 
 def test_a_sound_plugin_passes_once_its_request_was_reviewed(pytester: pytest.Pytester, acme: Path) -> None:
