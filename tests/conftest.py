@@ -58,14 +58,13 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return three workers for two cores: a test waits for sockets, processes and polls for much of its time.
+    """Return two workers for each core: a test waits for sockets, processes and polls for half of its time.
 
     pytest-xdist itself counts physical cores, so that a machine of two hyper-threads would have one worker.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return cores + cores // 2
+    return 2 * (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

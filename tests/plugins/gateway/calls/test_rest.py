@@ -237,11 +237,11 @@ async def test_the_one_that_may_send_first_is_waited_for(seconds: tuple[float | 
 async def test_of_two_with_one_paused_key_the_one_that_did_not_refuse_is_asked_again_first() -> None:
     provider = Provider(name="acme", base_url="https://acme.example", key_variable="ACME_KEY")
     account = Account(provider=provider, base_url=provider.base_url, headers={"x-key": "sk-one-key"})
-    asked: list[str] = []
+    requests: list[str] = []
 
     async def attempt(prepared_call: PreparedCall, *, waits: bool) -> str:
         async def ask() -> str:
-            asked.append(name := prepared_call.deployment.name)
+            requests.append(name := prepared_call.deployment.name)
             if name == "refuses":
                 gate_of(account).pause(60)
                 raise limited(60)
@@ -254,7 +254,7 @@ async def test_of_two_with_one_paused_key_the_one_that_did_not_refuse_is_asked_a
             raise
 
     assert await try_each(call("refuses"), Others("free"), attempt) == "made"
-    assert asked == ["refuses", "free"]
+    assert requests == ["refuses", "free"]
 
 
 @pytest.fixture
