@@ -140,6 +140,8 @@ class Subject(Limited):
     """Further calls by name: several images, a filtered one, a job that failed."""
     reports: ClassVar[Mapping[str, object] | None] = None
     """What the result of ``success`` reports: ``seed``, ``finish_reason``, ``usage`` and ``usd``."""
+    estimates: ClassVar[Sequence[tuple[Mapping[str, object], float]]] = ()
+    """The documented USD of one image before its call, if they depend on parameters: ``[({"size": "wide"}, 0.05)]``."""
     request_id: ClassVar[str | None] = "x-request-id"
     """The header with the provider's id of an exchange, if it sends one."""
     media_types: ClassVar[Sequence[str]] = ("image/png", "image/jpeg", "image/webp")

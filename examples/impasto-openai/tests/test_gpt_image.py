@@ -115,6 +115,7 @@ class TestGPTImage(OperationSuite):
     roles = {"prompt": "prompt", "image": "image", "mask": "mask"}
     mask_area = "transparent"
     success = answer(IMAGE, usage=USAGE)
+    estimates = (({}, 0.25), ({"quality": "low"}, 0.016), ({"quality": "medium"}, 0.063))
     reports = {
         "usage": impasto.Usage(input_tokens=50, output_tokens=272, input_text_tokens=10, input_image_tokens=40),
         "usd": 0.01133,  # 10 tokens of text at 5 USD, 40 of images at 10 USD, 272 of output at 40 USD a million

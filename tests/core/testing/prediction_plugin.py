@@ -10,7 +10,7 @@ MODEL = "acme/pastel"
 
 SOUND = """
 import re
-from impasto import InvalidRequest, JobFailed, Operation, Pending, Problem, Provider, WireRequest
+from impasto import Cost, InvalidRequest, JobFailed, Operation, Pending, Problem, Provider, WireRequest
 from impasto.dialects import (
     STATUSES, Refusals, image_in_body, images_from_urls, json_object, split_files, unusable,
 )
@@ -75,9 +75,15 @@ class Dialect:
         raise unusable("has neither a job nor images", response)
 
 
+class Price:
+    def quote(self, params):
+        images = 1  # IMAGES
+        return Cost(usd=0.02 * images * (2 if params.image_size == "wide" else 1), as_of="2026-11-01")
+
+
 pastel = Operation(
     id="acme/pastel", title="Pastel", params=Params, target="/v1/predictions", provider=acme, dialect=Dialect(),
-    native_n=("count", 4),
+    native_n=("count", 4), price=Price(),
 )
 """
 
@@ -123,6 +129,7 @@ class TestPastel(OperationSuite):
     native_n = ("count", 4)
     limits = {"prompt": (1, 1_000), "seed": (0, 2**31 - 1), "count": (1, 4), "image_size.width": (64, 2_048)}
     choices = {"image_size": ("square", "wide")}
+    estimates = (({}, 0.02), ({"image_size": "wide"}, 0.04))
     defaults = {"count": 1}
     job_accepted = ACCEPTED
     polls = (RUNNING, done(7))
@@ -189,6 +196,16 @@ DEFECTS: Mapping[str, Defect] = {
         },
         check="no_other_answer_proves",
         says="HTTP 201 (application/json) ended in JobFailed",
+    ),
+    "the estimate ignores the size": Defect(
+        changes={'(2 if params.image_size == "wide" else 1)': "1"},
+        check="its_price_before_a_call",
+        says="is 0.02 USD, documented is 0.04",
+    ),
+    "the estimate is that of all images": Defect(
+        changes={"images = 1  # IMAGES": "images = params.count or 1"},
+        check="its_price_before_a_call",
+        says="the price is 0.02 USD, and 0.08 USD of a request for 4 images",
     ),
     "a page is taken for a job": Defect(
         changes={

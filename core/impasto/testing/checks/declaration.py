@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import pytest
 
-from impasto import Operation, Registry, UnknownOperation, WireRequest
+from impasto import InvalidRequest, Operation, Registry, UnknownOperation, WireRequest
 from impasto.describe import describe
+from impasto.fanout import requests_with_seeds
+from impasto.fields import format_value
 from impasto.hooks import Specs, hookimpl
 from impasto.registry import OPERATIONS
 from impasto.route import Route
@@ -126,6 +129,42 @@ class DeclarationChecks(Subject):
         assert not (beside & after), f"the first use of {self.model} imported other models: {sorted(beside & after)}"
         heavy = {"aiohttp", "botocore", "aiobotocore", "PIL", "numpy", "torch"} & (after - before)
         assert not heavy, f"{own} imports {', '.join(sorted(heavy))}: import heavy modules where they are first used"
+
+    @check
+    def test_its_price_before_a_call_is_the_documented_one(self) -> None:
+        """Check ``estimates``, which budgets reserve: the price of one image by its parameters."""
+        minimal = self._estimate({})
+        if minimal is None:
+            pytest.skip("the model has no price, or none before its calls")
+        if self.native_n is not None:
+            several = self._estimate({}, self.native_n[1])
+            assert several == minimal, (
+                f"the price is {minimal} USD, and {several} USD of a request for {self.native_n[1]} images: quote "
+                "returns the price of one image, which is multiplied by their number"
+            )
+        if not self.estimates:
+            found = {self._estimate(self.params_with(name, value)) for name, value in self.values()} - {None}
+            is_proved = found <= {minimal} and (self.reports or {}).get("usd") in (None, minimal)
+            assert is_proved, (
+                "declare estimates, the documented USD of one image before its call: [({}, 0.02), ({'size': 'wide'}, "
+                f"0.05)]; without parameters the plugin has {minimal}"
+            )
+            pytest.skip("no estimates: declare them if the price depends on parameters")
+        for params, usd in self.estimates:
+            quoted = self._estimate(params)
+            assert math.isclose(quoted or 0.0, usd, rel_tol=1e-6), (
+                f"the price of {self.model} with {format_value(params)} is {quoted} USD, documented is {usd}: see price"
+            )
+
+    def _estimate(self, params: Mapping[str, object], n: int = 1) -> float | None:
+        """Return the USD of one of n images with these parameters beside the minimal ones, None if unknown."""
+        operation = self.operation()
+        try:
+            request = operation.request(self.model, {**self.minimal, **params}, n=n)
+            cost = operation.cost(requests_with_seeds(n, request, operation, operation.native_n)[0][0])
+        except InvalidRequest:
+            return None
+        return None if cost is None else cost.usd
 
     @check
     def test_its_hooks_are_as_they_are_specified(self) -> None:
