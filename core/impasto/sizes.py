@@ -18,7 +18,7 @@ _USUAL_NAMES = ("aspect_ratio", "width", "height", "size")
 
 @attrs.frozen
 class AspectRatios:
-    """The size is one of the ratios that ``field`` lists, such as ``16:9``."""
+    """The size is one of the ratios that ``field`` lists, such as ``16:9`` or ``16x9``."""
 
     field: str = "aspect_ratio"
 

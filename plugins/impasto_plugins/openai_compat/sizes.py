@@ -13,10 +13,10 @@ from impasto import AspectRatios, Sizes, WidthHeight
 from impasto.ext import field_at
 from impasto.fields import Field, format_value
 
-_OPENAI = {"1792x1024": "16:9", "1024x1792": "9:16"}
+_OPENAI = {"1792x1024": (16, 9), "1024x1792": (9, 16)}
 """OpenAI's own sizes that stand for a ratio which they do not have exactly."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_RATIO = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
+_RATIO = re.compile(r"([1-9][0-9]{0,4})[:x]([1-9][0-9]{0,4})")
 
 
 def checked_size(size: object) -> str | None:
@@ -115,11 +115,11 @@ def nearest_ratio(size: str, ratios: tuple[str, ...]) -> tuple[str, bool] | None
 
     None if none of ``ratios`` is a ratio.
     """
-    exact = _OPENAI.get(size)
-    if exact is not None and exact in ratios:
-        return exact, True
-    width, height = _numbers(_SIZE, size)
     listed = {ratio: _numbers(_RATIO, ratio) for ratio in ratios if _RATIO.fullmatch(ratio)}
+    for ratio, sides in listed.items():
+        if sides == _OPENAI.get(size):
+            return ratio, True
+    width, height = _numbers(_SIZE, size)
     if not listed:
         return None
     best = min(listed, key=lambda ratio: abs(math.log(width / height) - math.log(listed[ratio][0] / listed[ratio][1])))

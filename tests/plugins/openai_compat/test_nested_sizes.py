@@ -20,6 +20,7 @@ class Shape:
     height: int | None = fields.integer(64, 2048)
     ratio: str | None = fields.choice("1:1", "16:9", "3:2")
     preset: str | None = fields.choice("1024x1024", "1536x1024", "auto")
+    fit: str | None = fields.choice("cover", "contain")
     crop: bool | None = fields.boolean()
 
 
@@ -141,9 +142,9 @@ def test_a_rule_against_the_object_leaves_the_shape_to_the_provider() -> None:
 
 
 def test_a_field_without_a_ratio_among_its_choices_is_named() -> None:
-    params, warnings = sent(operation(AspectRatios("image_size.preset")), size="512x768")
+    params, warnings = sent(operation(AspectRatios("image_size.fit")), size="512x768")
     assert params.image_size is None
-    assert warnings == ("size 512x768 has no effect: no choice of image_size.preset has a shape",)
+    assert warnings == ("size 512x768 has no effect: no choice of image_size.fit has a shape",)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,13 @@ def test_no_listed_ratio_is_nearer_by_logarithm(width: int, height: int) -> None
         assert distance(nearest[0]) <= min(map(distance, RATIOS)) + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("size", "ratio"), [("1792x1024", "16x9"), ("1024x1024", "1x1"), ("1536x1024", "3x2"), ("1024x1792", "9x16")]
+)
+def test_ratios_may_be_written_with_an_x(size: str, ratio: str) -> None:
+    assert nearest_ratio(size, ("1x1", "3x2", "16x9", "9x16")) == (ratio, True)
+
+
 def test_a_documented_size_whose_ratio_a_model_does_not_list_takes_the_nearest() -> None:
     assert nearest_ratio("1792x1024", ("1:1", "3:2")) == ("3:2", False)
     assert nearest_ratio("1024x1024", ()) is None

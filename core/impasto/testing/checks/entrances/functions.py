@@ -14,7 +14,6 @@ import pytest
 
 import impasto
 from impasto import Result, WidthHeight
-from impasto.fields import format_value
 from impasto.testing.checks.exchange import ExchangeChecks
 from impasto.testing.checks.wire import describe_outcome, summarize
 from impasto.testing.places import Content, SentPart, all_fields, on_disk
@@ -125,8 +124,9 @@ class FunctionChecks(ExchangeChecks):
                     wrong.append(f"size={size} ended in {describe_outcome(error)}: see Operation.size")
                     continue
                 if exact and Content(recorder.posts[0]).body != Content(recorder.posts[1]).body:
-                    sent = summarize(recorder.posts[1].body.decode("utf-8", "replace"))
-                    wrong.append(f"size={size} is not sent as {format_value(own)}, which the model takes: {sent}")
+                    sent = Content(recorder.posts[1])
+                    found = ", ".join(summarize(sent.at(self.names.get(name, name))) for name in own)
+                    wrong.append(f"size={size} is not sent as {_in_words(own)}, which the model takes, but as {found}")
         return wrong
 
     def _sizes(self) -> Iterator[tuple[str, dict[str, object]]]:
@@ -159,6 +159,10 @@ class FunctionChecks(ExchangeChecks):
         if not prompts:
             pytest.skip("the model takes no prompt")
         return {"prompt": params.pop(prompts[0]), **params}
+
+
+def _in_words(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in fields.items())
 
 
 def _is_size(choice: str) -> bool:
