@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -12,8 +13,10 @@ import attrs
 from impasto import (
     Artifact,
     ChargeUnknown,
+    Client,
     ContentFiltered,
     Cost,
+    EventOutcome,
     FailedArtifact,
     File,
     FlatPrice,
@@ -22,6 +25,7 @@ from impasto import (
     Partial,
     Provider,
     ProviderFault,
+    Registry,
     Request,
     Result,
     ServerEvent,
@@ -30,8 +34,10 @@ from impasto import (
     WireResponse,
 )
 from impasto.fields import file, integer, text
+from impasto.registry import OPERATIONS
+from tests.conftest import KEY
 from tests.images import png
-from tests.reliability.servers import Answer, head, http, raw
+from tests.reliability.servers import Answer, Server, head, http, raw, serving
 
 PREVIEWS = [png(8, 8), png(16, 16), png(24, 24)]
 FINAL = png(64, 64)
@@ -64,7 +70,9 @@ class Dialect:
         [image] = json.loads(response.body)["data"]
         return Result(artifacts=(artifact(image),))
 
-    def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Partial | Result | None:
+    def normalize_event(
+        self, operation: Operation, request: Request, event: ServerEvent
+    ) -> EventOutcome | tuple[EventOutcome, ...] | None:
         if event.data == "[DONE]":
             return None
         body = json.loads(event.data)
@@ -149,3 +157,22 @@ def whole(image: bytes = FINAL) -> Answer:
     """Answer without a stream."""
     body = json.dumps({"data": [{"b64_json": b64encode(image).decode()}]}).encode()
     return http(200, body, content_type="application/json")
+
+
+@asynccontextmanager
+async def painting(*answers: Answer, **settings: Any) -> AsyncIterator[tuple[Client, Server]]:
+    registry = Registry()
+    registry.add(OPERATIONS, "acme/paint", settings.pop("model", PAINT))
+    async with serving(Server(posts=[*answers])) as server:
+        providers = {"acme": {"api_base": server.url, "api_key": KEY}}
+        settings = {"timeout": 20, **settings}
+        async with Client(registry=registry, providers=providers, **settings) as client:
+            yield client, server
+
+
+async def collect(client: Client, **params: Any) -> list[Partial | Result]:
+    return [each async for each in client.stream("acme/paint", prompt="a kite", **params)]
+
+
+def images(outcomes: list[Partial | Result]) -> list[bytes]:
+    return [each.artifact.data if isinstance(each, Partial) else each.artifacts[0].data for each in outcomes]

@@ -19,7 +19,7 @@ _HOMES = {
     "policy": "RateLimit Retry",
     "provider": "Account Provider",
     "costs": "Cost Usage",
-    "records": "Artifact Download FailedArtifact Handler Middleware Partial Pending Request Result",
+    "records": "Artifact Download EventOutcome FailedArtifact Handler Middleware Partial Pending Request Result",
     "registry": "Registry",
     "route": "Route",
     "server_events": "ServerEvent",

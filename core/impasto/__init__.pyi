@@ -69,6 +69,7 @@ from .provider import (
 from .records import (
     Artifact as Artifact,
     Download as Download,
+    EventOutcome as EventOutcome,
     FailedArtifact as FailedArtifact,
     Handler as Handler,
     Middleware as Middleware,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from .errors import ImpastoError
-from .records import Middleware, Partial, Pending, Request, Result
+from .records import EventOutcome, Middleware, Pending, Request, Result
 from .server_events import ServerEvent
 from .wire import WireRequest, WireResponse
 
@@ -107,8 +107,11 @@ class Specs:
         """
 
     @hookspec(firstresult=True)
-    def normalize_event(self, request: Request, event: ServerEvent) -> Partial | Result | None:
-        """Return what an event of a stream means: a partial result, the result, or None for neither.
+    def normalize_event(self, request: Request, event: ServerEvent) -> EventOutcome | tuple[EventOutcome, ...] | None:
+        """Return what an event of a stream means: a partial result, the result, a count of tokens, or None.
+
+        A Usage has the tokens of the whole answer so far: that after the last image wins over those of the results.
+        A tuple has several of them.
 
         Called for each event of a successful answer of the type ``text/event-stream``; ``normalize_response`` is not.
         Only the last result is paid for. Raise the error that an error event means, with its ``billed``. If

@@ -16,7 +16,7 @@ from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .params import close_files, files_of, structure
 from .provider import Account, Provider
-from .records import Partial, Pending, Request, Result, is_valid_cost, is_valid_usage
+from .records import EventOutcome, Pending, Request, Result, is_valid_cost, is_valid_usage
 from .redact import describe_error
 from .rules import NoEffect, Rule, check_names
 from .server_events import ServerEvent
@@ -30,7 +30,7 @@ class Dialect(Protocol):
     """One provider's form of requests, answers and errors.
 
     It may also have ``is_artifact_body(operation, response) -> bool`` and
-    ``normalize_event(operation, request, event) -> Partial | Result | None``, the hooks of these names.
+    ``normalize_event(operation, request, event) -> EventOutcome | None``, the hooks of these names.
     """
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest | Pending:
@@ -233,9 +233,14 @@ class Operation:
         return cost
 
     def priced_by_usage(self, result: Result) -> Result:
-        """Return a result with the cost of the tokens that its provider counted, if they have a price."""
+        """Return a result with the cost of the tokens that its provider counted, if they have a price.
+
+        A count without tokens of an image was made before the image, as in a stream that breaks off.
+        """
         usage = result.usage
         if usage is None or not isinstance(self.price, TokenPrice) or not is_valid_usage(usage):
+            return result
+        if usage.output_image_tokens == 0:
             return result
         return attrs.evolve(result, cost=self.price.of(usage))
 
@@ -278,7 +283,7 @@ class Operation:
         return hasattr(self.dialect, "normalize_event")
 
     @hookimpl
-    def normalize_event(self, request: Request, event: ServerEvent) -> Partial | Result | None:
+    def normalize_event(self, request: Request, event: ServerEvent) -> EventOutcome | tuple[EventOutcome, ...] | None:
         """Ask the dialect, if it has this method."""
         normalize = getattr(self.dialect, "normalize_event", None)
         return None if normalize is None else normalize(self, request, event)

@@ -224,6 +224,10 @@ class Partial:
     index: int = 0
 
 
+EventOutcome = Partial | Result | Usage
+"""One part of what an event of a stream means, see the hook ``normalize_event``."""
+
+
 @attrs.frozen(kw_only=True)
 class Download:
     """An image of an answer that has its address only. ``request`` fetches it; ``index`` is its number in the answer.

@@ -126,6 +126,20 @@ def test_an_event_is_an_error_by_its_code_and_may_have_been_charged(
     assert (type(error), error.message, error.billed) == (kind, text, "unknown")
 
 
+def test_a_text_in_another_encoding_costs_no_image() -> None:
+    body = b'{"prompt": "caf\xe9", "image": "aGk="}'
+    assert json_object(WireResponse(status=200, headers={}, body=body))["image"] == "aGk="
+
+
+@pytest.mark.parametrize("code", [429, "429"])
+def test_the_code_of_an_event_may_be_a_status(code: object) -> None:
+    places = Refusals(STATUSES, code=("error.status", "error.code"))
+    body = {"error": {"code": code, "status": "RESOURCE_EXHAUSTED", "message": "slow down"}}
+    error = places.in_event(ServerEvent("message", json.dumps(body)))
+    assert (type(error), error.message, error.billed) == (RateLimited, "RESOURCE_EXHAUSTED: slow down", "unknown")
+    assert type(Refusals(STATUSES).in_event(ServerEvent("message", json.dumps(body)))) is RateLimited
+
+
 def test_a_provider_may_say_that_a_stream_with_an_error_is_free() -> None:
     error = refusals.in_event(ServerEvent("error", json.dumps(refused("moderation_blocked"))), billed="no")
     assert error.billed == "no"

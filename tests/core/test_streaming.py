@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 import attrs
@@ -20,7 +19,6 @@ from impasto import (
     Handler,
     Partial,
     ProviderFault,
-    Registry,
     Result,
     Retry,
     ServerEvent,
@@ -31,10 +29,8 @@ from impasto import (
     hookimpl,
 )
 from impasto.records import MAX_ARTIFACTS
-from impasto.registry import OPERATIONS
-from tests.conftest import KEY
 from tests.images import png
-from tests.reliability.servers import Answer, Server, head, raw, serving
+from tests.reliability.servers import Answer, head, raw
 from tests.streams import (
     END,
     FINAL,
@@ -44,9 +40,12 @@ from tests.streams import (
     PREVIEWS,
     Dialect,
     chunk,
+    collect,
     completed,
     failed,
     gallery,
+    images,
+    painting,
     preview,
     stream,
     whole,
@@ -56,25 +55,6 @@ DONE = b"data: [DONE]\n\n"
 ALL = preview(0) + preview(1) + preview(2) + completed() + DONE
 OTHER = png(65, 64)
 COST = Cost(usd=0.04, as_of="2026-11-01")
-
-
-@asynccontextmanager
-async def painting(*answers: Answer, **settings: Any) -> AsyncIterator[tuple[Client, Server]]:
-    registry = Registry()
-    registry.add(OPERATIONS, "acme/paint", settings.pop("model", PAINT))
-    async with serving(Server(posts=[*answers])) as server:
-        providers = {"acme": {"api_base": server.url, "api_key": KEY}}
-        settings = {"timeout": 20, **settings}
-        async with Client(registry=registry, providers=providers, **settings) as client:
-            yield client, server
-
-
-async def collect(client: Client, **params: Any) -> list[Partial | Result]:
-    return [each async for each in client.stream("acme/paint", prompt="a kite", **params)]
-
-
-def images(outcomes: list[Partial | Result]) -> list[bytes]:
-    return [each.artifact.data if isinstance(each, Partial) else each.artifacts[0].data for each in outcomes]
 
 
 class LastWord:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from impasto.errors import (
@@ -104,15 +105,16 @@ class Refusals:
     def in_event(self, event: ServerEvent, *, billed: Billed = "unknown") -> ImpastoError:
         """Return the error that an event of a stream reports, by its code: a ProviderFault if no entry has that.
 
-        ChargeUnknown if the event has no message in its place. ``billed``: the provider's word on such a stream.
+        A code may be a status, such as 429. ChargeUnknown if the event has no message in its place. ``billed``: the
+        provider's word on such a stream.
         """
-        code, messages = self._read(parse_json(event.data))
+        body = parse_json(event.data)
+        code, messages = self._read(body)
         if messages is None:
             return ChargeUnknown("the stream ended with an error; it may have been charged", raw=event.data.encode())
         codes = {key[1] if isinstance(key, tuple) else key: kind for key, kind in self._kinds.items()}
-        error = self._error(
-            codes.get(code, ProviderFault), code or "the stream ended with an error", code, messages, 200
-        )
+        kind = codes.get(code) or next(filter(None, map(self._kinds.get, self._statuses(body))), ProviderFault)
+        error = self._error(kind, code or "the stream ended with an error", code, messages, 200)
         error.billed = billed
         return error
 
@@ -122,6 +124,13 @@ class Refusals:
         if messages is None or not all(_texts(body, place) for place in self._required):
             return "", None
         return next(iter(_texts(body, self._code) or ()), ""), messages
+
+    def _statuses(self, body: object) -> Iterator[int]:
+        """Yield the statuses that stand in the place of a code: an event has no status of its own."""
+        for place in (self._code,) if isinstance(self._code, str) else self._code:
+            for value in _values(body, place) or ():
+                if type(value) is int or (isinstance(value, str) and _STATUS.fullmatch(value)):
+                    yield int(value)
 
     def _error(
         self, kind: type[ResponseError], text: str, code: str, messages: tuple[str, ...], status: int
@@ -205,11 +214,14 @@ def _step(values: list[object] | None, name: str) -> list[object] | None:
 
 
 _MAX_TEXTS = 10
+_STATUS = re.compile("[1-5][0-9]{2}", re.ASCII)
 
 
 def json_object(response: WireResponse) -> Mapping[str, object]:
     """Return the JSON object of a paid answer. Raises UnusableResult."""
     body = parse_json(response.body)
+    if body is INVALID:  # a text in another encoding costs no image
+        body = parse_json(response.body.decode("utf-8", "replace"))
     if not isinstance(body, dict):
         raise unusable("is invalid JSON" if body is INVALID else "is JSON, but not an object", response)
     return body
