@@ -35,7 +35,10 @@ LAYERS = {
         manifest
         output
         runner
+        shared
         addresses
+        program
+        joined
         batch api
         cli
         command

@@ -82,15 +82,22 @@ def run(death: Death, words: list[str], environment: Mapping[str, str], log: Pat
             death.calls.write_text(str(disk.calls))
 
 
-_nursery = get_context("forkserver")
-_nursery.set_forkserver_preload(
-    [__name__, "aiohttp", "impasto_plugins.stability.upscale_creative", "impasto_plugins.middleware.retry"]
+nursery = get_context("forkserver")
+nursery.set_forkserver_preload(
+    [
+        __name__,
+        "tests.campaigns.hosts",
+        "aiohttp",
+        "impasto_plugins.stability.upscale_creative",
+        "impasto_plugins.middleware.retry",
+        "impasto_plugins.transports.s3_client",
+    ]
 )
 
 
 def start(death: Death, words: list[str], environment: Mapping[str, str], log: Path) -> ForkServerProcess:
     """Starts ``impasto`` with these words; what it says goes to a file."""
-    victim = _nursery.Process(target=run, args=(death, words, environment, log))
+    victim = nursery.Process(target=run, args=(death, words, environment, log))
     victim.start()
     return victim
 

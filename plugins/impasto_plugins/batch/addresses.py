@@ -40,6 +40,17 @@ async def note_addresses(client: Client, operations: Iterable[Operation], histor
     return is_new
 
 
+def with_api_base(api_base: str, client: Client, operations: list[Operation]) -> Client:
+    """Return a client for another address of these operations' provider. Raises ConfigError if there are several."""
+    providers = sorted({operation.provider.name for operation in operations})
+    if len(providers) > 1:
+        raise ConfigError(
+            f"--api-base is the address of one provider, but the models belong to {', '.join(providers)}; "
+            "run a manifest for each"
+        )
+    return client.with_options(providers={name: {"api_base": api_base} for name in providers})
+
+
 async def _address(client: Client, operation: Operation, before: str) -> str:
     """Return the address of an operation. Without a key no transport that needs one can be meant."""
     try:

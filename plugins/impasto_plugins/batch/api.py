@@ -4,47 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+)
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-import attrs
+from impasto import (
+    Client,
+    ConfigError,
+)
+from impasto.ext import check_seconds, closest
 
-from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, StorageError
-from impasto.ext import check_seconds, closest, kind_in_words
-
-from .addresses import check_addresses, note_addresses
-from .classification import outcome_of_error
-from .filenames import Template, wrong_id
+from .filenames import Template
+from .joined import run_joined
 from .ledger.evidence import Orphans
 from .ledger.filesystem import Disk
-from .ledger.group_commit import WriteSteps
 from .ledger.recorder import LedgerRecorder
-from .ledger.recovery import recover, restore_sends
-from .ledger.states import TaskState
+from .ledger.recovery import recover
 from .ledger.workspace import Workspace, unusable_folder
 from .manifest.planner import RetrySelection
-from .manifest.rows import parse_row, tasks_of
-from .output.results import A_PAGE, ERRORS, RESULTS, write_results
-from .output.s3 import BucketTarget, ImageBucket, check_target, claim_bucket, local_folder, target_of
+from .output.results import A_PAGE
+from .output.s3 import check_target, claim_bucket, local_folder, target_of
+from .program import Requests, RequestTasks, each_of, publish, raise_failure, write_start
 from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
 from .runner.limits import FailureLimit, StopConditions
 from .runner.scheduler import Scheduler, of_client
-from .tasks import ImageTask, Outcome, OutcomeState, join_tasks, key_of
-
-Requests = Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]]
-
-_STANDING: Mapping[int, OutcomeState] = {
-    TaskState.DONE: "done",
-    TaskState.REFUSED: "refused",
-    TaskState.AMBIGUOUS: "ambiguous",
-    TaskState.UNUSABLE: "unusable",
-    TaskState.FILTERED: "filtered",
-    TaskState.EXPIRED: "expired",
-}
+from .shared.session import JoinOptions
+from .tasks import ImageTask, Outcome, key_of
 
 
 class BatchOptions(TypedDict, total=False):
@@ -59,6 +49,8 @@ class BatchOptions(TypedDict, total=False):
     retry_failed: bool
     retry_ambiguous: bool
     start_over: bool
+    join: bool
+    share: str | None
 
 
 def run_batch(client: Client, requests: Requests, **options: Unpack[BatchOptions]) -> AsyncGenerator[Outcome]:
@@ -69,7 +61,8 @@ def run_batch(client: Client, requests: Requests, **options: Unpack[BatchOptions
     the most images in flight. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or ``"5%"`` of the
     finished images). ``retry_failed`` includes refused images, ``retry_ambiguous`` those that may have been charged.
     ``start_over`` begins again in a folder with results whose ledger is missing or damaged, and may pay for its images
-    again.
+    again. With ``join`` several hosts share the batch in an ``out`` of S3; ``share``, such as ``"1/3"``, is this host's
+    part of its requests, its rate limit and its budget. ``requests`` are then read to their end first.
 
     Raises TypeError for an unknown option, ConfigError before anything is sent, BatchStopped if it ends early,
     StorageError if images came and their results can't be written, and the errors of ``requests``; images in flight
@@ -95,14 +88,33 @@ async def _run_batch(
     retry_failed: bool = False,
     retry_ambiguous: bool = False,
     start_over: bool = False,
+    join: bool = False,
+    share: str | None = None,
 ) -> AsyncGenerator[Outcome]:
     target = target_of(str(out or ""), staging, s3_endpoint)
+    joined = JoinOptions.of(target, join=join, share=share, start_over=start_over)
     if type(concurrency) is not int or concurrency < 1:
         raise ConfigError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
     stops = StopConditions(
         budget=check_seconds("budget_usd", budget_usd, unit="USD") if budget_usd is not None else None,
         max_failures=FailureLimit.parse(max_failures) if max_failures is not None else None,
     )
+    retry = RetrySelection(failed=retry_failed, ambiguous=retry_ambiguous)
+    if joined is not None:
+        place = Path(staging or joined.target.staging)
+        running = run_joined(
+            client,
+            [each async for each in each_of(requests)],
+            options=joined,
+            place=place,
+            concurrency=concurrency,
+            stops=stops,
+            retry=retry,
+        )
+        async with aclosing(running) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+        return
     async with AsyncExitStack() as stack:
         folder, jobs, keeping, bucket = None, list[ImageTask](), None, None
         if out is not None:
@@ -114,12 +126,12 @@ async def _run_batch(
             try:
                 bucket = await claim_bucket(stack, target, folder.history)
                 keeping = LedgerRecorder(folder, Template(), bucket, A_PAGE)
-                await folder.submit(_write_start(folder, target))
+                await folder.submit(write_start(folder, target))
                 jobs = (await recover(folder, keeping, keys)).jobs
             except OSError as error:
                 raise unusable_folder(folder.layout, error) from None
             stops.usd = folder.images.usd
-        service = _CallBatch(client, folder, target, RetrySelection(failed=retry_failed, ambiguous=retry_ambiguous))
+        service = RequestTasks(client, folder, target, retry)
         if folder is not None:
             service.orphans = await asyncio.to_thread(Orphans, folder.history, Template())
         run = Scheduler(
@@ -129,164 +141,5 @@ async def _run_batch(
             async for outcome in outcomes:
                 yield outcome
         if folder is not None:
-            await _publish(folder, bucket, stops)
-        if run.failure is not None:
-            raise run.failure
-        if (stopped := stops.error()) is not None:
-            raise stopped
-
-
-def _write_start(folder: Workspace, target: BucketTarget | None) -> WriteSteps[None]:
-    images = folder.images
-    return folder.begin(len(images), target=target, orphan_extra=images.extra)
-
-
-async def _publish(folder: Workspace, bucket: ImageBucket | None, stops: StopConditions) -> None:
-    """Write results.jsonl and errors.jsonl, and upload them to the bucket. Raises StorageError."""
-    target = bucket.target if bucket is not None else None
-    try:
-        await folder.submit(_write_start(folder, target))
-        await folder.submit(write_results(folder))
-        if bucket is not None:
-            await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
-            await bucket.record_size(folder.layout)
-    except OSError as error:
-        how = "uploaded" if bucket is not None else "written"
-        reason = error.strerror or error
-        message = f"results could not be {how}: {reason}; the next run does that, and nothing is paid for again"
-        failure = StorageError(message)
-        failure.billed = stops.billed
-        raise failure from (stops.error() or error)
-
-
-@attrs.define(eq=False)
-class _CallBatch:
-    """The requests of a program: tasks to run, and outcomes of earlier runs."""
-
-    client: Client
-    folder: Workspace | None
-    target: BucketTarget | None
-    retry: RetrySelection
-    orphans: Orphans | None = None
-    _ids: set[str] = attrs.field(factory=set[str])
-    _recalled: set[str] = attrs.field(factory=set[str])
-    _addressed: set[tuple[str, str | None]] = attrs.field(factory=set[tuple[str, str | None]])
-
-    async def work(self, jobs: list[ImageTask], requests: Requests) -> AsyncIterator[ImageTask | Outcome]:
-        for job in jobs:
-            yield job
-        async for request in _each(requests):
-            try:
-                tasks = await self._tasks_of(request)
-            except ImpastoError as error:
-                yield _invalid_outcome(request, error)
-                continue
-            await self._note_address(tasks[0])
-            left = [unit for unit in tasks if self.folder is None or not self._is_finished(self.folder, unit)]
-            for unit in tasks:
-                if self.folder is not None and unit not in left:
-                    yield await asyncio.to_thread(self._earlier_outcome, self.folder, unit)
-            for unit in join_tasks(left):
-                yield unit
-            if self.folder is not None and not left:
-                for index in self.folder.images.extras(tasks[0].id, tasks[0].n):
-                    yield await asyncio.to_thread(
-                        self._earlier_outcome, self.folder, attrs.evolve(tasks[0], index=index)
-                    )
-
-    async def _tasks_of(self, request: Mapping[str, object]) -> list[ImageTask]:
-        if not isinstance(request, Mapping):
-            raise InvalidRequest([Problem("request", f"must be a mapping, not {kind_in_words(request)}")])
-        row = parse_row(dict(request))
-        if row.id in self._ids:
-            raise InvalidRequest(
-                [Problem("id", f"{row.id!r} is used twice in this batch; give each request its own id")]
-            )
-        operation = await self.client.operation(row.model, base_model=row.base_model)
-        if operation.file_arguments.keys().isdisjoint(row.arguments):
-            tasks = tasks_of(row, operation, Path(), position=len(self._ids))
-        else:
-            tasks = await asyncio.to_thread(tasks_of, row, operation, Path(), position=len(self._ids))
-        await self._recall(tasks[0])
-        await self._check_known(tasks[0])
-        self._check_orphans(tasks)
-        self._ids.add(row.id)
-        return tasks
-
-    async def _recall(self, unit: ImageTask) -> None:
-        """Restore the sends of earlier processes with a model's key, at its first request."""
-        if self.folder is None or unit.model in self._recalled:
-            return
-        self._recalled.add(unit.model)
-        account = await self.client.account(unit.model, base_model=unit.base_model)
-        if account.fingerprint not in self._recalled:
-            self._recalled.add(account.fingerprint)
-            restore_sends([account], self.folder.history)
-
-    async def _note_address(self, unit: ImageTask) -> None:
-        """Write a model's address into the ledger, at its first request. Raises ConfigError."""
-        folder, model = self.folder, (unit.model, unit.base_model)
-        if folder is None or model in self._addressed:
-            return
-        operation = await self.client.operation(unit.model, base_model=unit.base_model)
-        await check_addresses(self.client, [operation], folder.history)
-        try:
-            is_new = await note_addresses(self.client, [operation], folder.history)
-        except ConfigError:
-            return  # without a key the call itself fails, and sends nothing
-        if is_new:
-            try:
-                await folder.submit(_write_start(folder, self.target))
-            except OSError as error:
-                raise unusable_folder(folder.layout, error) from None
-        self._addressed.add(model)
-
-    async def _check_known(self, unit: ImageTask) -> None:
-        folder = self.folder
-        if folder is None or folder.images.states(unit.id, 1) == [0]:
-            return
-        row = await asyncio.to_thread(folder.history.intent_of, unit.id, 0)
-        if row["asks"] != unit.sha256:
-            message = "is the id of other content in an earlier run of this folder; give another id"
-            raise InvalidRequest([Problem("id", message)], operation=unit.model)
-
-    def _check_orphans(self, tasks: list[ImageTask]) -> None:
-        for unit in tasks if self.orphans else ():
-            if self.orphans is not None and (name := self.orphans.find(unit)) is not None:
-                message = (
-                    f"{name!r} exists in the folder, but not in its ledger: it may have been paid for. Put the ledger"
-                    " back, or pass start_over=True, which may pay for it again"
-                )
-                raise InvalidRequest([Problem("id", message)], operation=unit.model)
-
-    def _is_finished(self, folder: Workspace, unit: ImageTask) -> bool:
-        """Return True if nothing is left to do for an image."""
-        state = folder.images.state(unit.id, unit.index)
-        return not self.retry.selects()[state]
-
-    def _earlier_outcome(self, folder: Workspace, unit: ImageTask) -> Outcome:
-        """Return the outcome of an image in an earlier run."""
-        state = folder.images.state(unit.id, unit.index)
-        outcome = Outcome(id=unit.id, index=unit.index, model=unit.model, state=_STANDING.get(state, "pending"))
-        if state != TaskState.DONE:
-            return outcome
-        name = str(folder.history.intent_of(unit.id, unit.index)["path"])
-        if self.target is not None:
-            return attrs.evolve(outcome, url=self.target.url(name))
-        return attrs.evolve(outcome, path=folder.layout.root / name)
-
-
-def _invalid_outcome(request: object, error: ImpastoError) -> Outcome:
-    row = request if isinstance(request, Mapping) else {}
-    id, model = row.get("id", row.get("custom_id")), row.get("model")
-    unit = ImageTask(id=str(id) if wrong_id(id) is None else "", index=0, n=1, model=str(model or ""))
-    return outcome_of_error(unit, error)
-
-
-async def _each(requests: Requests) -> AsyncIterator[Mapping[str, object]]:
-    if isinstance(requests, AsyncIterable):
-        async for request in requests:
-            yield request
-    else:
-        for request in requests:
-            yield request
+            await publish(folder, bucket, stops)
+        raise_failure(run, stops)

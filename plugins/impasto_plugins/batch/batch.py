@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -15,19 +14,19 @@ from typing import Protocol
 
 import attrs
 
-from impasto import Client, ConfigError, ManifestError, Operation, Registry
+from impasto import Account, Client, ManifestError, Operation, Registry
 from impasto.ext import close_files
 from impasto_plugins.cli.terminal.output import count_of
 
-from .addresses import check_addresses, note_addresses
+from .addresses import check_addresses, note_addresses, with_api_base
 from .filenames import Template
-from .ledger.evidence import Orphans, check_links
+from .ledger.evidence import Orphans
 from .ledger.filesystem import Disk
 from .ledger.group_commit import WriteSteps
-from .ledger.log import UntrustedLedger
+from .ledger.inspection import inspect_history
 from .ledger.recorder import LedgerRecorder
 from .ledger.recovery import recover, restore_sends
-from .ledger.workspace import LedgerHistory, Workspace, WorkspacePaths, read_trusted, unusable_folder
+from .ledger.workspace import LedgerHistory, Workspace, WorkspacePaths, unusable_folder
 from .manifest.planner import Plan, Planner, RetrySelection
 from .manifest.reader import Manifest
 from .manifest.stdin import choose_manifest, keep
@@ -38,7 +37,10 @@ from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
 from .runner.limits import FailureLimit, StopConditions
 from .runner.scheduler import Scheduler, of_client
-from .tasks import ImageTask, Outcome
+from .shared.execution import check_limits, execute_within_share, restore_rate, shared_outcomes
+from .shared.recorder import SharedRecorder
+from .shared.session import JoinOptions, SharedBatch
+from .tasks import ImageTask, Outcome, key_of
 
 CONCURRENCY = 64
 
@@ -52,7 +54,7 @@ class BatchSpec:
 
     ``stdin_copy``: a file with the manifest from standard input; relative paths in it start at the current folder.
     ``target``: the bucket for images and results; ``out`` is then the local folder of the ledger. ``api_base``: another
-    address for the provider of all models.
+    address for the provider of all models. ``join``: set if several hosts run the batch.
     """
 
     manifest: Path
@@ -71,6 +73,7 @@ class BatchSpec:
     target: BucketTarget | None = None
     template: Template = Template()
     start_over: bool = False
+    join: JoinOptions | None = None
 
 
 class ProgressListener(Protocol):
@@ -114,7 +117,9 @@ class Batch:
     async def dry_run(self, client: Client) -> Plan:
         """Check everything and change nothing. Raises ManifestError or ConfigError."""
         layout = WorkspacePaths(self.order.out)
-        history = await asyncio.to_thread(_read_history, layout, self.order)
+        history = await asyncio.to_thread(
+            inspect_history, layout, self.order.template.levels, start_over=self.order.start_over
+        )
         plan, _ = await self._planned(client, await asyncio.to_thread(self._preflight, history))
         if self.order.target is not None:
             async with ImageBucket.open(self.order.target, is_started_over=history.is_started_over) as bucket:
@@ -127,15 +132,24 @@ class Batch:
         async with AsyncExitStack() as stack:
             opening = Workspace.open(order.out, self.disk, levels=order.template.levels, start_over=order.start_over)
             folder = self.folder = await stack.enter_async_context(await opening)
+            shared = None
+            if order.join is not None:
+                shared = await stack.enter_async_context(SharedBatch.open(folder, order.join))
             preflight = await asyncio.to_thread(self._preflight, folder.history)
             plan, client = await self._planned(client, preflight)
             await self._keep_piped(preflight, plan)
-            keys = await self._recall(client, plan, folder.history)
+            others = preflight.operations if shared is not None else ()  # this host may have to fetch jobs of any
+            accounts = await _accounts(client, _models_to_call(plan, folder.history, others))
+            keys = restore_sends(accounts, folder.history)
+            self._orphan_extra = folder.images.extra - plan.extra_images
             try:
-                bucket = await claim_bucket(stack, order.target, folder.history)
-                keeping = LedgerRecorder(folder, order.template, bucket, A_PAGE)
-                self._orphan_extra = folder.images.extra - plan.extra_images
-                await folder.submit(_write_start(folder, order, plan, self._orphan_extra))
+                if shared is None:
+                    bucket = await claim_bucket(stack, order.target, folder.history)
+                    keeping = LedgerRecorder(folder, order.template, bucket, A_PAGE)
+                    await folder.submit(_write_start(folder, order, plan, self._orphan_extra))
+                else:
+                    bucket = shared.bucket
+                    keeping = await self._join(stack, shared, preflight, plan, accounts)
                 recovered = await recover(folder, keeping, keys)
             except OSError as error:
                 raise unusable_folder(folder.layout, error) from None
@@ -145,22 +159,41 @@ class Batch:
             stops.budget, stops.max_failures = order.budget, order.max_failures
             stops.ends_at = time.monotonic() + order.deadline
             stops.usd = folder.images.usd
-            self._run = Scheduler(
-                of_client(client), self.pace, stops, keeping, partial(is_reachable, client), self._note_outage
+            execute = of_client(client)
+            if shared is not None:
+                shared.divide_budget(stops)
+                execute = execute_within_share(client, shared.share)
+            run = self._run = Scheduler(
+                execute, self.pace, stops, keeping, partial(is_reachable, client), self._note_outage
             )
-            extra = folder.images.extra
-            async for outcome in self._run.outcomes(_jobs_then_tasks(recovered.jobs, preflight.to_do(plan))):
+            extra, jobs, to_do = folder.images.extra, recovered.jobs, partial(preflight.to_do, plan)
+            if shared is None:
+                outcomes = run.outcomes(_jobs_then_tasks(jobs, to_do()))
+            else:
+                outcomes = shared_outcomes(shared, run, jobs, lambda start: _jobs_then_tasks([], to_do(start=start)))
+            async for outcome in outcomes:
                 self.listener.task_finished(outcome)
+            self._note_manifest_failure(run.failure)
             if more := folder.images.extra - extra:
                 self.listener.note(f"{more:,} more images came than were requested; all of them are saved")
-            if (failure := self._run.failure) is not None:
-                if not isinstance(failure, ManifestError):
-                    raise failure
-                stops.stop(failure.message, "configuration", failure)
             await folder.flush()  # images that were given up
             status = await asyncio.to_thread(self._status, folder, plan, running=False)
             await self._write_outputs(folder, status, bucket)
             return status
+
+    async def _join(
+        self, stack: AsyncExitStack, shared: SharedBatch, preflight: Planner, plan: Plan, accounts: list[Account]
+    ) -> SharedRecorder:
+        """Take this host's place in a batch on several hosts. Raises ConfigError, OSError."""
+        order, folder = self.order, shared.folder
+        check_limits(shared.share, accounts, order.budget)
+        sha256 = await asyncio.to_thread(preflight.manifest.sha256)
+        await folder.submit(_write_start(folder, order, plan, self._orphan_extra, host=shared.host))
+        mark = {"manifest": sha256, "--names": order.template.text}
+        await shared.begin(stack, mark=mark, images=plan.images, keys=frozenset(map(key_of, accounts)))
+        restore_rate(shared, accounts)
+        is_selected = order.retry.selects().__getitem__
+        return SharedRecorder(folder, order.template, shared.bucket, shared=shared, is_selected=is_selected)
 
     async def _write_outputs(self, folder: Workspace, status: BatchStatus, bucket: ImageBucket | None) -> None:
         """Write results and report, and upload them."""
@@ -169,7 +202,7 @@ class Batch:
             "results.jsonl and errors.jsonl could not be written: {}; the next run does that"
         ):
             await folder.submit(write_results(folder))
-        if self.order.report:
+        if self.order.report and self.order.join is None:  # each host has few of the images
             from .output.report import write_report
 
             async with self._note_failure("report.html could not be written: {}"):
@@ -177,7 +210,8 @@ class Batch:
         if bucket is not None:
             async with self._note_failure("results and report could not be uploaded: {}; the next run does that"):
                 await bucket.publish(files)
-                await bucket.record_size(folder.layout)
+                if self.order.join is None:
+                    await bucket.record_size(folder.layout)
 
     @asynccontextmanager
     async def _note_failure(self, message: str) -> AsyncIterator[None]:
@@ -187,6 +221,13 @@ class Batch:
         except OSError as error:
             self.are_results_written = False
             self.listener.note(message.format(error.strerror or error))
+
+    def _note_manifest_failure(self, failure: Exception | None) -> None:
+        """Stop for a manifest that can't be read to its end. Raises any other failure."""
+        if isinstance(failure, ManifestError):
+            self.stops.stop(failure.message, "configuration", failure)
+        elif failure is not None:
+            raise failure
 
     def stop(self, reason: str) -> None:
         """Start no further image; images in flight are waited for."""
@@ -256,6 +297,7 @@ class Batch:
             retry=order.retry,
             drop_params=order.drop_params,
             dedupe=order.dedupe,
+            is_shared=order.join is not None,
         )
 
     async def _keep_piped(self, preflight: Planner, plan: Plan) -> None:
@@ -277,11 +319,11 @@ class Batch:
         if plan.invalid and not self.order.skip_invalid:
             raise ManifestError("\n".join((_count_tasks(plan), *map(str, plan.invalid))))
         if self.order.budget is not None:
-            _check_prices(plan)
+            plan.check_prices()
         called = await _operations_to_call(client, plan, preflight.history)
         operations = [*preflight.operations, *called]
         if self.order.api_base is not None:
-            client = _with_api_base(self.order.api_base, client, called or operations)
+            client = with_api_base(self.order.api_base, client, called or operations)
         await check_addresses(client, operations, preflight.history)
         for share in plan.totals:
             if share.to_do:
@@ -290,34 +332,24 @@ class Batch:
         await note_addresses(client, called, preflight.history)
         return plan, client
 
-    async def _recall(self, client: Client, plan: Plan, history: LedgerHistory) -> frozenset[str]:
-        """Count sends of earlier processes towards the keys' rates. Return the keys in the ledger's form."""
-        accounts = {}
-        for model, base_model in _models_to_call(plan, history):
-            account = await client.account(model, base_model=base_model)
-            accounts[account.fingerprint] = account
-        return restore_sends(accounts.values(), history)
+
+async def _accounts(client: Client, models: set[tuple[str, str | None]]) -> list[Account]:
+    """Return the accounts of models, each once."""
+    accounts = [await client.account(model, base_model=base_model) for model, base_model in models]
+    return list({account.fingerprint: account for account in accounts}.values())
 
 
-def _models_to_call(plan: Plan, history: LedgerHistory) -> set[tuple[str, str | None]]:
-    """Return the models, each with its base_model, of tasks to run and of jobs to poll."""
-    models = {(share.model, share.base_model) for share in plan.totals if share.to_do}
+def _models_to_call(
+    plan: Plan, history: LedgerHistory, others: Iterable[Operation] = ()
+) -> set[tuple[str, str | None]]:
+    """Return the models, each with its base_model, of tasks to run and of jobs to poll, and ``others``."""
+    models: set[tuple[str, str | None]] = {(operation.id, None) for operation in others}
+    models |= {(share.model, share.base_model) for share in plan.totals if share.to_do}
     return models | {(model, None) for model in history.job_models}
 
 
 async def _operations_to_call(client: Client, plan: Plan, history: LedgerHistory) -> list[Operation]:
     return [await client.operation(model, base_model=base) for model, base in _models_to_call(plan, history)]
-
-
-def _with_api_base(api_base: str, client: Client, operations: list[Operation]) -> Client:
-    """Return a client for another address of these operations' provider. Raises ConfigError if there are several."""
-    providers = sorted({operation.provider.name for operation in operations})
-    if len(providers) > 1:
-        raise ConfigError(
-            f"--api-base is the address of one provider, but the models belong to {', '.join(providers)}; "
-            "run a manifest for each"
-        )
-    return client.with_options(providers={name: {"api_base": api_base} for name in providers})
 
 
 def _check_orphans(preflight: Planner, plan: Plan, template: Template) -> None:
@@ -334,7 +366,9 @@ def _closing_files(units: Iterator[ImageTask]) -> Iterator[ImageTask]:
         yield unit
 
 
-def _write_start(folder: Workspace, order: BatchSpec, plan: Plan, orphan_extra: int) -> WriteSteps[None]:
+def _write_start(
+    folder: Workspace, order: BatchSpec, plan: Plan, orphan_extra: int, *, host: str | None = None
+) -> WriteSteps[None]:
     """Write the first rows of a run."""
     orphans = {state.name: number for state, number in plan.orphans.items()}
     yield from folder.begin(
@@ -343,6 +377,7 @@ def _write_start(folder: Workspace, order: BatchSpec, plan: Plan, orphan_extra: 
         orphans=orphans,
         target=order.target,
         orphan_extra=orphan_extra,
+        host=host,
     )
     for bad in plan.invalid:
         error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
@@ -350,26 +385,6 @@ def _write_start(folder: Workspace, order: BatchSpec, plan: Plan, orphan_extra: 
     for row in folder.history.missing:
         error = {"code": "file_gone", "message": f"{row['path']} {GONE}", "billed": "yes"}
         folder.write({"row": "gone", "id": row["id"], "index": row["index"], **error})
-
-
-def _read_history(layout: WorkspacePaths, order: BatchSpec) -> LedgerHistory:
-    """Return a folder's history without creating the folder. Raises ConfigError if it could not be created."""
-    place = layout.root
-    while not place.exists() and place.parent != place:
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ConfigError(
-            f"can't create {str(layout.root)!r}: {str(place)!r} is not a writable folder; give another one with --out"
-        )
-    try:
-        check_links(layout, order.template.levels)
-        return read_trusted(layout)
-    except UntrustedLedger:
-        if not order.start_over:
-            raise
-        return LedgerHistory(layout, is_started_over=True)
-    except OSError as error:
-        raise unusable_folder(layout, error) from None
 
 
 def _count_tasks(plan: Plan) -> str:
@@ -383,15 +398,3 @@ async def _jobs_then_tasks(jobs: list[ImageTask], units: Iterator[ImageTask]) ->
     while piece := await asyncio.to_thread(lambda: list(islice(units, _PIECE))):
         for unit in piece:
             yield unit
-
-
-def _check_prices(plan: Plan) -> None:
-    """Raise ConfigError for models, and for rows of a priced model, whose price is unknown."""
-    unpriced = [share for share in plan.totals if share.usd is None and share.to_do]
-    advice = "so it can't be run with a budget; leave --budget out"
-    if models := sorted({share.model for share in unpriced if not share.unpriced_rows}):
-        raise ConfigError(f"the price of {', '.join(models)} is unknown, {advice}")
-    for share in unpriced:
-        more = f" and {share.unpriced_rows - 1:,} more" if share.unpriced_rows > 1 else ""
-        place = f"{share.first_unpriced}{more}"
-        raise ConfigError(f"{place}: the price of {share.model} is unknown for these parameters, {advice}")

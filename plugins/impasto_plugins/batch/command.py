@@ -37,6 +37,8 @@ def command() -> None:
 @click.option("--out", required=True, metavar="DIR", help="Output: a folder, or s3://bucket/prefix.")
 @click.option("--staging", callback=_local, metavar="DIR", help="With s3://: the local folder of the ledger.")
 @click.option("--s3-endpoint", metavar="URL", help="With s3://: an S3 that is not Amazon's.")
+@click.option("--join", is_flag=True, help="With s3://: share the batch with other hosts that run this command.")
+@click.option("--share", metavar="K/N", help="With --join: this host's share of rows, rate and budget, such as 1/3.")
 @click.option("--dry-run", is_flag=True, help="Validate the manifest and print its cost; send nothing.")
 @click.option(
     "--concurrency", type=number_type(int, 1, 1_000), default=64, show_default=True, help="Maximum images in flight."
@@ -81,20 +83,21 @@ def run(ctx: click.Context, /, **options: Unpack[CommandOptions]) -> None:
 
 
 @command.command("status", short_help="Report the state of a batch, running or not.")
-@_folder
+@click.argument("folder", metavar="DIR")
+@click.option("--s3-endpoint", metavar="URL", help="With s3://: an S3 that is not Amazon's.")
 @as_json
 @click.pass_context
-def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
+def status(ctx: click.Context, folder: str, s3_endpoint: str | None, as_json: bool) -> None:
     """Report the status of the batch in DIR, also while it runs, and name images that are missing.
 
-    Ends with 1 if images are missing, or if none is pending and some failed or rows were skipped.
+    For s3://bucket/prefix it is read from the local folder of that batch or, if several hosts share the batch, from the
+    bucket. Ends with 1 if images are missing, or if none is pending and some failed or rows were skipped.
     """
     from .cli.reporters import format_status, retry_hint
-    from .ledger.workspace import WorkspacePaths
-    from .output.status import missing_images, read_status
+    from .cli.status import find_status
 
-    found, history = read_status(WorkspacePaths(folder))
-    for missing in missing_images(history):
+    found, missing_images = find_status(folder, s3_endpoint)
+    for missing in missing_images:
         echo(f"Warning: {missing}", err=True)
     if as_json:
         import json

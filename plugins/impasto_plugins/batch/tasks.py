@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from impasto import Account, Artifact, Cost, ImpastoError, Request, Usage
+from impasto import Account, Artifact, Cost, ImpastoError, NotSent, Request, Usage
 
 OutcomeState = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expired", "pending"]
 
@@ -71,6 +71,25 @@ def join_tasks(tasks: Iterable[ImageTask]) -> Iterator[ImageTask]:
         yield join_request(joined)
 
 
+def join_shared_tasks(tasks: Iterable[ImageTask], states: Iterable[int]) -> Iterator[ImageTask]:
+    """Join images of one row into the requests that every host of a shared batch would make.
+
+    ``states``: the number of each image's state, 0 for a new one. A request has new images alone, and begins at a
+    multiple of what the provider allows: so two requests with one image in both begin with the same image.
+    """
+    joined: list[ImageTask] = []
+    for task, state in zip(tasks, states, strict=True):
+        if joined and (state or not task.index % task.native_maximum or task.index != joined[-1].index + 1):
+            yield join_request(joined)
+            joined = []
+        if state:
+            yield task
+        else:
+            joined.append(task)
+    if joined:
+        yield join_request(joined)
+
+
 def join_request(tasks: list[ImageTask]) -> ImageTask:
     """Return the task of one request for all these images."""
     if len(tasks) == 1:
@@ -83,6 +102,10 @@ def join_request(tasks: list[ImageTask]) -> ImageTask:
 def key_of(account: Account) -> str:
     """Return the ledger's name of an account, which does not reveal its key."""
     return account.fingerprint[:16]
+
+
+class TakenByAnotherHost(NotSent):
+    """A request that another host of a shared batch sends, or has sent."""
 
 
 @attrs.frozen(kw_only=True)

@@ -26,7 +26,7 @@ REQUEST_SECONDS = 60
 
 _PAUSE = 0.2
 _MAX_PAUSE = 20.0
-_NOT_FOUND, _EXISTS = 404, 412
+_NOT_FOUND, _EXISTS, _NOT_IMPLEMENTED = 404, 412, 501
 
 _TRANSIENT = frozenset(
     {
@@ -57,7 +57,26 @@ class NotStored(Exception):
     @property
     def is_transient(self) -> bool:
         """True if another try may succeed."""
-        return self.status in (0, 200, 408, 429) or self.status >= 500 or self.code in _TRANSIENT
+        is_fault = self.status >= 500 and self.status != _NOT_IMPLEMENTED
+        return self.status in (0, 200, 408, 429) or is_fault or self.code in _TRANSIENT
+
+
+@attrs.frozen
+class ObjectEntry:
+    """An object in a listing. ``modified``: seconds since 1970 by the clock of S3."""
+
+    name: str
+    etag: str
+    modified: float
+
+
+@attrs.frozen
+class ObjectListing:
+    """The objects below a prefix. ``now``: the time of the answer by the clock of S3, in seconds since 1970."""
+
+    entries: tuple[ObjectEntry, ...]
+    now: float
+    next_page: str | None = None
 
 
 class S3Clients:
@@ -127,6 +146,21 @@ class Objects:
             return await _with_retries(tries, partial(self.bucket.owner_of, name)) == owner
         return True
 
+    async def create(self, name: str, content: bytes, media_type: str, *, tries: int = TRIES) -> bytes | None:
+        """Upload an object that must be unlike any other. If one of this name exists, return that one's content.
+
+        Raises NotStored, ConfigError, NotSent.
+        """
+        try:
+            await _with_retries(tries, partial(self.bucket.put, name, File.of(content), media_type, ""))
+        except NotStored as refusal:
+            if refusal.status != _EXISTS:
+                raise
+            # An earlier try may have created it before its answer was lost: then this is its content.
+            found = await _with_retries(tries, partial(self.bucket.get, name))
+            return None if found == content else found
+        return None
+
     async def get(self, name: str, *, tries: int = TRIES) -> bytes | None:
         """Return an object's content, None if it does not exist. Raises NotStored, ConfigError, NotSent."""
         try:
@@ -135,6 +169,15 @@ class Objects:
             if refusal.status == _NOT_FOUND and refusal.code != "NoSuchBucket":
                 return None
             raise
+
+    async def list_objects(self, prefix: str, *, tries: int = TRIES) -> ObjectListing:
+        """Return all objects whose names begin so. Raises NotStored, ConfigError, NotSent."""
+        entries, page = list[ObjectEntry](), None
+        while True:
+            listing = await _with_retries(tries, partial(self.bucket.list_page, prefix, page))
+            entries += listing.entries
+            if (page := listing.next_page) is None:
+                return ObjectListing(tuple(entries), listing.now)
 
     async def exists(self, name: str) -> bool:
         """Return True if an object exists; False also if S3 does not answer. Raises ConfigError, NotSent."""

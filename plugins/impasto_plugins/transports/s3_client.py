@@ -11,6 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from impasto import File
 from impasto_plugins.concurrency import to_thread_shielded
 
 from .aws import ca_bundle, create_session, open_client, run_in_loop_of_its_own, silenced_botocore, to_identity_error
-from .s3 import NotStored
+from .s3 import NotStored, ObjectEntry, ObjectListing
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ _CONFIG = AioConfig(
 _OWNER = "impasto-owner"
 """The metadata of a conditional object: the token of the upload that created it."""
 
-_OPERATIONS = frozenset({"GetObject", "HeadObject", "PutObject"})
+_OPERATIONS = frozenset({"GetObject", "HeadObject", "ListObjectsV2", "PutObject"})
 """All others are botocore's own, to find credentials."""
 
 
@@ -137,6 +138,23 @@ class BucketClient:
 
         return await self.thread.run(get)
 
+    async def list_page(self, prefix: str, page: str | None) -> ObjectListing:
+        """Return one page of the objects whose names begin so, in the order of their names."""
+        token = {} if page is None else {"ContinuationToken": page}
+
+        async def request() -> ObjectListing:
+            with _refusals():
+                answer = await self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + prefix, **token)
+                # without a date, a KeyError: the answer is not S3's
+                date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            entries = tuple(
+                ObjectEntry(each["Key"].removeprefix(self.prefix), each["ETag"], each["LastModified"].timestamp())
+                for each in answer.get("Contents", ())
+            )
+            return ObjectListing(entries, date.timestamp(), answer.get("NextContinuationToken"))
+
+        return await self.thread.run(request)
+
     async def owner_of(self, name: str) -> str | None:
         """Return the ``owner`` with which an object was uploaded, None if there was none."""
 
@@ -173,7 +191,7 @@ def _refusals() -> Iterator[None]:
         status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
         raise NotStored(status, "" if code == str(status) else code) from None
     # a ValueError says that the file has changed
-    except (BotoConnectionError, HTTPClientError, ResponseParserError, OSError, ValueError) as error:
+    except (BotoConnectionError, HTTPClientError, ResponseParserError, OSError, KeyError, ValueError) as error:
         raise NotStored(0, type(error).__name__) from None
 
 

@@ -45,7 +45,8 @@ def format_status(status: BatchStatus) -> str:
         *_open(status),
         f"charged: {format_cost(status.cost_usd, status.unpriced)}{_uncertain(status)}",
     )
-    return ", ".join((f"{status.state}: {done}", *rest))
+    on_hosts = f" on {count_of(status.hosts, 'host')}" if status.hosts else ""
+    return ", ".join((f"{status.state}{on_hosts}: {done}", *rest))
 
 
 def _failures(status: BatchStatus) -> Iterator[str]:

@@ -20,6 +20,7 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.manifest.stdin import copy_stdin
 from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
 from impasto_plugins.batch.runner.limits import FailureLimit
+from impasto_plugins.batch.shared.session import JoinOptions
 from impasto_plugins.cli.calls.connection import ConnectionOptions, shared_settings
 from impasto_plugins.cli.terminal.output import count_of, echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored
@@ -50,6 +51,8 @@ class CommandOptions(ConnectionOptions):
     retry_failed: bool
     retry_ambiguous: bool
     start_over: bool
+    join: bool
+    share: str | None
     skip_invalid: bool
     dedupe: bool
     drop_params: bool
@@ -78,6 +81,7 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
         deadline=_duration(options["deadline"]),
         retry=RetrySelection(failed=options["retry_failed"], ambiguous=options["retry_ambiguous"]),
         start_over=options["start_over"],
+        join=JoinOptions.of(target, join=options["join"], share=options["share"], start_over=options["start_over"]),
         skip_invalid=options["skip_invalid"],
         dedupe=options["dedupe"],
         drop_params=options["drop_params"],
@@ -97,7 +101,8 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
 def _settings(options: CommandOptions) -> Settings:
     settings = shared_settings(options)
     settings["retry"] = RETRY
-    settings["state"] = machine_state()
+    if options["share"] is None:  # otherwise two shares on one machine would count each other's requests
+        settings["state"] = machine_state()
     if options["rate"] is not None:
         settings["rate_limit"] = _rate(options["rate"])
     return settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from impasto.ext import MAX_ARTIFACTS
@@ -34,6 +34,10 @@ class TaskIndex:
         self.charges_unknown = 0
         self.extra = 0
         """Images beyond those requested: a provider may answer one request with several."""
+        self.usd_of_shares = defaultdict[str, float](float)
+        """The part of ``usd`` that each share of a batch on several hosts has spent."""
+        self._attempts: dict[int, int] = {}
+        """Attempts after the first, in a batch on several hosts."""
 
     def __len__(self) -> int:
         return len(self._last)
@@ -58,6 +62,10 @@ class TaskIndex:
     def state(self, id: str, index: int) -> int:
         """Return the number of the state in which an image stands; 0 if the ledger does not know it."""
         return self._last.get(hash((id, index)), 0) >> _PLACE_BITS & _STATE
+
+    def attempt(self, id: str, index: int) -> int:
+        """Return the number of an image's last attempt, in a batch on several hosts; the first is 0."""
+        return self._attempts.get(hash((id, index)), 0)
 
     def extras(self, id: str, n: int) -> list[int]:
         """Return the indices of the images that a row has beyond the ``n`` that it asks for."""
@@ -93,10 +101,21 @@ class TaskIndex:
             line = row["line"]
         elif state >= _STAGED and row["billed"] != "no":
             if before >> _PLACE_BITS & _STATE != _STAGED:  # what is staged is charged, and what follows is its end
-                self.usd += row["usd"] or 0.0
-                self.unpriced += row["usd"] is None
+                self._charge(row, 1)
             self.charges_unknown += row["billed"] == "unknown"
+        if (replaced := row.get("replaces")) is not None:
+            self._charge(replaced, -1)
+            self.charges_unknown -= replaced["billed"] == "unknown"
+        if "attempt" in row:
+            self._attempts[key] = row["attempt"]
         self._last[key] = line << _LINE | state << _PLACE_BITS | place
+
+    def _charge(self, row: Row, sign: int) -> None:
+        usd = row["usd"]
+        self.usd += sign * (usd or 0.0)
+        self.unpriced += sign * (usd is None)
+        if "share" in row:
+            self.usd_of_shares[row["share"]] += sign * (usd or 0.0)
 
     def is_last(self, row: Row, place: int) -> bool:
         """Return True if a row is the last one of its image."""

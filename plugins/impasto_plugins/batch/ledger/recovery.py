@@ -84,11 +84,12 @@ async def recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[st
 
 def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -> WriteSteps[RecoverySummary]:
     found, jobs = RecoverySummary(), dict[tuple[str, str], list[ImageTask]]()
-    left = rows_at(folder.layout.ledger, folder.images.open())  # the last row of each image that is not finished
+    # The last row of each image that is not finished; another host's is settled by the end of its lease
+    left = [row for row in rows_at(folder.layout.ledger, folder.images.open()) if "from" not in row]
     for row in left:
         if row["row"] == "accepted":
             if row["key"] in keys:
-                jobs.setdefault((row["id"], row["job"]), []).append(_task_of_row(row))
+                jobs.setdefault((row["id"], row["job"]), []).append(task_of_row(row))
             else:
                 found.jobs_of_other_accounts += 1
             continue
@@ -130,7 +131,8 @@ def _publish_staged(folder: Workspace, row: Row) -> Path:
     return staging_path(folder.layout, row["id"], row["index"])
 
 
-def _task_of_row(row: Row) -> ImageTask:
+def task_of_row(row: Row) -> ImageTask:
+    """Return the task of an image that a run has left open."""
     usd = row["usd"]
     return ImageTask(
         id=row["id"],
@@ -164,7 +166,7 @@ def _adopt_whole(folder: Workspace, keeping: LedgerRecorder, intent: Row) -> Row
     if not _is_whole(data, media_type):
         return None
     modified = _trim(folder.disk, path, len(data))
-    unit = _task_of_row(intent)
+    unit = task_of_row(intent)
     artifact = Artifact(data=data, media_type=media_type)
     outcome = outcome_of_result(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
     name = folder.names.claim(keeping.image_name(unit, artifact))

@@ -13,6 +13,7 @@
 | ambiguous* | it may have been charged, and did not come | skipped, reported |
 | unusable* | paid, without a usable image; its bytes are stored | skipped, reported |
 | filtered* expired* | final | skipped, reported |
+| shared | in a batch on several hosts: the part of a log that was written to the bucket, or read from there | |
 
 The rows with a star are on the disk before anything else happens.
 """

@@ -9,7 +9,7 @@ import secrets
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -125,6 +125,12 @@ class LedgerHistory:
     """Invalid rows of the manifest that the last run skipped."""
     names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
     is_started_over: bool = False
+    hosts: set[str] = attrs.field(factory=set[str])
+    """In a batch on several hosts: the names that this folder's processes had."""
+    exported: int = 0
+    """The part of the ledger, in bytes, whose own rows are in the bucket."""
+    imported: dict[str, int] = attrs.field(factory=dict[str, int])
+    """The number of segments of each other host's log that are in the ledger."""
     _rows: Rows | None = None
 
     @property
@@ -165,7 +171,7 @@ class LedgerHistory:
             take(row, place)
             kind = row["row"]
             if kind == "intent":
-                if is_other:
+                if is_other and "from" not in row:
                     sent[row["key"]].append(row["at"])
             elif kind == "done":
                 add_name(row["path"], is_local=row["modified"] is not None)
@@ -175,6 +181,9 @@ class LedgerHistory:
                 history.passed_over += 1
             elif kind == "accepted":
                 history.job_models.add(row["model"])
+            elif kind == "shared":
+                history.exported = row.get("exported", history.exported)
+                history.imported |= row.get("imported", {})
             elif kind == "run":
                 if row["version"] != VERSION:
                     raise ConfigError(f"{str(layout.ledger)!r} was written by a later version: upgrade impasto")
@@ -182,6 +191,7 @@ class LedgerHistory:
                 history.addresses |= row.get("addresses", {})
                 history.is_started_over = history.is_started_over or "started_over" in row
                 is_other = row["process"] != _PROCESS
+                history.hosts |= {row["host"]} if "host" in row else set()
         for key, times in sent.items():
             since = max(times[-1], now) - RESTORED_SECONDS  # its last minute, where the clock was set back since
             if ages := [max(now - at, 0.0) for at in times if at > since]:
@@ -215,6 +225,8 @@ class Workspace:
         self.images = history.images
         self.names = history.names
         self.ledger = ledger
+        self.merge: Callable[[Row], Row | None] = lambda row: row
+        """Returns each row as it is to be written, or None if the ledger has better evidence of its image."""
         self._files = files
         files.callback(layout.reserve.unlink, missing_ok=True)
         self._writer = Writer(disk, ledger)
@@ -248,6 +260,9 @@ class Workspace:
 
     def write(self, row: Row) -> None:
         """Append a row and update the index, in the writer's thread. Raises OSError."""
+        if (merged := self.merge(row)) is None:
+            return
+        row = merged
         try:
             place = self.ledger.append(row)
         except OSError:
@@ -275,14 +290,17 @@ class Workspace:
         orphans: Mapping[str, int] = MappingProxyType({}),
         target: object = None,
         orphan_extra: int = 0,
+        host: str | None = None,
     ) -> WriteSteps[None]:
         """Begin a run of so many images: a job for the writer. ``target``: the bucket for them.
 
+        ``host``: the name of this process in a batch on several hosts.
         ``orphans``: images of earlier manifests, counted by state; ``orphan_extra``: extra images beside the run's own.
         """
         row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
         more: dict[str, object] = {"target": str(target)} if target is not None else {}
         more |= {"stranger_extra": orphan_extra} if orphan_extra else {}
+        more |= {"host": host} if host is not None else {}
         more |= {"started_over": True} if self.history.is_started_over else {}
         more |= {"addresses": dict(self.history.addresses)} if self.history.addresses else {}
         about = {"pictures": images, "manifest": manifest, "strangers": dict(orphans), **more}
@@ -362,21 +380,6 @@ def _lock(layout: WorkspacePaths, lock: int) -> None:
     raise ConfigError(
         f"{str(layout.root)!r} is locked by another run; wait until it ends, or check it with `impasto batch status`"
     )
-
-
-def is_running(layout: WorkspacePaths) -> bool:
-    """Return True if a process works in a folder."""
-    try:
-        lock = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
 
 
 def _create_reserve(layout: WorkspacePaths, disk: Disk) -> None:

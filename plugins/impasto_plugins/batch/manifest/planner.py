@@ -5,18 +5,19 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import attrs
 
-from impasto import InvalidRequest, ManifestError, Operation, Problem, RegistryError
+from impasto import ConfigError, InvalidRequest, ManifestError, Operation, Problem, RegistryError
 from impasto.ext import MAX_N, close_files
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.ledger.index import TaskIndex
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import LedgerHistory
-from impasto_plugins.batch.tasks import ImageTask, join_tasks
+from impasto_plugins.batch.tasks import ImageTask, join_shared_tasks, join_tasks
 
 from .fast_validation import FastValidator, ModelTotals, ValidRow
 from .reader import Manifest
@@ -96,6 +97,17 @@ class Plan:
         """The cost of the images to generate, as far as it is known."""
         return sum(share.to_do * (share.usd or 0.0) for share in self.totals)
 
+    def check_prices(self) -> None:
+        """Raise ConfigError for models, and for rows of a priced model, whose price is unknown."""
+        unpriced = [share for share in self.totals if share.usd is None and share.to_do]
+        advice = "so it can't be run with a budget; leave --budget out"
+        if models := sorted({share.model for share in unpriced if not share.unpriced_rows}):
+            raise ConfigError(f"the price of {', '.join(models)} is unknown, {advice}")
+        for share in unpriced:
+            more = f" and {share.unpriced_rows - 1:,} more" if share.unpriced_rows > 1 else ""
+            place = f"{share.first_unpriced}{more}"
+            raise ConfigError(f"{place}: the price of {share.model} is unknown for these parameters, {advice}")
+
 
 @attrs.define(kw_only=True)
 class Planner:
@@ -106,6 +118,8 @@ class Planner:
     retry: RetrySelection = RetrySelection()
     drop_params: bool = False
     dedupe: bool = False
+    is_shared: bool = False
+    """True if other hosts make requests of the same manifest."""
     _operations: dict[str, Operation | RegistryError] = attrs.field(factory=dict[str, Operation | RegistryError])
     _validators: dict[str, FastValidator | None] = attrs.field(factory=dict[str, FastValidator | None])
     _others: dict[object, ModelTotals] = attrs.field(factory=dict[object, ModelTotals])
@@ -161,17 +175,26 @@ class Planner:
         """Operations of the manifest's rows, after the plan is made."""
         return [each for each in self._operations.values() if isinstance(each, Operation)]
 
-    def to_do(self, plan: Plan) -> Iterator[ImageTask]:
-        """Yield the tasks to run, in the manifest's order. Raises ManifestError if the manifest changed."""
-        if not plan.to_do:
+    def to_do(self, plan: Plan, *, start: float = 0.0) -> Iterator[ImageTask]:
+        """Yield the tasks to run, in the manifest's order. Raises ManifestError if the manifest changed.
+
+        ``start``: the part of the manifest that comes last; its other rows are the first.
+        """
+        if not plan.to_do and not self.is_shared:
             return
-        for line in self.manifest.rows():
+        for line in self._rows_from(int(start * plan.rows)):
             if line[0] not in plan.skipped_lines and self._is_finished(line) is None:
                 tasks = self._tasks_of(line)
-                left = self._images.states(tasks[0].id, len(tasks))
-                yield from join_tasks(unit for unit, state in zip(tasks, left, strict=True) if self._selected[state])
+                states = self._images.states(tasks[0].id, len(tasks))
+                selected = [(unit, state) for unit, state in zip(tasks, states, strict=True) if self._selected[state]]
+                units, left = [unit for unit, _ in selected], [state for _, state in selected]
+                yield from join_shared_tasks(units, left) if self.is_shared else join_tasks(units)
         if self.manifest.mark() != plan.mark:
             raise ManifestError("the manifest changed during the run; run it again to include the changes")
+
+    def _rows_from(self, first: int) -> Iterator[Line]:
+        yield from islice(self.manifest.rows(), first, None)
+        yield from islice(self.manifest.rows(), first)
 
     def _read(self, line: Line) -> ValidRow:
         """Return a checked row. Raises InvalidRequest."""

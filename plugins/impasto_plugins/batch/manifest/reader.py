@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,14 @@ class Manifest:
         except OSError as error:
             raise ManifestError(f"can't read the manifest {self.name}: {error.strerror}") from None
         return found.st_size, found.st_mtime_ns
+
+    def sha256(self) -> str:
+        """Return the digest of the file. Raises ManifestError."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ManifestError(f"can't read the manifest {self.name}: {error.strerror}") from None
 
 
 def _json_lines(file: BinaryIO) -> Iterator[Line]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path, PurePosixPath
 
 import attrs
@@ -132,6 +133,8 @@ class ImageBucket:
             raise self._configuration_error(error) from None
         if found is None:
             return False
+        if found.startswith(b"{"):
+            raise ConfigError(f"--out {self.target} contains a batch on several hosts: give --join, or another prefix")
         token, _, line = found.partition(b" ")
         if token != await asyncio.to_thread(_token_in, layout):
             raise ConfigError(
@@ -162,6 +165,32 @@ class ImageBucket:
         except NotStored as error:
             raise self._configuration_error(error) from None
 
+    async def claim_shared(self, mark: Mapping[str, object]) -> None:
+        """Claim the prefix for a batch that all hosts with an equal mark share. Raises ConfigError, NotStored."""
+        content = json.dumps(mark, sort_keys=True).encode()
+        if await self.objects.put(_MARK, File.of(content), "application/json", tries=TRIES, only_new=True):
+            return
+        found = await self.objects.get(_MARK, tries=TRIES) or b""
+        if not found.startswith(b"{"):
+            raise ConfigError(f"--out {self.target} contains a batch that was run without --join: give another prefix")
+        before: Mapping[str, object] = json.loads(found)
+        if different := sorted(name for name in {*mark, *before} if mark.get(name) != before.get(name)):
+            raise ConfigError(
+                f"--out {self.target} contains a batch with another {' and another '.join(different)}; nothing was"
+                " sent. All hosts need the same; for another batch, give another prefix"
+            )
+
+    async def find(self, row: Row) -> str | None:
+        """Return the name under which a staged image of another host was uploaded, or None. Raises NotStored."""
+        wanted, number = PurePosixPath(row["path"]), 0
+        name = str(wanted)
+        while (found := await self.objects.get(name, tries=TRIES)) is not None:
+            if hashlib.sha256(found).hexdigest() == row["sha256"]:
+                return name
+            number += 1
+            name = _numbered(wanted, number)
+        return None
+
     async def upload(self, staged: Path, row: Row) -> str:
         """Upload a staged image under its name, or another if that is taken; return the name. Raises OSError."""
         wanted, number = PurePosixPath(row["path"]), 0
@@ -171,7 +200,7 @@ class ImageBucket:
             if hashlib.sha256(await self._exists(name)).hexdigest() == row["sha256"]:
                 break  # an earlier run put it up, and stopped
             number += 1
-            name = str(wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"))
+            name = _numbered(wanted, number)
         return name
 
     def url(self, name: str) -> str:
@@ -199,9 +228,21 @@ class ImageBucket:
     def _upload_error(self, error: NotStored | ImpastoError) -> OSError:
         return OSError(errno.EIO, f"{self.target}: {error}")
 
+    @contextmanager
+    def configuration_errors(self) -> Iterator[None]:
+        """Raise ConfigError for a bucket that can't be used."""
+        try:
+            yield
+        except NotStored as error:
+            raise self._configuration_error(error) from None
+
     def _configuration_error(self, error: NotStored) -> ConfigError:
         advice = _ADVICE.get(error.code, "it is not writable")
         return ConfigError(f"--out {self.target}: {advice} ({error}); nothing was sent")
+
+
+def _numbered(name: PurePosixPath, number: int) -> str:
+    return str(name.with_name(f"{name.stem}-{number}{name.suffix}"))
 
 
 def check_target(history: LedgerHistory, out: Path, target: BucketTarget | None) -> None:

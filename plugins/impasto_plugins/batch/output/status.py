@@ -10,9 +10,10 @@ import attrs
 
 from impasto import ConfigError
 from impasto_plugins.batch.ledger.index import TaskIndex
+from impasto_plugins.batch.ledger.inspection import is_running
 from impasto_plugins.batch.ledger.log import Row, rows_at
 from impasto_plugins.batch.ledger.states import TaskState
-from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths, is_running, read_trusted
+from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths, read_trusted
 
 GONE = "is missing or has changed; it is not paid for again: to generate it again, give its row another id"
 
@@ -48,6 +49,8 @@ class BatchStatus:
     missing: int = 0
     passed_over: int = 0
     unpriced: int = 0
+    hosts: int = 0
+    """Hosts that run the batch now, if several share it."""
 
     @property
     def is_whole(self) -> bool:

@@ -27,7 +27,7 @@ from impasto import (
 from impasto.ext import StopReason
 from impasto_plugins.batch.classification import extras, outcome_of_error, outcomes_of_result, surplus
 from impasto_plugins.batch.ledger.recorder import TaskRecorder
-from impasto_plugins.batch.tasks import ImageTask, Outcome
+from impasto_plugins.batch.tasks import ImageTask, Outcome, TakenByAnotherHost
 
 from .concurrency import OUTAGE_SECONDS, AdaptiveConcurrency
 from .limits import StopConditions
@@ -254,6 +254,10 @@ class Scheduler:
             result = await self.execute(unit, partial(_RecordedCall, work))
             ends = [*outcomes_of_result(unit, result)]
             ends += extras(unit, result, partial(self._free_index, unit, len(surplus(unit, result))))
+        except TakenByAnotherHost:
+            self.stops.release(unit)
+            self.pace.release()
+            return
         except ImpastoError as error:
             ends = [(image, outcome_of_error(image, error)) for image in unit.images]
             is_answered = isinstance(error, ResponseError)

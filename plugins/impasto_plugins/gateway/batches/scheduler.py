@@ -18,8 +18,9 @@ import attrs
 
 from impasto import ConfigError, File
 from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.inspection import is_running
 from impasto_plugins.batch.ledger.log import UntrustedLedger
-from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths, is_running
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 from impasto_plugins.gateway.api.context import Services
 from impasto_plugins.gateway.calls.runtime import batches_folder
 from impasto_plugins.gateway.config.model import BatchesConfig as Limits

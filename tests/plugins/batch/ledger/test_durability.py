@@ -33,11 +33,12 @@ from impasto_plugins.batch.batch import Batch
 from impasto_plugins.batch.classification import outcome_of_error, outcome_of_result
 from impasto_plugins.batch.filenames import Template
 from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.inspection import is_running
 from impasto_plugins.batch.ledger.log import ReadPosition, rows
 from impasto_plugins.batch.ledger.publication import staging_path
 from impasto_plugins.batch.ledger.recorder import LedgerRecorder
 from impasto_plugins.batch.ledger.recovery import recover
-from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths, is_running
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.emulator import Emulator
 from tests.images import png

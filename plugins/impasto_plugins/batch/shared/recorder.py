@@ -1,0 +1,87 @@
+"""Records the images of a batch on several hosts: an intent in the bucket first, then in the folder's ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import attrs
+
+from impasto import Call, ImpastoError, NotSent, Pending, StorageError
+from impasto_plugins.batch.ledger.log import Row
+from impasto_plugins.batch.ledger.recorder import LedgerRecorder, Uploader
+from impasto_plugins.batch.tasks import ImageTask, Outcome, TakenByAnotherHost, key_of
+
+from .segments import storage_errors
+from .session import SharedBatch
+
+
+@attrs.define(eq=False, kw_only=True)
+class SharedRecorder(LedgerRecorder):
+    """Records tasks in the folder of one of the hosts, and in the bucket for all of them."""
+
+    shared: SharedBatch
+    is_selected: Callable[[int], bool]
+    """Returns True if an image in this state, by number, is to be requested."""
+
+    async def record_intent(self, unit: ImageTask, call: Call) -> None:
+        """Create the intent, and write it to the ledger. Raises StorageError, NotSent, TakenByAnotherHost."""
+        shared = self.shared
+        is_new = (unit.id, unit.index) not in shared.merge.claims
+        try:
+            if is_new:
+                if not shared.lease.is_valid:
+                    await self._renew()
+                if not await shared.claim(unit, key_of(call.account), self.is_selected):
+                    raise TakenByAnotherHost("another host of this batch requests it", retryable=False)
+                await super().record_intent(unit, call)
+            if not shared.lease.is_valid:
+                await self._renew()
+                raise NotSent(
+                    "this host was stopped for longer than its lease; it gives up what it has not sent", retryable=False
+                )
+        except OSError as error:
+            raise StorageError(f"{error.strerror}; nothing was sent") from None
+
+    async def _renew(self) -> None:
+        with storage_errors():
+            await self.shared.lease.renew()
+
+    def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
+        """Write the id of an accepted job to the ledger and to the bucket, so that any host can fetch its result."""
+        return asyncio.ensure_future(self._record_job(super().record_job(unit, call, pending)))
+
+    async def _record_job(self, row: asyncio.Future[None]) -> None:
+        await row
+        await self.shared.log.flush()
+
+    async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
+        """Store an image or an error for all hosts. Raises OSError."""
+        key = unit.id, unit.index
+        if outcome.state != "done":
+            self.shared.tried.add(key)
+        is_claimed = key in self.shared.merge.claims or unit.job is not None or unit.extra is not None
+        if not is_claimed and (outcome.again or outcome.state != "refused" or not await self._claim_refused(unit)):
+            return outcome  # nothing was sent: other hosts need not know
+        return await super().store_result(unit, outcome)
+
+    async def _claim_refused(self, unit: ImageTask) -> bool:
+        """Claim an image that is refused before its request: no other host has to try it."""
+        single = attrs.evolve(unit, others=())
+        try:
+            return await self.shared.claim(single, unit.key, self.is_selected)
+        except ImpastoError:
+            return False
+
+    async def upload(self, uploader: Uploader, row: Row) -> str:
+        """Announce an image in the bucket, so that it is found if this host dies; then upload it. Raises OSError."""
+        await self.shared.log.flush()
+        return await super().upload(uploader, row)
+
+    def record_cancelled(self, unit: ImageTask, call: Call) -> None:
+        """Write that a cancelled call may have been charged; a job is left open."""
+        key = unit.id, unit.index
+        if key in self.shared.merge.claims or call.job is not None:
+            super().record_cancelled(unit, call)
+        else:
+            self.folder.submit(self._release_staging(unit))

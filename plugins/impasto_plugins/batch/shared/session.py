@@ -1,0 +1,334 @@
+"""This host's part in a batch on several hosts: it joins, claims images, settles those of dead hosts, and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import attrs
+
+from impasto import ConfigError, ImpastoError, InvalidRequest, Problem
+from impasto_plugins.batch.ledger.group_commit import WriteSteps
+from impasto_plugins.batch.ledger.log import ON_RESUME, ReadPosition, Row, rows
+from impasto_plugins.batch.ledger.recorder import intent_row
+from impasto_plugins.batch.ledger.recovery import task_of_row
+from impasto_plugins.batch.ledger.states import TaskState
+from impasto_plugins.batch.ledger.workspace import Workspace
+from impasto_plugins.batch.output.s3 import TRIES, BucketTarget, ImageBucket
+from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.transports.s3 import NotStored
+
+from .hosts import JSON_TYPE, HostRecord, Hosts, Lease
+from .merging import Key, Merge
+from .segments import OwnLog, read_segments, storage_errors
+from .share import Share
+
+if TYPE_CHECKING:
+    from impasto_plugins.batch.runner.limits import StopConditions
+
+SYNC_SECONDS = 5.0
+"""Seconds between looks at other hosts' logs."""
+
+_GOLDEN_RATIO = 0.618
+"""Multiples of it are far from each other: hosts without a share begin at different rows."""
+
+_INTENTS = ".impasto/intents/"
+_DEAD_HOST = "the host that requested it stopped before the image was stored; it may have been charged"
+_OTHER_CONTENT = "is the id of other content on another host of this batch; give all hosts the same manifest and files"
+
+_log = logging.getLogger("impasto")
+
+
+@attrs.frozen(kw_only=True)
+class JoinOptions:
+    """The options of a batch on several hosts."""
+
+    target: BucketTarget
+    share: Share | None = None
+
+    @classmethod
+    def of(
+        cls, target: BucketTarget | None, *, join: bool, share: str | None, start_over: bool = False
+    ) -> JoinOptions | None:
+        """Return the options, or None without ``join``. Raises ConfigError."""
+        if not join:
+            if share is not None:
+                raise ConfigError("--share needs --join")
+            return None
+        if target is None:
+            raise ConfigError("--join needs --out s3://bucket/prefix: the hosts share the batch there")
+        if start_over:
+            raise ConfigError("--start-over can't be used with --join; give another prefix with --out")
+        return cls(target=target, share=Share.parse(share) if share is not None else None)
+
+
+@attrs.define(eq=False)
+class SharedBatch:
+    """One host's view of a batch that several hosts run."""
+
+    folder: Workspace
+    bucket: ImageBucket
+    share: Share | None
+    host: str
+    hosts: Hosts
+    merge: Merge
+    log: OwnLog
+    lease: Lease
+    keys: frozenset[str] = frozenset()
+    """The accounts in use, as in the ledger: jobs of others can't be polled."""
+    jobs: list[ImageTask] = attrs.field(factory=list[ImageTask])
+    """Jobs of dead hosts, to be polled by this one."""
+    start: float = 0.0
+    """The part of the batch's rows before those that this host begins with."""
+    tried: set[Key] = attrs.field(factory=set[Key])
+    """Images that did not come in this run: only another run, or another host, requests them again."""
+    _adopted: set[Key] = attrs.field(factory=set[Key])
+    _settled: set[str] = attrs.field(factory=set[str])
+    """Dead hosts whose logs and intents were read to the end."""
+    _syncing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Workspace, options: JoinOptions) -> AsyncIterator[SharedBatch]:
+        """Read all hosts' logs into the folder's ledger, without changing the bucket. Raises ConfigError, OSError."""
+        async with ImageBucket.open(options.target) as bucket:
+            objects, host = bucket.objects, secrets.token_hex(8)
+            share = str(options.share) if options.share is not None else None
+            merge = folder.merge = Merge(folder)
+            batch = cls(
+                folder=folder,
+                bucket=bucket,
+                share=options.share,
+                host=host,
+                hosts=Hosts(objects, dead=set(folder.history.hosts)),
+                merge=merge,
+                log=OwnLog(folder, objects, host),
+                lease=Lease(objects, HostRecord(name=host, share=share)),
+            )
+            try:
+                with bucket.configuration_errors():
+                    await batch._read_logs()
+                yield batch
+            finally:
+                merge.close()
+
+    async def begin(
+        self, stack: AsyncExitStack, *, mark: Mapping[str, object], images: int, keys: frozenset[str]
+    ) -> None:
+        """Take this host's place in the batch. When ``stack`` closes, it leaves. Raises ConfigError, OSError.
+
+        ``mark``: what all hosts must have in common. ``keys``: the accounts in use, as in the ledger.
+        """
+        self.keys = keys
+        with self.bucket.configuration_errors():
+            await self.bucket.claim_shared(mark)
+            addresses = dict(self.folder.history.addresses)
+            self.lease.record = attrs.evolve(self.lease.record, images=images, addresses=addresses)
+            await self.lease.create()
+            stack.push_async_callback(self._leave)
+            stack.push_async_callback(_cancel, asyncio.create_task(self._renew()))
+            await self.hosts.refresh()
+            self.start = (len(self.hosts.records) - 1) * _GOLDEN_RATIO % 1
+            self.hosts.check_shares(self.share, self.host)
+            if self.share is not None:
+                self.start = (self.share.number - 1) / self.share.count
+                await self.hosts.claim_share(self.share, self.host)
+            await self.sync()
+        stack.push_async_callback(_cancel, asyncio.create_task(self._keep_in_sync()))
+
+    async def _leave(self) -> None:
+        """Write the last rows, and end the lease. Without the bucket the lease ends by itself."""
+        with suppress(OSError, NotStored, ImpastoError):
+            await self.log.flush()
+            self.lease.record = attrs.evolve(self.lease.record, segments=self.log.count)
+            if not self.merge.claims:
+                await self.lease.end()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self.lease.record.seconds / 3)
+            self.lease.record = attrs.evolve(self.lease.record, segments=self.log.count)
+            with suppress(NotStored, ImpastoError):  # the next try may succeed; meanwhile the lease may end
+                await self.lease.renew()
+
+    async def _keep_in_sync(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            try:
+                await self.update()
+            except OSError as error:
+                _log.warning("%s: %s", self.bucket.target, error.strerror)
+
+    async def update(self) -> None:
+        """Write what is new here, and read what is new elsewhere. Raises OSError."""
+        await self.log.flush()
+        with storage_errors():
+            await self.sync()
+
+    async def sync(self) -> None:
+        """Read what other hosts have written, and settle what dead ones left open.
+
+        Raises NotStored, ConfigError, NotSent, OSError.
+        """
+        async with self._syncing:
+            await self._read_logs()
+            dead = [name for name in self.hosts.records if name != self.host and not self.hosts.is_live(name)]
+            died = [name for name in dead if name not in self._settled and not self.hosts.records[name].has_ended]
+            if died:
+                await asyncio.gather(*map(self._read_log, died))  # its last rows, before anything is judged
+                await self._read_intents()
+            for name in dead:
+                for key, row in list(self.merge.left_open.get(name, {}).items()):
+                    await self._settle_image(key, row)
+            if died:
+                await self.log.flush()
+            for name in died:  # for hosts that start later; if it comes back it writes its lease again
+                record = self.hosts.records[name]
+                segments = max(record.segments, self.folder.history.imported.get(name, 0))
+                await Lease(self.bucket.objects, attrs.evolve(record, segments=segments)).end()
+            self._settled |= {*dead}
+
+    async def _read_logs(self) -> None:
+        await self.hosts.refresh()
+        self._settled -= {name for name in self._settled if self.hosts.is_live(name)}  # it was stopped, and is back
+        for record in self.hosts.records.values():
+            self.folder.history.addresses |= record.addresses
+        others = self.hosts.records.keys() - self._settled - {self.host}
+        await asyncio.gather(*map(self._read_log, others))
+
+    async def _read_log(self, name: str) -> None:
+        """Read the rows that a host has written since the last look. Those of this folder are in its ledger."""
+        imported, record = self.folder.history.imported, self.hosts.records[name]
+        position = imported.get(name, 0)
+        if name in self.hosts.dead or (record.has_ended and position >= record.segments):
+            return
+        async for news, end in read_segments(self.bucket.objects, name, position, record.segments):
+            await self.folder.submit(self._import(name, news, {"row": "shared", "imported": {name: end}}))
+            imported[name] = end
+
+    def _import(self, name: str, news: Iterable[Row], position: Row | None = None) -> WriteSteps[None]:
+        yield from ()
+        for row in news:
+            self.folder.write({"row": row["row"], "from": name, **row})
+            if row["row"] == "done":
+                self.folder.names.add(row["path"], is_local=False)
+            elif row["row"] == "accepted":
+                self.folder.history.job_models.add(row["model"])
+        if position is not None:
+            self.folder.write(position)
+
+    async def _read_intents(self) -> None:
+        """Read the intents that are in no log: their hosts died before they could write them there."""
+        logged = await self.folder.submit(self._logged_intents())
+        listing = await self.bucket.objects.list_objects(_INTENTS)
+        await asyncio.gather(*(self._read_intent(each.name) for each in listing.entries if each.name not in logged))
+
+    def _logged_intents(self) -> WriteSteps[set[str]]:
+        yield from ()
+        ledger = rows(self.folder.layout.ledger, ReadPosition(), heads=ON_RESUME)
+        intents = (row for _, row in ledger if row["row"] == "intent")
+        return {intent_name(row["id"], row["index"], row.get("attempt", 0)) for row in intents}
+
+    async def _read_intent(self, name: str) -> None:
+        if (data := await self.bucket.objects.get(name, tries=TRIES)) is not None:
+            await self._import_intent(data)
+
+    async def _import_intent(self, data: bytes) -> None:
+        intent = json.loads(data)
+        if intent["host"] != self.host:
+            await self.folder.submit(self._import(intent["host"], intent["rows"]))
+
+    async def _settle_image(self, key: Key, row: Row) -> None:
+        if row["row"] == "accepted":
+            if row["key"] in self.keys and key not in self._adopted:
+                self._adopted.add(key)
+                self.merge.claims[key] = {name: row[name] for name in ("attempt", "share") if name in row}
+                self.jobs.append(task_of_row(row))
+            return
+        common = {name: row[name] for name in ("attempt", "share") if name in row}
+        if row["row"] == "staged" and (name := await self.bucket.find(row)) is not None:
+            verdict: Row = {**row, "row": "done", "path": name, "modified": None}
+            verdict = {each: value for each, value in verdict.items() if each not in ("from", "replaces")}
+        else:
+            verdict = {
+                "row": "ambiguous",
+                "settles": int(TaskState.STAGED if row["row"] == "staged" else TaskState.INTENT),
+                **common,
+                **{name: row[name] for name in ("id", "index", "usd", "n", "model", "asks")},
+                "at": time.time(),
+                "code": "charge_unknown",
+                "message": _DEAD_HOST,
+                "billed": "unknown",
+                "again": False,
+            }
+        await self.folder.submit(self.folder.write_row(verdict, on_disk=True))
+
+    async def claim(self, unit: ImageTask, key: str, is_selected: Callable[[int], bool]) -> bool:
+        """Create the intent of a request. Return False if it is another host's, or not to be sent any more.
+
+        Raises OSError if the bucket gives no proof, InvalidRequest if another host has other content for this id.
+        """
+        images = self.folder.images
+        states = [images.state(each.id, each.index) for each in unit.images]
+        if not all(map(is_selected, states)):
+            return False
+        attempt = images.attempt(unit.id, unit.index) + 1 if states[0] else 0
+        claim = {"attempt": attempt, **({"share": str(self.share)} if self.share is not None else {})}
+        intents = [{**claim, **intent_row(each, key)} for each in unit.images]
+        name = intent_name(unit.id, unit.index, attempt)
+        content = json.dumps({"host": self.host, "rows": intents}).encode()
+        creating = asyncio.create_task(self._create(unit, claim, name, content))
+        try:
+            taken = await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            with suppress(OSError):  # whose it is must be known before it is given up
+                await creating
+            raise
+        if taken is None:
+            return True
+        await self._import_intent(taken)
+        if any(row["asks"] != unit.sha256 for row in json.loads(taken)["rows"]):
+            raise InvalidRequest([Problem("id", _OTHER_CONTENT)], operation=unit.model)
+        return False
+
+    async def _create(self, unit: ImageTask, claim: Mapping[str, object], name: str, content: bytes) -> bytes | None:
+        """Create an intent, or return the one that exists."""
+        with storage_errors():
+            taken = await self.bucket.objects.create(name, content, JSON_TYPE, tries=TRIES)
+        if taken is None:
+            self.merge.claims |= {(each.id, each.index): claim for each in unit.images}
+        return taken
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while other hosts have images in progress that this one may have to settle."""
+        return any(rows and self.hosts.is_live(name) for name, rows in self.merge.left_open.items())
+
+    def divide_budget(self, stops: StopConditions) -> None:
+        """Give this host its share of the budget, and of the money that was spent."""
+        if self.share is None or stops.budget is None:
+            return
+        images, share = self.folder.images, self.share
+        stops.budget = share.of_usd(stops.budget)
+        own = images.usd_of_shares[str(share)]
+        same = sum(usd for name, usd in images.usd_of_shares.items() if name.endswith(f"/{share.count}"))
+        stops.usd = own + max(images.usd - same, 0.0) / share.count
+
+
+def intent_name(id: str, index: int, attempt: int) -> str:
+    """Return the name of a request's intent."""
+    name = f"{_INTENTS}{hashlib.sha256(id.encode()).hexdigest()}-{index}"
+    return f"{name}.{attempt}" if attempt else name
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,54 @@
+"""A host's share of a batch, such as ``1/3``: of its rows, its rate limit and its budget."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from impasto import ConfigError, RateLimit
+from impasto.fields import format_value
+
+MOST_SHARES = 1_000
+_SHARE = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
+_PER_USD = 1_000_000
+
+
+@attrs.frozen
+class Share:
+    """Part ``number`` of ``count``. The parts of a whole add up to the whole."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: object) -> Share:
+        """Parse ``1/3``. Raises ConfigError."""
+        found = _SHARE.fullmatch(text) if isinstance(text, str) else None
+        share = cls(int(found[1]), int(found[2])) if found is not None else None
+        if share is None or not 1 <= share.number <= share.count <= MOST_SHARES:
+            raise ConfigError(
+                f"share must be K/N, such as 1/3 for the first of three hosts, with K from 1 to N and N at most"
+                f" {MOST_SHARES:,}, not {format_value(text)}"
+            )
+        return share
+
+    def part_of(self, units: int) -> int:
+        """Return this share's part of so many units."""
+        return units * self.number // self.count - units * (self.number - 1) // self.count
+
+    def of_rate(self, limit: RateLimit) -> RateLimit:
+        """Return this share's part of a rate limit. Raises ConfigError if it has none."""
+        if not (requests := self.part_of(limit.requests)):
+            raise ConfigError(
+                f"share {self} of {limit.requests:,} requests in {limit.seconds:g} s is less than one request; use at"
+                f" most {limit.requests:,} hosts"
+            )
+        return RateLimit(requests, limit.seconds)
+
+    def of_usd(self, usd: float) -> float:
+        """Return this share's part of a sum of money, in millionths of a dollar."""
+        return self.part_of(round(usd * _PER_USD)) / _PER_USD
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
