@@ -16,6 +16,10 @@ from .segments import storage_errors
 from .session import SharedBatch
 
 
+class LeaseEnded(NotSent):
+    """A request that is given up because other hosts may have found this one dead."""
+
+
 @attrs.define(eq=False, kw_only=True)
 class SharedRecorder(LedgerRecorder):
     """Records tasks in the folder of one of the hosts, and in the bucket for all of them."""
@@ -37,9 +41,7 @@ class SharedRecorder(LedgerRecorder):
                 await super().record_intent(unit, call)
             if not shared.lease.is_valid:
                 await self._renew()
-                raise NotSent(
-                    "this host was stopped for longer than its lease; it gives up what it has not sent", retryable=False
-                )
+                raise LeaseEnded("this host was stopped for longer than its lease", retryable=False)
         except OSError as error:
             raise StorageError(f"{error.strerror}; nothing was sent") from None
 
@@ -58,7 +60,9 @@ class SharedRecorder(LedgerRecorder):
     async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
         """Store an image or an error for all hosts. Raises OSError."""
         key = unit.id, unit.index
-        if outcome.state != "done":
+        if isinstance(outcome.error, LeaseEnded):  # any host may request it now, this one too
+            self.shared.merge.is_retriable = True
+        elif outcome.state != "done":
             self.shared.tried.add(key)
         is_claimed = key in self.shared.merge.claims or unit.job is not None or unit.extra is not None
         if not is_claimed and (outcome.again or outcome.state != "refused" or not await self._claim_refused(unit)):

@@ -93,10 +93,11 @@ class OwnLog:
                     await self._write_segment()
 
     async def _write_segment(self) -> None:
-        if self._pending is None:
+        if (pending := self._pending) is None:
             await asyncio.sleep(self._written_at + FLUSH_SECONDS - time.monotonic())  # rows of others come too
-            self._pending = await self.folder.submit(self._export(self._exported))
-        end, data = self._pending
+            pending = await self.folder.submit(self._export(self._exported))
+            self._pending = pending
+        end, data = pending
         if data:
             with storage_errors():
                 await self._put(0, self.count, data)
