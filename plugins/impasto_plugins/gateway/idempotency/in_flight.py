@@ -83,7 +83,7 @@ class InFlightTable:
 
     def open(self) -> None:
         """Create this worker's table, visible once it is locked. Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         temporary_path = self._folder / f".{self.name}"
         self._fd = os.open(temporary_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(self._fd, "wb", closefd=False) as table:

@@ -351,4 +351,5 @@ async def test_pieces_that_go_out_while_it_comes_are_whole_in_base64(
     assert piece % 3 == 0
     assert b"".join(came) == sent
     assert {len(each) for each in came[:-1]} == {piece}
+    assert flow.used_bytes == (0 if fits else len(sent)), "what a full disk leaves in memory counts"
     answer.close()

@@ -131,6 +131,24 @@ async def test_two_retries_of_one_count_are_two_jobs(worker: Worker) -> None:
     assert worker.calls == 2
 
 
+async def test_a_retry_is_given_the_job_that_still_runs(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer with its id was lost."""
+    began, over = asyncio.Event(), asyncio.Event()
+
+    async def waits(row: StoredCall | None) -> CallOutcome:
+        began.set()
+        await over.wait()
+        return DONE
+
+    monkeypatch.setattr(worker, "make", waits)
+    running = asyncio.create_task(worker.begin(identity(count=0)))
+    await began.wait()
+    retried = asyncio.create_task(worker.begin(identity(count=1)))
+    row, was_there = await asyncio.wait_for(retried, 10)
+    over.set()
+    assert (was_there, row.id) == (True, (await running)[0].id)
+
+
 async def test_a_retry_goes_on_while_another_callers_call_of_the_same_content_still_runs(worker: Worker) -> None:
     """Its own first attempt was refused: the one that runs has a caller who waits for it."""
     over = asyncio.Event()
