@@ -104,6 +104,24 @@ async def test_f9_a_dribbling_body_ends_at_the_total_deadline_and_is_kept(
     assert len(server.paid) == 1
 
 
+@pytest.mark.parametrize("most", [2**20, 4], ids=["deadline", "cap"])
+async def test_the_connection_of_an_answer_that_is_not_read_to_its_end_is_closed(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    closed = asyncio.Event()
+
+    async def endless(request: ServedRequest, wire: Wire) -> None:
+        await wire.send(head(200, {"content-type": "image/png", "content-length": "99"}) + b"some of it")
+        await silence(request, wire)
+        closed.set()
+
+    monkeypatch.setattr("impasto_plugins.transports.https.MAX_BYTES", most)
+    server.posts = [endless]
+    error = is_unknown(await failure(make_client(server.url, timeout=0.3)))
+    await asyncio.wait_for(closed.wait(), 10)
+    assert error.raw == b"some of it"
+
+
 @pytest.mark.parametrize("end", ["close", "reset"])
 async def test_f10_f12_a_truncated_body_is_unknown_and_kept(server: Server, client: impasto.Client, end: str) -> None:
     start = head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE))})
