@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import pytest
 from blockbuster import BlockBuster, BlockBusterFunction
@@ -75,7 +76,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     paths = sorted(ROOT.rglob("test_*.py"))
     first = len(paths) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
     for path in paths[first:] + paths[:first]:
-        with suppress(Exception):  # the collection reports it
+        with suppress(Exception), catch_warnings(action="error"):  # the collection imports it again, and reports it
             import_module(".".join((ROOT.name, *path.relative_to(ROOT).with_suffix("").parts)))
 
 
