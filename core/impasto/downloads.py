@@ -15,11 +15,13 @@ from .interrupts import pass_interrupt
 from .records import Artifact, Download, Pending, Result
 from .redact import describe_error
 from .result_checks import address_problem
+from .wire import WireResponse
 
 Poll = Callable[[Pending], Awaitable[Result | Pending]]
+Normalize = Callable[[Call, WireResponse], Awaitable[Result | Pending]]
 
 
-async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
+async def fetch_images(call: Call, pending: Pending, poll: Poll, normalize: Normalize) -> Result:
     """Fetch the images of a job that has ended, side by side. One that can't be fetched fails alone.
 
     Those that came before the call's time was over, or before the caller gave up, are not lost. The result has the
@@ -41,7 +43,7 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
 
     async def fetch(download: Download) -> Result:
         try:
-            return await _fetch(call, pending, download, poll)
+            return await _fetch(call, pending, download, poll, normalize)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a plugin may raise anything: the other images are kept
@@ -74,10 +76,13 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
     return found
 
 
-async def _fetch(call: Call, pending: Pending, download: Download, poll: Poll) -> Result:
-    if problem := address_problem(download.request, call):
+async def _fetch(call: Call, pending: Pending, download: Download, poll: Poll, normalize: Normalize) -> Result:
+    if download.response is not None:
+        found = await normalize(call, download.response)
+    elif problem := address_problem(download.request, call):
         raise UnusableResult(problem)
-    found = await poll(Pending(id=pending.id, poll=download.request, result_ttl=pending.result_ttl, is_ready=True))
+    else:
+        found = await poll(Pending(id=pending.id, poll=download.request, result_ttl=pending.result_ttl, is_ready=True))
     if isinstance(found, Pending):
         raise UnusableResult("the address of an image leads to further addresses")
     return attrs.evolve(found, artifacts=tuple(_with_statements(each, download) for each in found.artifacts))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 import attrs
 
 from .call import JOB_CANCELLED, Call
 from .call_errors import annotate, job_missing_error, unknown_charge_text
-from .downloads import fetch_images, with_bill
+from .downloads import Normalize, fetch_images, with_bill
 from .errors import (
     ChargeUnknown,
     ImpastoError,
@@ -25,7 +24,7 @@ from .interrupts import pass_interrupt, wait_for_end
 from .permission import Permission, running
 from .policy import Retry
 from .records import Handler, Pending, Result
-from .wire import WireRequest, WireResponse
+from .wire import WireRequest
 
 _POLL_SECONDS = 1.0
 """Seconds between polls if nobody says another time."""
@@ -46,7 +45,7 @@ class JobPolling:
     call: Call
     chosen: float | None
     send: Handler
-    normalize: Callable[[Call, WireResponse], Awaitable[Result | Pending]]
+    normalize: Normalize
 
     async def run(self, pending: Pending) -> Result:
         """Poll until the result is there; only the end of the job or of the time stops it.
@@ -57,7 +56,11 @@ class JobPolling:
         call = self.call
         try:
             outcome = await self._poll(pending)
-            return outcome if isinstance(outcome, Result) else await fetch_images(call, outcome, self._poll)
+            return (
+                outcome
+                if isinstance(outcome, Result)
+                else await fetch_images(call, outcome, self._poll, self.normalize)
+            )
         except asyncio.CancelledError:  # of the caller, or of the deadline
             await self._give_up()
             raise

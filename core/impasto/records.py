@@ -232,13 +232,15 @@ EventOutcome = Partial | Result | Usage
 class Download:
     """An image of an answer that has its address only. ``request`` fetches it; ``index`` is its number in the answer.
 
-    ``seed`` and ``finish_reason`` are those that the answer states for it.
+    ``seed`` and ``finish_reason`` are those that the answer states for it. ``response``: the answer to the request, if
+    it is there already, as that of a ``data:`` URI is.
     """
 
     request: WireRequest
     index: int = 0
     seed: int | None = None
     finish_reason: str | None = None
+    response: WireResponse | None = None
 
 
 @attrs.frozen(kw_only=True)

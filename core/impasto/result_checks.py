@@ -12,7 +12,7 @@ from .errors import BrokenPlugin, ImpastoError
 from .files import File
 from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result
 from .redact import redact, secret_starts
-from .wire import WireRequest
+from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from .call import Call
@@ -107,7 +107,9 @@ def _is_download(value: object) -> bool:
     if not isinstance(value, Download):
         return False
     request: object = value.request
-    return isinstance(request, WireRequest) and type(value.index) is int
+    response: object = value.response
+    is_there = response is None or isinstance(response, WireResponse)
+    return isinstance(request, WireRequest) and type(value.index) is int and is_there
 
 
 def is_failure(value: object) -> bool:

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from impasto.costs import Cost, Usage
 from impasto.errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from impasto.fanout import combined_error
+from impasto.files import media_type_of
 from impasto.provider import Account
 from impasto.records import Download, FailedArtifact, Pending
 from impasto.urls import LONGEST_URL
 from impasto.wire import WireRequest, WireResponse
 
+from .base64_text import decode_base64
 from .refusals import unusable
 
 
@@ -76,22 +78,24 @@ def images_from_urls(
 ) -> Pending:
     """Return the end of a job whose images are fetched from their addresses, with GETs, side by side.
 
-    Each of ``urls`` is the address of an image, or the error that stands for it, such as a ContentFiltered. ``seeds``
-    and ``finish_reasons`` are theirs, in the same order. Without ``id`` the addresses are the job's id, see
-    ``images_of_job``. ``anonymous``: without the key. Their hosts must be in ``Provider.hosts``, anonymous or not. If
-    there is no address, the first error is raised, or UnusableResult.
+    Each of ``urls`` is the address of an image, its ``data:`` URI, or the error that stands for it, such as a
+    ContentFiltered. ``seeds`` and ``finish_reasons`` are theirs, in the same order. Without ``id`` the addresses are
+    the job's id, see ``images_of_job``. ``anonymous``: without the key. Their hosts must be in ``Provider.hosts``,
+    anonymous or not. If there is no address, the first error is raised, or UnusableResult.
     """
     downloads: list[Download] = []
     errors: list[FailedArtifact] = []
     for index, url in enumerate(urls):
         if isinstance(url, str) and url:
+            answer = _answer_in(url)
             seed = seeds[index] if index < len(seeds) else None
             reason = finish_reasons[index] if index < len(finish_reasons) else None
             download = Download(
-                request=WireRequest(url=url, method="GET", anonymous=anonymous),
+                request=WireRequest(url=url if answer is None else None, method="GET", anonymous=anonymous),
                 index=index,
                 seed=seed if type(seed) is int else None,
                 finish_reason=reason if isinstance(reason, str) else None,
+                response=answer,
             )
             downloads.append(download)
         else:
@@ -100,10 +104,23 @@ def images_from_urls(
     if not downloads:
         raise combined_error([each.error for each in errors]) if errors else unusable("has no address", response)
     return Pending(
-        id=id or " ".join(each.request.url or "" for each in downloads),
+        id=id or " ".join(each.request.url for each in downloads if each.request.url) or "data:",
         downloads=tuple(downloads),
         errors=tuple(errors),
         result_ttl=result_ttl,
         cost=cost,
         usage=usage,
     )
+
+
+def _answer_in(url: str) -> WireResponse | None:
+    """Return the answer that a ``data:`` URI holds, empty if it is damaged; None for an address."""
+    if url[:5].lower() != "data:":
+        return None
+    try:
+        body = decode_base64(url)
+    except ValueError:
+        body = b""
+    stated = re.match(r"[\w.+-]+/[\w.+-]+", url[5:200])
+    media_type = stated[0] if stated is not None else media_type_of(body[:16]) or ""
+    return WireResponse(status=200, headers={"content-type": media_type}, body=body)
