@@ -10,7 +10,7 @@ MODEL = "acme/pastel"
 
 SOUND = """
 import re
-from impasto import Cost, InvalidRequest, JobFailed, Operation, Pending, Problem, Provider, WireRequest
+from impasto import Cost, InvalidRequest, JobFailed, Operation, Pending, Problem, Provider, WidthHeight, WireRequest
 from impasto.dialects import (
     STATUSES, Refusals, image_in_body, images_from_urls, json_object, split_files, unusable,
 )
@@ -29,6 +29,7 @@ refusals = Refusals(STATUSES, message="detail")
 @attrs.frozen(kw_only=True)
 class Pixels:
     width: int | None = integer(64, 2_048, description="Width in pixels.")
+    height: int | None = integer(64, 2_048, description="Height in pixels.")
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +85,7 @@ class Price:
 pastel = Operation(
     id="acme/pastel", title="Pastel", params=Params, target="/v1/predictions", provider=acme, dialect=Dialect(),
     native_n=("count", 4), price=Price(),
+    size=WidthHeight(width="image_size.width", height="image_size.height", minimum=64, maximum=2_048),
 )
 """
 
@@ -122,12 +124,15 @@ class TestPastel(OperationSuite):
     golden = None
     entrances = False
     minimal = {"prompt": "a lighthouse"}
-    others = {"seed": 1_234_567, "image_size": {"width": 640}}
+    others = {"seed": 1_234_567, "image_size": {"width": 640, "height": 480}}
     endpoint = "https://api.acme.example/v1/predictions"
     auth = {"header:x-key": KEY}
     hosts = ("*.acme.example",)
     native_n = ("count", 4)
-    limits = {"prompt": (1, 1_000), "seed": (0, 2**31 - 1), "count": (1, 4), "image_size.width": (64, 2_048)}
+    limits = {
+        "prompt": (1, 1_000), "seed": (0, 2**31 - 1), "count": (1, 4), "image_size.width": (64, 2_048),
+        "image_size.height": (64, 2_048),
+    }
     choices = {"image_size": ("square", "wide")}
     estimates = (({}, 0.02), ({"image_size": "wide"}, 0.04))
     defaults = {"count": 1}
@@ -206,6 +211,18 @@ DEFECTS: Mapping[str, Defect] = {
         changes={"images = 1  # IMAGES": "images = params.count or 1"},
         check="its_price_before_a_call",
         says="the price is 0.02 USD, and 0.08 USD of a request for 4 images",
+    ),
+    "a size within other limits": Defect(
+        changes={"minimum=64, maximum=2_048": "minimum=512, maximum=1_024"},
+        check="a_size_of_openai",
+        says="Operation.size takes 512 to 1024 pixels, image_size.width 64 to 2048",
+    ),
+    "no size in spite of its fields": Defect(
+        changes={
+            'WidthHeight(width="image_size.width", height="image_size.height", minimum=64, maximum=2_048)': "None"
+        },
+        check="a_size_of_openai",
+        says="Operation.size is None, and image_size has a width and a height: WidthHeight(",
     ),
     "a page is taken for a job": Defect(
         changes={

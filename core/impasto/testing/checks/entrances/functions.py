@@ -14,6 +14,8 @@ import pytest
 
 import impasto
 from impasto import Result, WidthHeight
+from impasto.fields import Field, format_bound
+from impasto.sizes import Size, size_of_fields
 from impasto.testing.checks.exchange import ExchangeChecks
 from impasto.testing.checks.wire import describe_outcome, summarize
 from impasto.testing.places import Content, SentPart, all_fields, on_disk
@@ -83,6 +85,11 @@ class FunctionChecks(ExchangeChecks):
             fields = self.operation().fields
             unused = [name for name in fields if name != "size" and any(map(_is_size, fields[name].choices))]
             assert not unused, f"{unused[0]} is a size, and Operation.size is None: Sizes(...), AspectRatios(...)"
+            groups = [name for name in fields if isinstance(size_of_fields(fields[name].fields), WidthHeight)]
+            assert not groups, (
+                f"Operation.size is None, and {groups[0]} has a width and a height: "
+                f"WidthHeight(width='{groups[0]}.width', ...)"
+            )
             pytest.skip("the operation has size=None")
         if not isinstance(size, WidthHeight):
             choices = [each for name in size.names for each in dict(all_fields(self.operation().fields))[name].choices]
@@ -90,6 +97,7 @@ class FunctionChecks(ExchangeChecks):
         text = {name: value for name, value in self.text_params().items() if name not in size.names}
         with patch.dict(os.environ, {"IMPASTO_POLL_INTERVAL": POLL_INTERVAL}):
             wrong = run(self._wrong_sizes(text))
+        wrong += _wrong_limits(size, dict(all_fields(self.operation().fields)))
         if isinstance(size, WidthHeight) and ("height" in size.width.lower() or "width" in size.height.lower()):
             wrong.append(f"Operation.size takes the field {size.width} for the width: width and height are swapped")
         assert not wrong, "\n".join(wrong)
@@ -174,3 +182,15 @@ def _count(found: object) -> object:
     """Return a number of images as it was sent: a form has it as text."""
     text = found.content.decode("utf-8", "replace") if isinstance(found, SentPart) else ""
     return int(text) if text.isdecimal() else found
+
+
+def _wrong_limits(size: Size, fields: Mapping[str, Field]) -> Iterator[str]:
+    """Yield the difference between the limits of ``size`` and those of both its fields."""
+    if isinstance(size, WidthHeight):
+        limits = {(fields[name].minimum, fields[name].maximum) for name in size.names}
+        low, high = limits.pop()
+        if not limits and (low or size.minimum, high or size.maximum) != (size.minimum, size.maximum):
+            yield (
+                f"Operation.size takes {size.minimum} to {size.maximum} pixels, {size.width} "
+                f"{format_bound(low)} to {format_bound(high)}"
+            )
