@@ -36,6 +36,8 @@ _MAX_HURRIES = 8
 """Addresses of a job that are followed without a wait: an answer may lead to another without end."""
 _MAX_RESULT_FETCHES = 3
 """Fetches of a finished job's result before it is taken for damaged, and of a new job before it is for missing."""
+_PATIENCE = 4
+"""The factor between the waits for these fetches: another host may learn of a new image or job some seconds later."""
 
 
 @attrs.frozen
@@ -89,7 +91,7 @@ class JobPolling:
         while not pending.downloads:
             call.pending, call.answer, call.retry_after = pending, None, 0.0
             await asyncio.sleep(wait)
-            wait = interval
+            wait = interval * _PATIENCE**unusable
             try:
                 outcome = await self.normalize(call, await self.send(poll.with_call(call)))
             except PollExpired:  # the plugin's word: there is nothing to ask for again
@@ -99,13 +101,13 @@ class JobPolling:
                 missing = job_missing_error(error, call, time.monotonic() - accepted_at, pending)
                 unusable += 1
                 # The host that answers may not know a new job yet.
-                if not isinstance(missing, ChargeUnknown) or self._is_last(unusable, interval):
+                if not isinstance(missing, ChargeUnknown) or self._is_last(unusable, wait):
                     raise missing from None
             except (UnusableResult, TransportError, ProviderFault) as error:
                 # Damaged on its way, perhaps, or not there yet: a few times. A host that is down is asked again.
                 if isinstance(error, UnusableResult) or (pending.is_ready and _is_refused(error)):
                     unusable += 1
-                    if self._is_last(unusable, interval):
+                    if self._is_last(unusable, wait):
                         raise
             except RateLimited as error:
                 if call.remaining() < max(interval, min(error.retry_after or 0.0, call.retry.max_wait)):
@@ -113,6 +115,7 @@ class JobPolling:
             else:
                 if isinstance(outcome, Result):
                     return with_bill(outcome, pending)
+                wait = interval
                 if outcome.poll is not None or outcome.downloads:
                     pending = _continued(pending, outcome)
                     poll, interval = outcome.poll or poll, self._interval(pending)

@@ -10,20 +10,19 @@ import pytest
 import impasto
 from impasto import ChargeUnknown, ImpastoError, Pending, PollExpired, Result, WireResponse
 from impasto.testing import Answer
-from tests.core.test_jobs import IMAGE, acme, in_turn, says
+from tests.core.test_jobs import IMAGE, acme, in_turn, says, sleeps as sleeps  # noqa: PLC0414 - a fixture
 from tests.recorder import JOB, Recorder, in_json
 from tests.reliability import servers
 from tests.reliability.hostile import MODEL, Dialect, attacked, by_path, job, operation
 
 
-async def test_a_job_that_times_out_between_polls_has_nothing_of_the_poll_before(
-    client: impasto.Client, recorder: Recorder
-) -> None:
+async def test_a_job_that_times_out_between_polls_has_nothing_of_the_poll_before() -> None:
     """What a poll answered while the job ran is no part of a picture, and is not kept as one."""
-    recorder.pending = 10**6
-    with pytest.raises(ChargeUnknown) as caught:
-        await client.with_options(poll_interval=0.2).resume("stability/upscale-creative", JOB, timeout=0.3)
-    assert len(recorder.requests) == 1
+    answers = in_turn(says(poll="/s", first=0.0), says(poll="/s", interval=3600.0))
+    async with acme(answers) as (client, recorder):
+        with pytest.raises(ChargeUnknown) as caught:
+            await client.run("acme/x", prompt="a kite", timeout=1.0)
+    assert len(recorder.requests) == 2
     assert (caught.value.raw, caught.value.status) == (b"", None)
 
 
@@ -140,3 +139,21 @@ async def test_a_job_that_nobody_knows_is_asked_for_three_times_and_a_resumed_on
         with pytest.raises(impasto.NotFound):
             await client.resume("acme/x", "j1")
     assert len(recorder.requests) == 1 + 3 + 1
+
+
+@pytest.mark.parametrize("missing", [says(status=404), Answer(status=403, body=b"<Error>AccessDenied</Error>")])
+async def test_a_job_or_an_image_that_is_not_there_yet_is_asked_for_at_longer_intervals(
+    sleeps: list[float], missing: Answer
+) -> None:
+    """The host of a paid image may know it some seconds after the answer that names it."""
+    answers = in_turn(says(poll="/s", is_ready=True), missing, missing, IMAGE)
+    async with acme(answers, poll_seconds=2.0) as (client, _):
+        assert len((await client.run("acme/x", prompt="a kite")).artifacts) == 1
+    assert [each for each in sleeps if each] == [2.0, 8.0]
+
+
+async def test_a_job_that_is_there_again_is_polled_at_its_own_interval(sleeps: list[float]) -> None:
+    answers = in_turn(says(poll="/s"), says(status=404), says(poll="/s"), says(poll="/s"), IMAGE)
+    async with acme(answers, poll_seconds=2.0) as (client, _):
+        await client.run("acme/x", prompt="a kite")
+    assert [each for each in sleeps if each] == [2.0] * 4
