@@ -21,6 +21,7 @@ from pathlib import Path
 
 import attrs
 
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from tests.campaigns.hosts import NO_DEATH, Death, Times, start_host
 from tests.campaigns.provider import Provider, provider
 from tests.images import png
@@ -122,22 +123,37 @@ def check(job: SharedJob, kills: int, figures: Figures) -> None:
     figures.broken += [f"{job.place.name}: {each}" for each in broken(job, kills, figures)]
 
 
+def own_intents(folder: Path) -> int:
+    """Return the number of intents that a folder's hosts have written."""
+    try:
+        lines = WorkspacePaths(folder).ledger.read_bytes().splitlines()
+    except OSError:
+        return 0
+    return sum(b'{"row":"intent"' in line and b'"from":' not in line[:60] for line in lines)
+
+
 def at_random(
     figures: Figures, job: SharedJob, kills: int, chance: random.Random, *, hosts: int = 3, times: Times = SHORT
 ) -> None:
     """Kill hosts at random moments, until there were so many kills or the batch is over; then let it finish."""
     folders = [job.new_folder() for _ in range(hosts)]
     running = [job.start(folder, times) for folder in folders]
+    before = [0] * hosts
     died = 0
     while died < kills and all(each.is_alive() for each in running):
         number = chance.randrange(hosts)
-        running[number].join(chance.uniform(0.1, 2.0 / hosts))
-        if running[number].is_alive():
-            running[number].kill()
-            running[number].join()
+        victim, folder = running[number], job.place / folders[number]
+        at_work = chance.random() < 0.8  # the others die at any moment, most of them as they start
+        while at_work and victim.is_alive() and own_intents(folder) <= before[number]:
+            victim.join(0.05)
+        victim.join(chance.uniform(0.0, 0.3))
+        if victim.is_alive():
+            victim.kill()
+            victim.join()
             died += 1
             if chance.random() < 0.5:
                 folders[number] = job.new_folder()
+            before[number] = own_intents(job.place / folders[number])
             running[number] = job.start(folders[number], times)
     for process in running:
         process.join()

@@ -121,7 +121,7 @@ class Batch:
             inspect_history, layout, self.order.template.levels, start_over=self.order.start_over
         )
         plan, _ = await self._planned(client, await asyncio.to_thread(self._preflight, history))
-        if self.order.target is not None:
+        if self.order.target is not None and self.order.join is None:
             async with ImageBucket.open(self.order.target, is_started_over=history.is_started_over) as bucket:
                 await bucket.inspect(layout)
         return plan

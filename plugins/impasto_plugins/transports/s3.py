@@ -152,7 +152,9 @@ class Objects:
         Raises NotStored, ConfigError, NotSent.
         """
         try:
-            await _with_retries(tries, partial(self.bucket.put, name, File.of(content), media_type, ""))
+            await _with_retries(
+                tries, partial(self.bucket.put, name, File.of(content), media_type, secrets.token_hex(16))
+            )
         except NotStored as refusal:
             if refusal.status != _EXISTS:
                 raise

@@ -270,7 +270,7 @@ class LedgerRecorder:
         error = outcome.error
         assert error is not None  # noqa: S101 - an outcome without an image has an error
         saved_paths = yield from self._set_aside(unit, [error])
-        row = {**_error_row(unit, outcome, error), **self.error_details(error)}
+        row = {**error_row(unit, outcome, error), **self.error_details(error)}
         if saved_paths:
             row["kept"] = saved_paths
         yield from folder.write_row(row, on_disk=outcome.state != "refused")
@@ -362,7 +362,8 @@ def artifact_row(
     }
 
 
-def _error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
+def error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
+    """Return the row of an image that did not come."""
     return {
         **_row_of(unit, outcome.state, outcome.cost or unit.cost, at=time.time(), billed=error.billed),
         "code": code_of(error, outcome.state),

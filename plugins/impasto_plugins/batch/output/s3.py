@@ -39,7 +39,9 @@ _ADVICE = {
     "NoSuchBucket": "the bucket does not exist",
     "PermanentRedirect": "the bucket is in another region: set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_REGION",
-    "AccessDenied": "access denied: these credentials need s3:PutObject and s3:GetObject there",
+    "AccessDenied": (
+        "access denied: these credentials need s3:PutObject and s3:GetObject there, and s3:ListBucket with --join"
+    ),
     "InvalidAccessKeyId": "the access key does not exist there",
     "SignatureDoesNotMatch": "the secret access key does not match the access key",
 }

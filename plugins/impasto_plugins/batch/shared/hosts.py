@@ -157,12 +157,30 @@ class Hosts:
         """
         folder = f"{_SHARES}{share.number}-of-{share.count}/"
         while True:
-            holders = (await self.objects.list_objects(folder)).entries
-            if holders and (name := await self.objects.get(holders[-1].name)) is not None:
-                await self._wait_for_end(name.decode(), share)
-            number, content = len(holders), File.of(own_name.encode())
+            number, holder = await self._holder_of(folder)
+            if holder is not None:
+                await self._wait_for_end(holder, share)
+            content = File.of(own_name.encode())
             if await self.objects.put(f"{folder}{number:06}", content, "text/plain", tries=TRIES, only_new=True):
                 return
+
+    async def check_holder(self, share: Share, own_name: str) -> None:
+        """Raise ConfigError if another host has taken this host's share, which it may after the end of the lease.
+
+        Raises NotStored, NotSent.
+        """
+        _, holder = await self._holder_of(f"{_SHARES}{share.number}-of-{share.count}/")
+        if holder != own_name:
+            raise ConfigError(
+                f"this host was stopped for longer than its lease, and another one has taken share {share}; nothing"
+                " more was sent"
+            )
+
+    async def _holder_of(self, folder: str) -> tuple[int, str | None]:
+        """Return the number of holders that a share has had, and the last one's name."""
+        holders = (await self.objects.list_objects(folder)).entries
+        name = await self.objects.get(holders[-1].name) if holders else None
+        return len(holders), name.decode() if name is not None else None
 
     async def _wait_for_end(self, name: str, share: Share) -> None:
         await self.refresh()

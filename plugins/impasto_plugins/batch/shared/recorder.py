@@ -12,7 +12,6 @@ from impasto_plugins.batch.ledger.log import Row
 from impasto_plugins.batch.ledger.recorder import LedgerRecorder, Uploader
 from impasto_plugins.batch.tasks import ImageTask, Outcome, TakenByAnotherHost, key_of
 
-from .segments import storage_errors
 from .session import SharedBatch
 
 
@@ -35,19 +34,15 @@ class SharedRecorder(LedgerRecorder):
         try:
             if is_new:
                 if not shared.lease.is_valid:
-                    await self._renew()
+                    await shared.renew_lease()
                 if not await shared.claim(unit, key_of(call.account), self.is_selected):
                     raise TakenByAnotherHost("another host of this batch requests it", retryable=False)
                 await super().record_intent(unit, call)
             if not shared.lease.is_valid:
-                await self._renew()
+                await shared.renew_lease()
                 raise LeaseEnded("this host was stopped for longer than its lease", retryable=False)
         except OSError as error:
             raise StorageError(f"{error.strerror}; nothing was sent") from None
-
-    async def _renew(self) -> None:
-        with storage_errors():
-            await self.shared.lease.renew()
 
     def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
         """Write the id of an accepted job to the ledger and to the bucket, so that any host can fetch its result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from impasto import ConfigError, ImpastoError, InvalidRequest, Problem
+from impasto import ConfigError, ImpastoError, InvalidRequest, NotSent, Problem
+from impasto_plugins.batch.classification import outcome_of_error
 from impasto_plugins.batch.ledger.group_commit import WriteSteps
 from impasto_plugins.batch.ledger.log import ON_RESUME, ReadPosition, Row, rows
-from impasto_plugins.batch.ledger.recorder import intent_row
+from impasto_plugins.batch.ledger.recorder import error_row, intent_row
 from impasto_plugins.batch.ledger.recovery import task_of_row
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import Workspace
@@ -92,6 +94,8 @@ class SharedBatch:
     _adopted: set[Key] = attrs.field(factory=set[Key])
     _settled: set[str] = attrs.field(factory=set[str])
     """Dead hosts whose logs and intents were read to the end."""
+    _uncertain: dict[str, tuple[ImageTask, Mapping[str, object], bytes]] = attrs.field(factory=dict)
+    """Intents without an answer of the bucket, by their names."""
     _syncing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
     @classmethod
@@ -146,6 +150,7 @@ class SharedBatch:
     async def _leave(self) -> None:
         """Write the last rows, and end the lease. Without the bucket the lease ends by itself."""
         with suppress(OSError, NotStored, ImpastoError):
+            await self._give_up_uncertain()
             await self.log.flush()
             self.lease.record = attrs.evolve(self.lease.record, segments=self.log.count)
             if not self.merge.claims:
@@ -270,6 +275,16 @@ class SharedBatch:
             }
         await self.folder.submit(self.folder.write_row(verdict, on_disk=True))
 
+    async def renew_lease(self) -> None:
+        """Renew a lease that has ended. Raises OSError, and ConfigError if the share is another host's by now."""
+        with storage_errors():
+            await self.lease.renew()
+        if self.share is not None:
+            try:
+                await self.hosts.check_holder(self.share, self.host)
+            except NotStored as error:
+                raise OSError(errno.EIO, f"the bucket can't be used: {error}") from None
+
     async def claim(self, unit: ImageTask, key: str, is_selected: Callable[[int], bool]) -> bool:
         """Create the intent of a request. Return False if it is another host's, or not to be sent any more.
 
@@ -300,11 +315,24 @@ class SharedBatch:
 
     async def _create(self, unit: ImageTask, claim: Mapping[str, object], name: str, content: bytes) -> bytes | None:
         """Create an intent, or return the one that exists."""
+        self._uncertain[name] = unit, claim, content
         with storage_errors():
             taken = await self.bucket.objects.create(name, content, JSON_TYPE, tries=TRIES)
+        del self._uncertain[name]
         if taken is None:
             self.merge.claims |= {(each.id, each.index): claim for each in unit.images}
         return taken
+
+    async def _give_up_uncertain(self) -> None:
+        """Free the images whose intents this host may have created without an answer: it has not sent them."""
+        for name, (unit, claim, content) in list(self._uncertain.items()):
+            if await self.bucket.objects.get(name, tries=TRIES) == content:
+                self.merge.claims |= {(each.id, each.index): claim for each in unit.images}
+                error = NotSent("the bucket did not answer in time; nothing was sent")
+                for each in unit.images:
+                    row = error_row(each, outcome_of_error(each, error), error)
+                    await self.folder.submit(self.folder.write_row(row, on_disk=False))
+            del self._uncertain[name]
 
     @property
     def is_waiting(self) -> bool:

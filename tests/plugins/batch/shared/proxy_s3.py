@@ -28,6 +28,8 @@ class FaultyS3:
     is_cut: bool = False
     """True if no request gets an answer."""
     ignores_conditions: bool = False
+    loses_intents: bool = False
+    """True if intents are stored, and never answered."""
     counts: dict[str, int] = attrs.field(factory=dict)
     """The number of failures of each kind."""
     methods: list[str] = attrs.field(factory=list)
@@ -47,7 +49,8 @@ class FaultyS3:
         if fault == "slow":
             await asyncio.sleep(0.5)
         response = await self._forward(request, body)
-        return self._cut(request) if fault == "lost" or self.is_cut else response
+        is_lost = fault == "lost" or (self.loses_intents and request.method == "PUT" and "/intents/" in request.path)
+        return self._cut(request) if is_lost or self.is_cut else response
 
     async def _forward(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         dropped = _HOP | ({"if-none-match"} if self.ignores_conditions else set())

@@ -38,11 +38,11 @@ def rows_of(bucket: Bucket) -> list[dict[str, object]]:
 
 def test_kills_of_three_hosts(bucket: Bucket, at: Provider, tmp_path: Path) -> None:
     figures = Figures()
-    job = SharedJob.make(tmp_path / "batch", 45, bucket, at)
-    at_random(figures, job, 6, random.Random(3))
+    job = SharedJob.make(tmp_path / "batch", 90, bucket, at)
+    at_random(figures, job, 5, random.Random(3))
     assert figures.broken == []
     assert figures.kills >= 3
-    assert figures.done + figures.ambiguous == 45
+    assert figures.done + figures.ambiguous == 90
 
 
 def test_a_kill_at_requests_to_the_bucket(moto_url: str, at: Provider, tmp_path: Path) -> None:
@@ -125,6 +125,20 @@ def test_a_faulty_bucket_delays_and_changes_nothing(bucket: Bucket, at: Provider
     assert at.charges() == Counter(range(1, 21))
     assert len(results(bucket)) == 20
     assert errors(bucket) == {}
+
+
+def test_an_intent_without_an_answer_is_given_up_and_not_ambiguous(
+    bucket: Bucket, at: Provider, host: Host, manifest: Write
+) -> None:
+    path = manifest(*many(3))
+    with faulty(bucket.url) as proxy:
+        proxy.loses_intents = True
+        assert exit_code_of(host("a", path, AWS_ENDPOINT_URL_S3=proxy.url), 120) == 1
+    assert at.charges() == Counter()
+    assert len(bucket.intents()) == 3
+    assert exit_code_of(host("b", path)) == 0
+    assert at.charges() == Counter(range(1, 4))
+    assert len(results(bucket)) == 3
 
 
 def test_a_bucket_without_conditions_is_refused(
