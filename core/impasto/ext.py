@@ -24,8 +24,10 @@ _HOMES = {
     "provider": "account_of check_key check_setting_names",
     "records": "MAX_ARTIFACTS",
     "redact": "describe_error kind_in_words printable redact",
-    "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS is_pattern",
+    "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS STATES TRANSPORTS is_pattern",
     "retry_after": "retry_after",
+    "states": "Budgets CallRecords LimitReached ObjectRecords ObjectsFull Period Reservation StateError StateStore StoredCall"
+    " StoredObject Use",
     "streaming": "stream_call",
     "suggestions": "closest",
     "urls": "check_base_url is_loopback",

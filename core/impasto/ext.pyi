@@ -72,10 +72,25 @@ from .registry import (
     MIDDLEWARE as MIDDLEWARE,
     OPERATIONS as OPERATIONS,
     PROVIDERS as PROVIDERS,
+    STATES as STATES,
     TRANSPORTS as TRANSPORTS,
     is_pattern as is_pattern,
 )
 from .retry_after import retry_after as retry_after
+from .states import (
+    Budgets as Budgets,
+    CallRecords as CallRecords,
+    LimitReached as LimitReached,
+    ObjectRecords as ObjectRecords,
+    ObjectsFull as ObjectsFull,
+    Period as Period,
+    Reservation as Reservation,
+    StateError as StateError,
+    StateStore as StateStore,
+    StoredCall as StoredCall,
+    StoredObject as StoredObject,
+    Use as Use,
+)
 from .streaming import stream_call as stream_call
 from .suggestions import closest as closest
 from .urls import check_base_url as check_base_url, is_loopback as is_loopback

@@ -36,10 +36,13 @@ EMULATORS = "impasto.emulators"
 EXPORTS = "impasto.exports"
 """Names that plugins add to the package ``impasto``."""
 
+STATES = "impasto.states"
+"""Stores of state that processes share, by the scheme of their addresses."""
+
 INSPECTORS = "impasto.inspectors"
 """Checks of input files by the role of their field. Only impasto's own are used."""
 
-GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EMULATORS, EXPORTS, INSPECTORS)
+GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EMULATORS, EXPORTS, STATES, INSPECTORS)
 
 _LONGEST_RESOLVED = 200
 """Characters of a name that resolvers are asked for."""

@@ -1,0 +1,265 @@
+"""State that processes share: what a plugin of the group ``impasto.states`` provides, by the scheme of its address.
+
+Each operation of a store is one transaction, exclusive among all processes of the store. Once it returns it survives
+the process, and changes of calls and objects survive a power loss.
+Times are seconds since 1970 by the store's own clock. Every operation raises StateError if the store can't be used
+now; if its connection broke in the middle, the change may have been made, and repeating it makes it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, Protocol
+
+import attrs
+
+Period = Literal["minute", "day", "month", "ever"]
+"""The minute slides; days and months are those of UTC."""
+
+
+class StateError(Exception):
+    """The store can't be used now. The message names the cause and the setting, and holds no password."""
+
+
+@attrs.frozen(kw_only=True)
+class StoredCall:
+    """A call that a repeated request must find.
+
+    It is ``running``, ``done`` or ``failed``. ``identity`` is the fingerprint that a repeated request finds it by,
+    ``content`` that of its content. ``worker``: the process that runs it. ``attempt``: the highest attempt number of an
+    SDK that got it. ``jobs`` describes the provider's own jobs, ``outcome`` the outcome; both are JSON.
+    """
+
+    id: str
+    owner: bytes
+    identity: bytes
+    content: bytes = b""
+    state: str = "running"
+    model: str = ""
+    response_format: str = ""
+    worker: str = ""
+    attempt: int = 0
+    jobs: str = ""
+    outcome: str = attrs.field(default="", repr=False)
+    created: float
+    expires: float
+
+
+class CallRecords(Protocol):
+    """The calls of a store. Expired ones are not found."""
+
+    async def insert_or_join(self, call: StoredCall, *, join: bool) -> StoredCall:
+        """Insert a call before it is made; with ``join``, return an existing one with its fingerprint."""
+        ...
+
+    async def insert(self, calls: Sequence[StoredCall]) -> None:
+        """Insert calls that are over."""
+        ...
+
+    async def update(self, id: str, **columns: str | bytes) -> None:
+        """Change ``state``, ``outcome``, ``jobs`` or ``identity`` of a call."""
+        ...
+
+    async def delete(self, id: str) -> None:
+        """Delete a call."""
+        ...
+
+    async def find(self, id: str, owner: bytes) -> StoredCall | None:
+        """Return a call by its id, for its owner alone."""
+        ...
+
+    async def find_failed(self, identity: bytes) -> StoredCall | None:
+        """Return a failed call with this fingerprint."""
+        ...
+
+    async def claim(self, identity: bytes, count: int, *, as_job: bool) -> StoredCall | None:
+        """Return a result for retry number ``count`` and mark it: each is handed to at most one retry per count.
+
+        ``as_job``: a call that has a worker, whatever its outcome; otherwise one that is done.
+        """
+        ...
+
+    async def release(self, call: StoredCall, count: int) -> None:
+        """Take back the mark of retry number ``count`` on a call that was claimed as ``call``."""
+        ...
+
+    async def take_over(
+        self, dead: Mapping[str, Sequence[bytes]], worker: str, *, outcome: str, seconds: float
+    ) -> list[StoredCall]:
+        """Give the jobs of dead workers to a worker and return them; end their other running calls as failed with ``outcome``.
+
+        ``dead``: the fingerprints of each one's calls that have no row; they get rows that are kept for so many
+        ``seconds``.
+        """
+        ...
+
+    async def delete_expired(self) -> Collection[str]:
+        """Delete expired calls and return their ids."""
+        ...
+
+    async def missing(self, ids: Collection[str]) -> Collection[str]:
+        """Return those of the ids that no call has."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Use:
+    """An amount of something whose total in a period is limited, or only counted (``limit`` is None)."""
+
+    what: str
+    period: Period
+    amount: int
+    limit: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Reservation:
+    """Amounts that count against a key's limits, each in the period in which it was reserved."""
+
+    key: bytes
+    amounts: Mapping[tuple[str, int], int]
+    """By name and number of the period."""
+
+
+@attrs.frozen(kw_only=True)
+class LimitReached:
+    """The refusal of a reservation: the use that has no room, and what its limit has left.
+
+    ``ends``: when there will be room (infinite if never), ``seconds``: how long until then.
+    """
+
+    use: Use
+    left: int
+    ends: float
+    seconds: float
+
+
+class Budgets(Protocol):
+    """Amounts that keys have used, by period. Amounts of a later period count in this one: a clock was set back."""
+
+    async def reserve(self, key: bytes, uses: Sequence[Use]) -> Reservation | LimitReached:
+        """Count all of these uses, or none of them if one would pass its limit."""
+        ...
+
+    async def settle(self, reservation: Reservation, spent: Mapping[str, int]) -> None:
+        """Count what was spent, by name, in place of what was reserved. What is not named stays."""
+        ...
+
+    async def check(self, key: bytes, uses: Sequence[Use]) -> LimitReached | None:
+        """Return the first limit that these uses would pass, and count nothing."""
+        ...
+
+    async def used(self, key: bytes, what: str, period: Period) -> int:
+        """Return the amount of the current period."""
+        ...
+
+    async def delete_old(self) -> None:
+        """Delete the amounts of periods that are over."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class StoredObject:
+    """A file or a batch. ``label``: a word to list it by; ``size``: bytes that it may take; ``body``: its JSON.
+
+    ``identity``: the fingerprint of the request that made it.
+    """
+
+    kind: str
+    id: str
+    owner: bytes
+    status: str
+    label: str = ""
+    identity: bytes = b""
+    size: int
+    body: str
+    created: float
+    expires: float
+
+
+@attrs.frozen(kw_only=True)
+class ObjectsFull:
+    """The refusal of an object: the number and the bytes that are left."""
+
+    count: int
+    bytes: int
+
+
+class ObjectRecords(Protocol):
+    """Files and batches."""
+
+    async def insert(
+        self, item: StoredObject, *, max_count: int, max_bytes: int | None = None, since: float | None = None
+    ) -> StoredObject | ObjectsFull:
+        """Insert an object, or return the one that the same request of its owner made after ``since``.
+
+        Returns ObjectsFull if the owner has ``max_count`` of the kind, or all objects would pass ``max_bytes``.
+        """
+        ...
+
+    async def replace(
+        self,
+        old: StoredObject,
+        new: StoredObject,
+        *,
+        further: Sequence[StoredObject] = (),
+        max_bytes: int | None = None,
+    ) -> bool | ObjectsFull:
+        """Replace an object that is still as ``old``, and insert ``further`` ones; return False if it has changed."""
+        ...
+
+    async def delete(self, ids: Collection[str]) -> None:
+        """Delete objects."""
+        ...
+
+    async def find(self, kind: str, id: str, owner: bytes) -> StoredObject | None:
+        """Return an object by its id, for its owner alone, unless it has expired."""
+        ...
+
+    async def page(
+        self,
+        kind: str,
+        owner: bytes,
+        *,
+        limit: int,
+        after: str | None = None,
+        ascending: bool = False,
+        statuses: Collection[str] | None = None,
+        label: str | None = None,
+    ) -> Sequence[StoredObject]:
+        """Return an owner's objects in the order in which they were made. Raises KeyError if ``after`` is unknown."""
+        ...
+
+    async def of_kind(self, kind: str, statuses: Collection[str] | None = None) -> Sequence[StoredObject]:
+        """Return the objects of all owners, expired ones too, the oldest first."""
+        ...
+
+    async def delete_expired(self, kind: str, *, keep: Collection[str] = ()) -> Sequence[StoredObject]:
+        """Delete expired objects, except those of some statuses, and return them."""
+        ...
+
+
+class StateStore(Protocol):
+    """A store of state. Constructed with its address: a folder, or a URL whose scheme is the plugin's name."""
+
+    calls: CallRecords
+    budgets: Budgets
+    objects: ObjectRecords
+
+    def __init__(self, address: str) -> None: ...
+
+    async def open(self) -> None:
+        """Open the store and create what is missing. Raises StateError, also for the schema of another version."""
+        ...
+
+    async def aclose(self) -> None:
+        """End running transactions and close all connections."""
+        ...
+
+    async def now(self) -> float:
+        """Return the store's clock."""
+        ...
+
+    async def is_usable(self) -> bool:
+        """Return True if the store takes writes now."""
+        ...
