@@ -86,10 +86,10 @@ class CallRecords(Protocol):
     async def take_over(
         self, dead: Mapping[str, Sequence[bytes]], worker: str, *, outcome: str, seconds: float
     ) -> list[StoredCall]:
-        """Give the jobs of dead workers to a worker and return them; end their other running calls as failed with ``outcome``.
+        """Give the jobs of dead workers to a worker and return them; end their other running calls as failed.
 
-        ``dead``: the fingerprints of each one's calls that have no row; they get rows that are kept for so many
-        ``seconds``.
+        ``outcome``: that of the failed ones. ``dead``: the fingerprints of each one's calls that have no record; they
+        get failed ones, for so many ``seconds``.
         """
         ...
 
