@@ -86,6 +86,7 @@ from .states import (
     Period as Period,
     Reservation as Reservation,
     StateError as StateError,
+    StateReport as StateReport,
     StateStore as StateStore,
     StoredCall as StoredCall,
     StoredObject as StoredObject,

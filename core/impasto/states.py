@@ -1,14 +1,16 @@
 """State that processes share: what a plugin of the group ``impasto.states`` provides, by the scheme of its address.
 
 Each operation of a store is one transaction, exclusive among all processes of the store. Once it returns it survives
-the process, and changes of calls and objects survive a power loss.
+the process; calls and objects that are inserted or changed survive a power loss too, but not the mark of ``claim``.
 Times are seconds since 1970 by the store's own clock. Every operation raises StateError if the store can't be used
-now; if its connection broke in the middle, the change may have been made, and repeating it makes it once.
+now. If its connection broke in the middle, the change may have been made: repeating it makes it once, but a reservation
+may count twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 import attrs
@@ -49,7 +51,10 @@ class CallRecords(Protocol):
     """The calls of a store. Expired ones are not found."""
 
     async def insert_or_join(self, call: StoredCall, *, join: bool) -> StoredCall:
-        """Insert a call before it is made; with ``join``, return an existing one with its fingerprint."""
+        """Insert a call before it is made, and return it; with ``join``, return an existing one with its fingerprint.
+
+        A call with the same id is the same call: it is returned, and inserted once.
+        """
         ...
 
     async def insert(self, calls: Sequence[StoredCall]) -> None:
@@ -73,14 +78,15 @@ class CallRecords(Protocol):
         ...
 
     async def claim(self, identity: bytes, count: int, *, as_job: bool) -> StoredCall | None:
-        """Return a result for retry number ``count`` and mark it: each is handed to at most one retry per count.
+        """Return a result for retry number ``count``, as it was before it is marked with that number.
 
-        ``as_job``: a call that has a worker, whatever its outcome; otherwise one that is done.
+        Only one with a lower number is returned, the lowest and oldest first, so that each is handed to at most one
+        retry per count. ``as_job``: a call that has a worker, whatever its outcome; otherwise one that is done.
         """
         ...
 
     async def release(self, call: StoredCall, count: int) -> None:
-        """Take back the mark of retry number ``count`` on a call that was claimed as ``call``."""
+        """Take back the mark of retry number ``count`` on a call that ``claim`` returned, if it is the last."""
         ...
 
     async def take_over(
@@ -117,15 +123,16 @@ class Reservation:
     """Amounts that count against a key's limits, each in the period in which it was reserved."""
 
     key: bytes
-    amounts: Mapping[tuple[str, int], int]
-    """By name and number of the period."""
+    amounts: Mapping[tuple[str, Period, int], int]
+    """By name, period, and number of the period."""
 
 
 @attrs.frozen(kw_only=True)
 class LimitReached:
-    """The refusal of a reservation: the use that has no room, and what its limit has left.
+    """The refusal of a reservation: the first use that has no room, and what its limit has left, which may be 0.
 
-    ``ends``: when there will be room (infinite if never), ``seconds``: how long until then.
+    ``ends``: the end of the day or the month; the moment at which a minute will have room; infinite if there will never
+    be any. ``seconds``: how long until then.
     """
 
     use: Use
@@ -193,7 +200,8 @@ class ObjectRecords(Protocol):
     ) -> StoredObject | ObjectsFull:
         """Insert an object, or return the one that the same request of its owner made after ``since``.
 
-        Returns ObjectsFull if the owner has ``max_count`` of the kind, or all objects would pass ``max_bytes``.
+        Returns ObjectsFull if the owner has ``max_count`` of the kind, or all objects would pass ``max_bytes``. An
+        object with the same id is the same object: it is returned, and inserted once.
         """
         ...
 
@@ -205,7 +213,10 @@ class ObjectRecords(Protocol):
         further: Sequence[StoredObject] = (),
         max_bytes: int | None = None,
     ) -> bool | ObjectsFull:
-        """Replace an object that is still as ``old``, and insert ``further`` ones; return False if it has changed."""
+        """Replace an object that is still as ``old``, and insert ``further`` ones; return False if it has changed.
+
+        A repetition returns False too: the same change may be another process's.
+        """
         ...
 
     async def delete(self, ids: Collection[str]) -> None:
@@ -239,17 +250,49 @@ class ObjectRecords(Protocol):
         ...
 
 
+@attrs.frozen(kw_only=True)
+class StateReport:
+    """A store's schema and records. ``version``: that of its schema, 0 if it has none; ``newest``: the program's.
+
+    ``counts``: the number of records by their kind. ``oldest``: when the oldest was created.
+    """
+
+    version: int
+    newest: int
+    counts: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    oldest: float | None = None
+    problems: Sequence[str] = ()
+
+
 class StateStore(Protocol):
-    """A store of state. Constructed with its address: a folder, or a URL whose scheme is the plugin's name."""
+    """A store of state. Constructed with its address: a folder, or a URL whose scheme is the plugin's name.
 
-    calls: CallRecords
-    budgets: Budgets
-    objects: ObjectRecords
+    ``setting``: the name of the setting that has the address, for messages. ``result_folders``: folders that have files
+    only if there are records of them: a new store beside them is refused, since it would not know what was paid for.
+    """
 
-    def __init__(self, address: str) -> None: ...
+    def __init__(self, address: str, *, setting: str = "state", result_folders: Sequence[Path] = ()) -> None: ...
+
+    @property
+    def calls(self) -> CallRecords:
+        """The calls of the store."""
+        ...
+
+    @property
+    def budgets(self) -> Budgets:
+        """The budgets of the store."""
+        ...
+
+    @property
+    def objects(self) -> ObjectRecords:
+        """The files and batches of the store."""
+        ...
 
     async def open(self) -> None:
-        """Open the store and create what is missing. Raises StateError, also for the schema of another version."""
+        """Open the store and create what is missing. Raises StateError, also for the schema of a newer program.
+
+        If that fails, operations raise StateError until one of them can open it.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -262,4 +305,15 @@ class StateStore(Protocol):
 
     async def is_usable(self) -> bool:
         """Return True if the store takes writes now."""
+        ...
+
+    async def check(self) -> StateReport:
+        """Examine a store, and change nothing. Needs no ``open``."""
+        ...
+
+    async def migrate(self) -> Sequence[str]:
+        """Bring the schema up to this program's; return a line for each step, none if nothing was to do.
+
+        Needs no ``open``.
+        """
         ...

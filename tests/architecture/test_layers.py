@@ -55,6 +55,11 @@ LAYERS = {
         transport
         command
     """,
+    "state": """
+        periods
+        sqlite postgres
+        command
+    """,
 }
 """Rooms and modules of each package, the lowest line first: each may import those above its own line and itself."""
 
@@ -103,6 +108,12 @@ def test_imports_go_down_the_layers(package: str) -> None:
             if other is not None and (other > own or (other == own and not same_entry)):
                 wrong.append(f"{name_of(path)} imports {module}")
     assert wrong == []
+
+
+def test_state_is_below_the_gateway_and_batches() -> None:
+    above = ("impasto_plugins.gateway", "impasto_plugins.batch")
+    modules = [(path, module) for path in python_files("plugins/impasto_plugins/state") for module in imported(path)]
+    assert [f"{name_of(path)} imports {module}" for path, module in modules if module.startswith(above)] == []
 
 
 def test_plugins_use_the_core_through_its_public_modules() -> None:

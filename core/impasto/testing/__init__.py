@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Recorder as Recorder,
         recording as recording,
     )
+    from .state_suite import StateSuite as StateSuite
     from .subject import (
         KEY as KEY,
         Refusal as Refusal,
@@ -33,6 +34,7 @@ _HOMES = {
     "Requirements": "subject",
     "RecordedRequest": "recorder",
     "Scenario": "subject",
+    "StateSuite": "state_suite",
     "Stream": "subject",
     "TransportSuite": "transport_suite",
     "recording": "recorder",

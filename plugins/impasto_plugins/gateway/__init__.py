@@ -11,11 +11,11 @@ The rooms; each may import those below it (``tests/architecture/test_layers.py``
     idempotency   repeated requests: joined while the first runs, replayed afterwards
     calls         arguments, deployments, budgets, queue time-outs, the call itself
     http          connections, bodies, forms, uploads, the memory budget
-    storage       the database, images on disk or in S3, answers that could not be used
+    storage       images on disk or in S3, answers that could not be used, refusals without records
     auth          bearer keys by their SHA-256
     telemetry     the record of a request, metrics, traces, the access log, the loop monitor
     config        the records of a configuration and the file they are read from
     errors        errors in OpenAI's shape, with retry advice
 
-Nothing here fetches a URL. OpenAI's parameters are translated by ``impasto_plugins.openai_compat``.
+The records of calls, budgets, files and batches are in ``impasto_plugins.state``. Nothing here fetches a URL. OpenAI's parameters are translated by ``impasto_plugins.openai_compat``.
 """

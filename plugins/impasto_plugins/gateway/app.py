@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from impasto import File, ImpastoError
-from impasto.ext import is_loopback, pass_interrupt, printable
+from impasto.ext import StateStore, is_loopback, pass_interrupt, printable
 
 from .auth import ANONYMOUS
 from .batches.context import BatchRequestContext
@@ -27,7 +27,6 @@ from .http.body import check_content_type
 from .http.memory_budget import MemoryBudget
 from .idempotency.coordinator import IdempotencyCoordinator
 from .routes import UNVERSIONED, match_route, method_not_allowed, normalize_path, options_response
-from .storage.database import Database
 from .telemetry.instrumentation import Observer
 from .telemetry.metrics import IN_FLIGHT
 from .telemetry.request_record import CLIENT_CLOSED_REQUEST, RequestRecord
@@ -95,7 +94,7 @@ class App:
     def __init__(
         self,
         runtime: Runtime,
-        database: Database,
+        state: StateStore,
         idempotency: IdempotencyCoordinator,
         observer: Observer,
         *,
@@ -103,7 +102,7 @@ class App:
     ) -> None:
         self.runtime = runtime
         self.observer = observer
-        self.database = database
+        self.state = state
         self.idempotency = idempotency
         self.batches = BatchScheduler(self)
         self.is_local = is_local
@@ -268,7 +267,7 @@ class App:
         if state == "ready":
             if self.is_draining:
                 status, state = 503, "stopping"
-            elif not await self.database.is_usable():
+            elif not await self.state.is_usable():
                 status, state = 503, "no storage"
         return web.Response(status=status, body=json.dumps({"status": state}).encode(), content_type="application/json")
 

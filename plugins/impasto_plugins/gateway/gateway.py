@@ -13,23 +13,22 @@ from typing import Self
 
 from aiohttp import web
 
-from impasto import Client
-from impasto.ext import is_loopback
+from impasto import Client, Registry
+from impasto.ext import StateError, StateStore, StoredCall, is_loopback
 from impasto_plugins.concurrency import Listener, listen
 from impasto_plugins.middleware.shared_window import machine_state
+from impasto_plugins.state import state_of
 from impasto_plugins.transports.s3 import S3Clients
 
 from .api import jobs
 from .app import App
 from .batches.scheduler import RUNS
-from .calls import budgets
 from .calls.runtime import Runtime, batches_folder, data_folder
 from .config.model import Config, InvalidConfig, check_bind
 from .http.connection import Server
 from .idempotency.coordinator import IdempotencyCoordinator
 from .idempotency.in_flight import InFlightCall
-from .idempotency.store import OUTCOME_IMAGES, StoredCall
-from .storage.database import DATABASE_ERRORS, Database
+from .idempotency.store import OUTCOME_IMAGES
 from .telemetry import metrics as m
 from .telemetry.access_log import log_request
 from .telemetry.instrumentation import Observer
@@ -89,15 +88,15 @@ class Gateway:
             self._s3_clients = await stack.enter_async_context(S3Clients())
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
-            data = data_folder(self._config)
-            self._database = Database(data, result_folders=(data / OUTCOME_IMAGES, batches_folder(self._config) / RUNS))
-            stack.push_async_callback(self._database.aclose)
-            await self._database.open()
-            self._idempotency = IdempotencyCoordinator(self._database, self._resume)
+            self._state = await asyncio.to_thread(_state_store, self._config)
+            stack.push_async_callback(self._state.aclose)
+            try:
+                await self._state.open()
+            except StateError as error:  # calls that need no record are served; the others are refused
+                _log.error("%s", error)
+            self._idempotency = IdempotencyCoordinator(self._state, data_folder(self._config), self._resume)
             stack.push_async_callback(self._idempotency.aclose)
-            self._app = App(
-                runtime, self._database, self._idempotency, self._observer, is_local=is_loopback(self._host)
-            )
+            self._app = App(runtime, self._state, self._idempotency, self._observer, is_local=is_loopback(self._host))
             stack.push_async_callback(self._app.aclose)
             await self._idempotency.open()
             if self._on_startup is not None:
@@ -137,7 +136,7 @@ class Gateway:
         """
         check_bind(config, self._host, no_auth=self._no_auth)
         fixed = {
-            "general_settings.data_dir": data_folder(config) != self._database.folder,
+            "general_settings.data_dir": data_folder(config) != data_folder(self._config),
             "general_settings.state": config.general.state != self._config.general.state,
             "batches.folder": config.batches.folder != self._config.batches.folder,
             "general_settings.plugins": config.plugins != self._config.plugins,
@@ -171,14 +170,13 @@ class Gateway:
 
     async def _sweep(self) -> None:
         """Delete expired data periodically."""
-        data = self._database
         while True:
             folder = self._app.runtime.local_store
             await asyncio.to_thread(folder.remove_expired)
             await asyncio.to_thread(self._app.runtime.salvage_store.remove_expired)
-            with suppress(*DATABASE_ERRORS):  # reported by the calls that need it
-                await data.write(lambda db: budgets.remove_old_usage(db, data.clock()))
-                await data.write(self._idempotency.store.remove_expired)
+            with suppress(StateError):  # reported by the calls that need it
+                await self._state.budgets.delete_old()
+                await self._idempotency.store.remove_expired()
             await self._app.batches.remove_expired()
             await asyncio.sleep(min(folder.seconds, SWEEP_SECONDS))
 
@@ -191,6 +189,17 @@ class Gateway:
         for model in app.runtime.models.values():
             for deployment in model.deployments:
                 metrics.set(m.COOLDOWN, model.name, deployment.name, value=deployment.is_cooling_down())
+
+
+def _state_store(config: Config) -> StateStore:
+    """Return the store of the gateway's records, by default in its data directory."""
+    data = data_folder(config)
+    return state_of(
+        str(data),
+        Registry(allow=config.plugins),
+        setting="general_settings.data_dir",
+        result_folders=(data / OUTCOME_IMAGES, batches_folder(config) / RUNS),
+    )
 
 
 def _base_url(address: tuple[str, int]) -> str:

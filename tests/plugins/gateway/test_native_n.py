@@ -15,6 +15,7 @@ import pytest
 from tests.images import padded
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry
 from tests.plugins.gateway.native import KEY, TRUE_USD, USD, Vendor, image
+from tests.plugins.gateway.records import database
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
 OTHER = "sk-other-" + "k" * 24
@@ -38,8 +39,8 @@ async def limited(start: Start, vendor: Vendor, **limits: object) -> AsyncIterat
 
 async def used(gateway: Running) -> dict[str, int]:
     """Return what the keys have used, by its kind."""
-    rows = await gateway.gateway._database.write(
-        lambda db: db.execute("SELECT what, SUM(amount) FROM used GROUP BY what").fetchall()
+    rows = await database(gateway).write(
+        lambda db: db.execute("SELECT what, SUM(amount) FROM budgets GROUP BY what").fetchall()
     )
     return dict(rows)
 
@@ -60,14 +61,14 @@ async def test_images_of_a_day_are_counted_by_what_came(start: Start, vendor: Ve
     async with limited(start, vendor, images_per_day=12) as gateway:
         assert (await fine(gateway)).status == 200
         assert (await fine(gateway, "fewer")).status == 200  # the fourth may have been charged
-        assert (await used(gateway))["pictures"] == 8
+        assert (await used(gateway))["images"] == 8
         assert (await fine(gateway, "filtered", 3)).status == 200  # the third is free
-        assert (await used(gateway))["pictures"] == 10
+        assert (await used(gateway))["images"] == 10
         refused = await fine(gateway, n=3)
         assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
         assert (await fine(gateway, "refused", 2)).status == 400
         assert (await fine(gateway, "more", 1)).status == 200
-        assert (await used(gateway))["pictures"] == 12
+        assert (await used(gateway))["images"] == 12
         assert (await fine(gateway, n=1)).status == 429
     assert [post["samples"] for post in vendor.posts] == [4, 4, 3, 2, 1]
 
@@ -106,7 +107,7 @@ async def test_a_request_that_breaks_beside_one_with_a_cost_of_its_own_counts_by
         ]
         assert usd(answer) == pytest.approx(4 * TRUE_USD)
         counts = await used(gateway)
-        assert (counts["pictures"], counts["nano_usd"]) == (6, round((4 * TRUE_USD + 2 * USD) * NANO))
+        assert (counts["images"], counts["nano_usd"]) == (6, round((4 * TRUE_USD + 2 * USD) * NANO))
         gateway.session.headers["authorization"] = f"Bearer {MASTER}"
         now = await scrape(gateway)
         assert now("charges_unknown_total", **FINE) == 2
@@ -225,11 +226,11 @@ async def test_all_images_that_are_filtered_cost_nothing(start: Start, vendor: V
     async with limited(start, vendor, images_per_day=10, usd_per_month=1) as gateway:
         answer = await fine(gateway, "none of them")
         assert (answer.status, answer.error["code"]) == (400, "moderation_blocked")
-        assert await used(gateway) == {"requests": 1, "pictures": 0, "nano_usd": 0}
+        assert await used(gateway) == {"requests": 1, "images": 0, "nano_usd": 0}
         mixed = await fine(gateway, "none of the last", 6)  # four came, and two of another request are filtered
         assert [each["index"] for each in mixed.json["errors"]] == [4, 5]
         assert usd(mixed) == pytest.approx(4 * USD)
-        assert await used(gateway) == {"requests": 2, "pictures": 4, "nano_usd": round(4 * USD * NANO)}
+        assert await used(gateway) == {"requests": 2, "images": 4, "nano_usd": round(4 * USD * NANO)}
 
 
 async def test_a_killed_call_is_neither_made_again_nor_said_to_be_free(

@@ -17,6 +17,7 @@ from tests.images import drawn
 from tests.plugins.gateway.api.test_jobs import begin, finished_job
 from tests.plugins.gateway.batches.conftest import finish, line, results, submit
 from tests.plugins.gateway.conftest import Running, Start, config, entry, key_entry
+from tests.plugins.gateway.records import database
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
 EXAMPLE = ROOT / "examples" / "impasto-openai"
@@ -94,8 +95,8 @@ async def test_a_budget_is_reserved_by_the_estimate_and_settled_by_the_tokens(
     assert await ask(10) == 200  # 0.16 are reserved, 0.10881 are spent
     assert await ask(6) == 429  # 0.096 for 0.09119
     assert await ask(5) == 200
-    used: Any = await gateway.gateway._database.write(
-        lambda db: db.execute("SELECT SUM(amount) FROM used WHERE what = 'nano_usd'").fetchone()
+    used: Any = await database(gateway).write(
+        lambda db: db.execute("SELECT SUM(amount) FROM budgets WHERE what = 'nano_usd'").fetchone()
     )
     assert used[0] == pytest.approx((paid(10, words=2) + paid(5, words=2)) * 1e9)
     assert openai_stand_in.charges == 15

@@ -9,18 +9,18 @@ import attrs
 from aiohttp import web
 
 from impasto import File
+from impasto.ext import StateStore
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import add_response_headers
 from impasto_plugins.gateway.http.memory_budget import MemoryBudget
 from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
-from impasto_plugins.gateway.storage.database import Database
 
 
 class Services(Protocol):
     """The parts of a running gateway that endpoints and batches use. ``App`` is the one implementation."""
 
-    database: Database
+    state: StateStore
     memory: MemoryBudget
     idempotency: IdempotencyCoordinator
     is_draining: bool

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import attrs
 
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
-from impasto_plugins.gateway.idempotency.store import StoredCall
 from impasto_plugins.gateway.storage.local import StoreError, save_all
 
 from .context import RequestContext
@@ -25,7 +26,7 @@ async def present_replay(context: RequestContext, row: StoredCall, outcome: Call
 
 
 async def _has_valid_urls(context: RequestContext, outcome: CallOutcome) -> bool:
-    if context.services.database.clock() >= outcome.urls_end:
+    if time.time() >= outcome.urls_end:
         return False
     try:
         return all([await context.runtime.store.exists(name) for name in outcome.names])
@@ -36,7 +37,7 @@ async def _has_valid_urls(context: RequestContext, outcome: CallOutcome) -> bool
 async def store_for_urls(context: RequestContext, outcome: CallOutcome) -> CallOutcome:
     """Return the outcome with its images stored for URLs."""
     store, files = context.runtime.store, context.runtime.config.files
-    expires_at = context.services.database.clock() + files.seconds
+    expires_at = time.time() + files.seconds
     try:
         names = await save_all(store, outcome.artifacts)
         urls = [await store.url_for(name, context.services.images_base_url) for name in names]

@@ -11,7 +11,7 @@ import attrs
 from aiohttp import HttpVersion11, web
 
 from impasto import File
-from impasto.ext import Makes
+from impasto.ext import Makes, StoredCall
 from impasto_plugins.gateway.calls import arguments
 from impasto_plugins.gateway.calls.arguments import CallArguments
 from impasto_plugins.gateway.calls.budgets import BudgetGuard
@@ -31,7 +31,6 @@ from impasto_plugins.gateway.errors import APIError, JobInProgress
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.session import CallLabel, IdempotencySession, JobStarted
-from impasto_plugins.gateway.idempotency.store import StoredCall
 from impasto_plugins.gateway.telemetry.request_record import RECORD_KEY, UNKNOWN_MODEL
 
 from . import jobs, responses
@@ -173,7 +172,7 @@ async def _execute(
             provider_jobs = ProviderJobs.from_call(prepared_call, all_jobs, spools.created)
             await context.services.idempotency.store.record_jobs(row, provider_jobs.to_json())
 
-    charge = BudgetGuard(context.services.database, context.caller).charge
+    charge = BudgetGuard(context.services.state.budgets, context.caller).charge
     try:
         outcome = await execute_with_fallback(call.first, call.others, charge, spools, on_job)
     except UnfinishedJobs as unfinished:

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 from aiohttp import web
 
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.calls.queue_timeout import max_queue_wait
 from impasto_plugins.gateway.calls.runtime import Runtime
@@ -25,8 +26,7 @@ from impasto_plugins.gateway.idempotency import serialization
 from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
 from impasto_plugins.gateway.idempotency.session import JobStarted
-from impasto_plugins.gateway.idempotency.store import StoredCall
-from impasto_plugins.gateway.storage.database import storage_required
+from impasto_plugins.gateway.storage.failures import storage_required
 
 from . import responses
 from .context import RequestContext
@@ -94,7 +94,7 @@ async def resume_job(
 ) -> None:
     """Fetch a job that a dead worker had begun."""
     with suppress(APIError):  # it is stored
-        provider_jobs = ProviderJobs.from_json(row.accepted)
+        provider_jobs = ProviderJobs.from_json(row.jobs)
         await idempotency.run_and_record(row, call, lambda: provider_jobs.fetch(runtime), has_id=lambda: True)
 
 
@@ -112,11 +112,11 @@ async def _run_job(work: Coroutine[object, object, None], job_started: JobStarte
 
 
 async def _find_row(idempotency: IdempotencyCoordinator, id: str, owner: bytes) -> StoredCall | None:
-    row = await idempotency.store.find(id, owner)
+    row = await idempotency.store.calls.find(id, owner)
     if row is None or row.state != "running" or await idempotency.find_running(row) is not None:
         return row
     await asyncio.sleep(2 * WATCH_SECONDS)  # it may be written just now
-    row = await idempotency.store.find(id, owner)
+    row = await idempotency.store.calls.find(id, owner)
     if row is None or row.state != "running" or await idempotency.find_running(row) is not None:
         return row
     return attrs.evolve(row, state="failed", outcome=serialization.dump_outcome(charge_unknown_error()))
@@ -127,7 +127,7 @@ def _job_payload(row: StoredCall) -> dict[str, object]:
         "id": row.id,
         "object": "image.job",
         "status": _STATUS[row.state],
-        "created_at": int(row.made),
+        "created_at": int(row.created),
         "expires_at": int(row.expires),
         "model": row.model,
     }

@@ -11,5 +11,5 @@ execution     generates the images of lines
 progress      counts for the batch object
 finalization  the end of a batch: its files and its state
 output        result files, whose images are inserted while they are downloaded
-store         rows of files and batches in the database, shared by all workers
+store         files and batches in the state, shared by all workers
 """

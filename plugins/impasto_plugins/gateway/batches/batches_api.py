@@ -48,7 +48,7 @@ async def create_batch(context: BatchRequestContext) -> web.StreamResponse:
         raise APIError(
             400, "input_file_id: must be a file with the purpose batch", code="invalid_value", param="input_file_id"
         )
-    now, limits = scheduler.store.now, scheduler.limits
+    now, limits = await scheduler.store.now(), scheduler.limits
     batch = BatchRow(
         id=new_object_id("batch_"),
         owner=context.caller.digest,
@@ -56,7 +56,7 @@ async def create_batch(context: BatchRequestContext) -> web.StreamResponse:
         status="validating",
         about=json.dumps({**description, "created_at": int(now), "expires_at": int(now) + WINDOW_SECONDS}),
         room=0,
-        made=now,
+        created=now,
         expires=now + WINDOW_SECONDS + limits.seconds,
     )
     since = now - KEY_SECONDS if identity.key is not None else now - RETRY_SECONDS if identity.count else None
@@ -87,14 +87,14 @@ async def cancel_batch(context: BatchRequestContext) -> web.StreamResponse:
     current = await _find_batch(context, id)
     if current.status not in ACTIVE:
         raise APIError(409, f"the batch is {current.status} already", code="batch_ended")
-    now = int(context.scheduler.store.now)
+    now = int(await context.scheduler.store.now())
 
     def set_cancelling(batch: BatchRow) -> BatchRow:
         if batch.status not in ("validating", "in_progress"):
             return batch  # it is at its end
         return batch.with_attributes("cancelling", cancelling_at=now)
 
-    return json_response((await context.scheduler.store.change(id, set_cancelling)).to_openai())
+    return json_response((await context.scheduler.store.change(current, set_cancelling)).to_openai())
 
 
 async def _find_batch(context: BatchRequestContext, id: str) -> BatchRow:

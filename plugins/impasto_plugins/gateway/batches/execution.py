@@ -8,6 +8,7 @@ from functools import partial
 import attrs
 
 from impasto import Call, ChargeUnknown, NotSent, Result
+from impasto.ext import Budgets
 from impasto_plugins.batch.runner.health_check import is_reachable
 from impasto_plugins.batch.runner.scheduler import Execute
 from impasto_plugins.batch.tasks import ImageTask
@@ -18,13 +19,12 @@ from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.calls.streamed_answers import ProviderJob
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryBudget, MemoryReservation
-from impasto_plugins.gateway.storage.database import Database
 
 from .input_lines import LineTask
 from .output import KeyLimitRefusal
 
 
-def create_execute(get_runtime: Callable[[], Runtime], database: Database, memory: MemoryBudget) -> Execute:
+def create_execute(get_runtime: Callable[[], Runtime], budgets: Budgets, memory: MemoryBudget) -> Execute:
     """Return the function that generates a line's images, or resumes its provider job.
 
     It uses the configuration current at that moment.
@@ -36,7 +36,7 @@ def create_execute(get_runtime: Callable[[], Runtime], database: Database, memor
             if task.job is not None:
                 return await _fetch_job(task, task.job, get_runtime())
             assert isinstance(task, LineTask)  # noqa: S101 - a batch's other units are jobs
-            return await _execute_line(task, BudgetGuard(database, task.caller, is_counted=True), call)
+            return await _execute_line(task, BudgetGuard(budgets, task.caller, is_counted=True), call)
 
     return execute
 

@@ -70,7 +70,7 @@ async def upload_file(context: BatchRequestContext) -> web.StreamResponse:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         message = "Content-Type must be multipart/form-data"
         raise APIError(415, message, code="unsupported_content_type", close=True)
-    id, max_bytes, now = new_object_id("file-"), limits.max_file_bytes, store.now
+    id, max_bytes, now = new_object_id("file-"), limits.max_file_bytes, await store.now()
     row = FileRow(
         id=id,
         owner=context.caller.digest,
@@ -79,7 +79,7 @@ async def upload_file(context: BatchRequestContext) -> web.StreamResponse:
         size=min(request.content_length or max_bytes, max_bytes),
         path=f"{UPLOADS}/{id}",
         ready=False,
-        made=now,
+        created=now,
         expires=now + limits.seconds,
     )
     await store.reserve(row, limits)
@@ -89,8 +89,11 @@ async def upload_file(context: BatchRequestContext) -> web.StreamResponse:
             filename, size, fields = await _receive_form(request, path, max_bytes, share)
         expires = _parse_expiry(fields)
         seconds = limits.seconds if expires is None else min(expires, limits.seconds)
-        row = attrs.evolve(row, filename=filename, purpose=fields["purpose"], size=size, expires=now + seconds)
-        return json_response((await store.mark_ready(row)).to_openai())
+        ready_row = attrs.evolve(
+            row, filename=filename, purpose=fields["purpose"], size=size, ready=True, expires=now + seconds
+        )
+        await store.mark_ready(row, ready_row)
+        return json_response(ready_row.to_openai())
     except BaseException:
         await asyncio.shield(_discard_upload(context, row, path))
         raise

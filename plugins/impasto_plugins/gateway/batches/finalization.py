@@ -50,19 +50,19 @@ async def finish_batch(
                 await _store_unusable(scheduler, root, line)
                 counts["completed" if line.done_rows else "failed"] += 1
             await to_thread_shielded(_write_lines, lines_chunk, output, errors, unprocessed_reason)
-        files = await to_thread_shielded(_file_rows, scheduler, batch, {"output": output, "error": errors})
+        now = await scheduler.store.now()
+        files = await to_thread_shielded(_file_rows, scheduler, batch, {"output": output, "error": errors}, now)
     finally:
         output.close()
         errors.close()
-    now = int(scheduler.store.now)
 
     def finish(batch: BatchRow) -> BatchRow:
         total = batch.to_openai()["request_counts"]["total"]
         ids = {f"{name}_file_id": file.id for name, file in files.items()}
-        attributes = {f"{status}_at": now, "request_counts": {"total": total, **counts}, **ids}
+        attributes = {f"{status}_at": int(now), "request_counts": {"total": total, **counts}, **ids}
         return batch.with_attributes(status, room=0, **attributes)
 
-    finished_batch = await scheduler.store.change(batch.id, finish, files=tuple(files.values()))
+    finished_batch = await scheduler.store.change(batch, finish, files=tuple(files.values()))
     await asyncio.to_thread(_remove_files, unused_paths)
     return finished_batch
 
@@ -132,10 +132,10 @@ def _write_lines(
 
 
 def _file_rows(
-    scheduler: BatchScheduler, batch: BatchRow, results_files: Mapping[str, ResultsFile]
+    scheduler: BatchScheduler, batch: BatchRow, results_files: Mapping[str, ResultsFile], now: float
 ) -> dict[str, FileRow]:
     """Return the existing output files, for their rows."""
-    now, files = scheduler.store.now, dict[str, FileRow]()
+    files = dict[str, FileRow]()
     for name, results_file in results_files.items():
         if results_file.finish():
             files[name] = FileRow(
@@ -146,7 +146,7 @@ def _file_rows(
                 size=results_file.size,
                 path=str(results_file.path.relative_to(scheduler.folder)),
                 ready=True,
-                made=now,
+                created=now,
                 expires=now + int(batch.attribute("_seconds") or scheduler.limits.seconds),
             )
     return files

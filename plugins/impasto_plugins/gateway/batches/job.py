@@ -9,9 +9,9 @@ import asyncio
 import logging
 import os
 import shutil
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from impasto_plugins.batch.runner.limits import MAX_CONSECUTIVE_UNKNOWN, StopCon
 from impasto_plugins.batch.runner.scheduler import Scheduler
 from impasto_plugins.batch.tasks import ImageTask, join_tasks
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.calls import budgets
+from impasto_plugins.gateway.calls.budgets import check_limits
 from impasto_plugins.gateway.errors import INVALID, APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES
 
@@ -35,7 +35,7 @@ from .finalization import finish_batch
 from .input_lines import InputLine, LineFiles, create_tasks, parse_line, read_lines
 from .output import BATCH_CANCELLED, BATCH_EXPIRED, UnprocessedReason, to_openai_error
 from .progress import Progress
-from .store import ACTIVE, BatchRow, check_room
+from .store import ACTIVE, BatchRow
 from .validation import ValidationSummary, error_payload, validate_input
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class BatchJob:
         if self.batch.status == "validating":
             await self._validate()
         if self.batch.status == "cancelling" and self.batch.attribute("in_progress_at") is None:
-            await self._change("cancelled", cancelled_at=self._now)
+            await self._change("cancelled", cancelled_at=await self._now())
         if self.batch.status in ("in_progress", "cancelling"):
             await self._execute()
         if self.batch.status == "finalizing":
@@ -110,7 +110,8 @@ class BatchJob:
         """Refuse an invalid input before anything is spent."""
         try:
             caller = self._caller()
-            runtime, files = self.scheduler.services.runtime, LineFiles(self._files, self._upload)
+            runtime, loop = self.scheduler.services.runtime, asyncio.get_running_loop()
+            files = LineFiles(self._files, partial(self._find_upload, loop))
             summary = await asyncio.to_thread(validate_input, self.input, self.endpoint, runtime, caller, files)
             errors = summary.errors
             if not errors:
@@ -120,27 +121,21 @@ class BatchJob:
                 raise
             errors = [error_payload(failure)]
         if errors:
-            await self._change("failed", failed_at=self._now, errors={"object": "list", "data": errors})
+            await self._change("failed", failed_at=await self._now(), errors={"object": "list", "data": errors})
 
     async def _start(self, summary: ValidationSummary, caller: Caller) -> None:
         """Reserve disk space, and check the key's limits for all of it. Raises APIError."""
-        scheduler, size = self.scheduler, summary.images * IMAGE_BYTES
-
-        def check(db: sqlite3.Connection) -> None:
-            check_room(db, size, scheduler.limits)
-            if (limits := caller.limits) is not None:
-                now, usage = scheduler.store.now, {"images": summary.images, "nano_usd": summary.nano_usd}
-                budgets.check_limits(db, limits, caller.digest, **usage, now=now)
+        scheduler, size, now = self.scheduler, summary.images * IMAGE_BYTES, await self._now()
+        budgets = scheduler.services.state.budgets
+        await check_limits(budgets, caller, images=summary.images, nano_usd=summary.nano_usd)
 
         def set_started(batch: BatchRow) -> BatchRow:
             status = "in_progress" if batch.status == "validating" else batch.status
             counts = {"total": summary.lines, "completed": 0, "failed": 0}
             model = next(iter(summary.models)) if len(summary.models) == 1 else None
-            return batch.with_attributes(
-                status, room=size, in_progress_at=self._now, request_counts=counts, model=model
-            )
+            return batch.with_attributes(status, room=size, in_progress_at=now, request_counts=counts, model=model)
 
-        self.batch = await scheduler.store.change(self.batch.id, set_started, check=check)
+        self.batch = await scheduler.store.change(self.batch, set_started, max_bytes=scheduler.limits.max_bytes)
 
     async def _execute(self) -> None:
         """Generate the remaining images, until all are finished or something ends it."""
@@ -163,7 +158,7 @@ class BatchJob:
                 await self._pause()
         finally:
             tick_task.cancel()
-        await self._change("finalizing", finalizing_at=self._now, _ends=self._end_status or "completed")
+        await self._change("finalizing", finalizing_at=await self._now(), _ends=self._end_status or "completed")
 
     async def _run_once(self, jobs: list[ImageTask], recorder: LedgerRecorder) -> bool:
         """Request the remaining images. Return True if nothing is left to request."""
@@ -173,7 +168,7 @@ class BatchJob:
         )
         progress.begin(jobs)
         self.errors_by_line.clear()
-        execute = create_execute(lambda: services.runtime, services.database, services.memory)
+        execute = create_execute(lambda: services.runtime, services.state.budgets, services.memory)
         self._run = Scheduler(
             execute, AdaptiveConcurrency(self.scheduler.limits.concurrency), stops, recorder, is_reachable_again
         )
@@ -214,8 +209,9 @@ class BatchJob:
     def _files(self) -> Path:
         return self.folder.layout.root / _FILES
 
-    def _upload(self, id: str, param: str) -> Path:
-        row = self.scheduler.store.image_sync(id, self.batch.owner, param)
+    def _find_upload(self, loop: asyncio.AbstractEventLoop, id: str, param: str) -> Path:
+        """Return the path of an uploaded image, in a thread other than the loop's. Raises APIError."""
+        row = asyncio.run_coroutine_threadsafe(self.scheduler.store.image(id, self.batch.owner, param), loop).result()
         return self.scheduler.folder / row.path
 
     def _remove_input(self) -> None:
@@ -242,11 +238,11 @@ class BatchJob:
         self.batch = current
         if (counts_so_far := current.to_openai()["request_counts"]) | counts != counts_so_far:
             self.batch = await store.change(
-                current.id, lambda batch: batch.with_attributes(request_counts=counts_so_far | counts)
+                current, lambda batch: batch.with_attributes(request_counts=counts_so_far | counts)
             )
         if current.status == "cancelling":
             self._end_status = "cancelled"
-        elif store.now >= self.ends_at:
+        elif await store.now() >= self.ends_at:
             self._end_status = "expired"
         if self._end_status is not None:
             self.stop(self._end_status)
@@ -255,13 +251,10 @@ class BatchJob:
 
     async def _reserve_more(self) -> None:
         """Reserve more disk space if images are larger than expected, or end the batch if there is none."""
-        room, limits = self._image_bytes + _ROOM_STEP_BYTES, self.scheduler.limits
-        additional_bytes = room - self.batch.room
+        room, max_bytes = self._image_bytes + _ROOM_STEP_BYTES, self.scheduler.limits.max_bytes
         try:
             self.batch = await self.scheduler.store.change(
-                self.batch.id,
-                lambda batch: batch.with_attributes(room=room),
-                check=lambda db: check_room(db, additional_bytes, limits),
+                self.batch, lambda batch: batch.with_attributes(room=room), max_bytes=max_bytes
             )
         except APIError as failure:
             if failure.code == "overloaded":
@@ -297,12 +290,11 @@ class BatchJob:
     async def _change(self, status: str, **more: object) -> None:
         room = self.batch.room if status in ACTIVE else 0
         self.batch = await self.scheduler.store.change(
-            self.batch.id, lambda batch: batch.with_attributes(status, room, **more)
+            self.batch, lambda batch: batch.with_attributes(status, room, **more)
         )
 
-    @property
-    def _now(self) -> int:
-        return int(self.scheduler.store.now)
+    async def _now(self) -> int:
+        return int(await self.scheduler.store.now())
 
 
 def _images_size(folder: Path) -> int:

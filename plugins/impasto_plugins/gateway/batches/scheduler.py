@@ -65,7 +65,7 @@ class BatchScheduler:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.store = BatchStore(services.database)
+        self.store = BatchStore(services.state)
         self._running: dict[str, RunningBatch] = {}
 
     @property
@@ -161,8 +161,7 @@ class BatchScheduler:
     async def remove_expired(self) -> None:
         """Delete expired files, and leftovers of stopped processes."""
         try:
-            files, _ = await self.store.remove_expired()
-            await self._remove([file.path for file in files])
+            await self._remove([file.path for file in await self.store.remove_expired()])
             await asyncio.to_thread(self._remove_strays, await self.store.ids())
         except APIError:  # the log has it
             return
@@ -194,9 +193,9 @@ class BatchScheduler:
             " came are stored; ask the operator of this gateway"
         )
         errors = [error_payload(APIError(500, message, "server_error", "storage_error"))]
-        attributes = {"failed_at": int(self.store.now), "errors": {"object": "list", "data": errors}}
         with suppress(APIError):  # the log has it; the next look at the batch does it again
-            await self.store.change(batch.id, lambda current: current.with_attributes("failed", 0, **attributes))
+            attributes = {"failed_at": int(await self.store.now()), "errors": {"object": "list", "data": errors}}
+            await self.store.change(batch, lambda current: current.with_attributes("failed", 0, **attributes))
 
     async def _wait_before_retry(self, batch: BatchRow, reason: str) -> None:
         """Try the batch again after a while."""
@@ -208,7 +207,8 @@ class BatchScheduler:
         return is_running(WorkspacePaths(self.batch_folder(batch.id)))
 
     async def _remove(self, paths: list[str]) -> None:
-        paths_in_use = await self.store.paths()
+        has_results = any(path.startswith(RUNS) for path in paths)  # of which several may be in one folder
+        paths_in_use = await self.store.paths() if has_results else frozenset[str]()
         await asyncio.to_thread(_remove_content, self.folder, paths, paths_in_use)
 
     def _remove_strays(self, ids: frozenset[str]) -> None:

@@ -1,4 +1,4 @@
-"""Rows of files and batches in the data directory, shared by all workers."""
+"""Files and batches in the state, shared by all workers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import re
 import secrets
 import shutil
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import attrs
 
+from impasto.ext import ObjectsFull, StateStore, StoredObject
 from impasto_plugins.gateway.config.model import DAY_SECONDS, BatchesConfig
 from impasto_plugins.gateway.errors import APIError
-from impasto_plugins.gateway.storage.database import Database, storage_required
+from impasto_plugins.gateway.storage.failures import storage_required
 
 ACTIVE = ("validating", "in_progress", "finalizing", "cancelling")
 """Statuses of batches with work left."""
@@ -37,6 +37,12 @@ _DEFAULT_ATTRIBUTES: Mapping[str, object] = {
     "metadata": None,
 }
 """Fields of a batch before anything is known about them."""
+
+FILE, BATCH = "file", "batch"
+"""Kinds of objects."""
+
+READY, UPLOADING = "ready", "uploading"
+"""Statuses of files."""
 
 FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 IMAGE_PURPOSES = ("vision", "batch")
@@ -66,8 +72,37 @@ class FileRow:
     size: int
     path: str
     ready: bool
-    made: float
+    created: float
     expires: float
+
+    @classmethod
+    def from_object(cls, item: StoredObject) -> FileRow:
+        """Return the file of an object."""
+        return cls(
+            id=item.id,
+            owner=item.owner,
+            purpose=item.label,
+            size=item.size,
+            ready=item.status == READY,
+            created=item.created,
+            expires=item.expires,
+            **json.loads(item.body),
+        )
+
+    def to_object(self) -> StoredObject:
+        """Return the object of the file."""
+        return StoredObject(
+            kind=FILE,
+            id=self.id,
+            owner=self.owner,
+            status=READY if self.ready else UPLOADING,
+            label=self.purpose,
+            size=self.size,
+            body=json.dumps({"filename": self.filename, "path": self.path}),
+            created=self.created,
+            # After a crash it stays an upload.
+            expires=self.expires if self.ready else min(self.expires, self.created + DAY_SECONDS),
+        )
 
     def to_openai(self) -> Payload:
         """Return the file in OpenAI's form."""
@@ -75,7 +110,7 @@ class FileRow:
             "id": self.id,
             "object": "file",
             "bytes": self.size,
-            "created_at": int(self.made),
+            "created_at": int(self.created),
             "expires_at": int(self.expires),
             "filename": self.filename,
             "purpose": self.purpose,
@@ -96,8 +131,36 @@ class BatchRow:
     status: str
     about: str
     room: int
-    made: float
+    created: float
     expires: float
+
+    @classmethod
+    def from_object(cls, item: StoredObject) -> BatchRow:
+        """Return the batch of an object."""
+        return cls(
+            id=item.id,
+            owner=item.owner,
+            identity=item.identity,
+            status=item.status,
+            about=item.body,
+            room=item.size,
+            created=item.created,
+            expires=item.expires,
+        )
+
+    def to_object(self) -> StoredObject:
+        """Return the object of the batch."""
+        return StoredObject(
+            kind=BATCH,
+            id=self.id,
+            owner=self.owner,
+            status=self.status,
+            identity=self.identity,
+            size=self.room,
+            body=self.about,
+            created=self.created,
+            expires=self.expires,
+        )
 
     def to_openai(self) -> Payload:
         """Return the batch in OpenAI's form."""
@@ -124,166 +187,156 @@ class PageQuery:
     order: Literal["asc", "desc"] = "desc"
 
 
-_TABLES: Mapping[type, str] = {FileRow: "files", BatchRow: "batches"}
-
 PageOf = tuple[Sequence[T], bool]
 """A page of a list, and True if there is more."""
 
 
 class BatchStore:
-    """The store. Its methods raise APIError if the data directory can't be written."""
+    """The store. Its methods raise APIError if the state can't be written."""
 
-    def __init__(self, database: Database) -> None:
-        self._data = database
+    def __init__(self, state: StateStore) -> None:
+        self._state, self._objects = state, state.objects
 
-    @property
-    def now(self) -> float:
+    async def now(self) -> float:
         """Return the seconds since 1970."""
-        return self._data.clock()
+        with storage_required():
+            return await self._state.now()
 
     async def reserve(self, file: FileRow, limits: BatchesConfig) -> None:
         """Insert a row for an upload. Raises APIError if there are too many files, or no space for it."""
+        with storage_required():
+            inserted = await self._objects.insert(
+                file.to_object(), max_count=limits.max_files, max_bytes=limits.max_bytes
+            )
+        if isinstance(inserted, ObjectsFull) and not inserted.count:
+            raise _quota_error(f"a key may have {limits.max_files:,} files, and this key has as many; delete some")
+        if isinstance(inserted, ObjectsFull):
+            raise _space_error(file.size, inserted)
 
-        def work(db: sqlite3.Connection) -> None:
-            (count,) = db.execute("SELECT COUNT(*) FROM files WHERE owner = ?", (file.owner,)).fetchone()
-            if count >= limits.max_files:
-                raise _quota_error(f"a key may have {limits.max_files:,} files, and this key has as many; delete some")
-            check_room(db, file.size, limits)
-            db.execute(_insert_statement(FileRow), attrs.astuple(file))
-
-        await self._transact(work)
-
-    async def mark_ready(self, file: FileRow) -> FileRow:
-        """Note that the file is complete."""
-        ready_file = attrs.evolve(file, ready=True)
-        values = (file.filename, file.purpose, file.size, file.expires, file.id)
-        statement = "UPDATE files SET filename = ?, purpose = ?, size = ?, expires = ?, ready = 1 WHERE id = ?"
-        await self._transact(lambda db: db.execute(statement, values), durable=True)
-        return ready_file
+    async def mark_ready(self, file: FileRow, ready_file: FileRow) -> None:
+        """Note that the file is complete. Raises APIError if its row was deleted meanwhile."""
+        with storage_required():
+            if not await self._objects.replace(file.to_object(), ready_file.to_object()):
+                raise missing_file()
 
     async def delete_row(self, file: FileRow) -> None:
         """Delete the row of a file."""
-        await self._transact(lambda db: db.execute("DELETE FROM files WHERE id = ?", (file.id,)))
+        with storage_required():
+            await self._objects.delete([file.id])
 
     async def file(self, id: str, owner: bytes) -> FileRow | None:
         """Return a file by its id, for its owner alone."""
-        return await self._transact(lambda db: self._file(db, id, owner))
+        if FILE_ID.fullmatch(id) is None:
+            return None
+        with storage_required():
+            item = await self._objects.find(FILE, id, owner)
+        return FileRow.from_object(item) if item is not None and item.status == READY else None
 
     async def image(self, id: str, owner: bytes, param: str) -> FileRow:
         """Return the file that an argument names as its image. Raises APIError."""
-        return _require_image(await self._transact(lambda db: self._file(db, id, owner)), id, param)
-
-    def image_sync(self, id: str, owner: bytes, param: str) -> FileRow:
-        """Return the file that a line names as its image, in a thread other than the loop's. Raises APIError."""
-        with storage_required():
-            return _require_image(self._data.write_sync(lambda db: self._file(db, id, owner)), id, param)
-
-    def _file(self, db: sqlite3.Connection, id: str, owner: bytes) -> FileRow | None:
-        if FILE_ID.fullmatch(id) is None:
-            return None
-        return next(
-            iter(select_records(db, FileRow, "id = ? AND owner = ? AND ready AND expires > ?", id, owner, self.now)),
-            None,
-        )
+        check_file_id(id, param)
+        if (file := await self.file(id, owner)) is None:
+            raise missing_file(param)
+        if file.purpose not in IMAGE_PURPOSES:
+            message = f"{param}: the file must have the purpose {' or '.join(IMAGE_PURPOSES)}, not {file.purpose}"
+            raise APIError(400, message, code="invalid_image", param=param)
+        return file
 
     async def files(self, owner: bytes, purpose: str | None, page: PageQuery) -> PageOf[FileRow]:
         """Return a key's files, and True if there are more."""
-        where, values = "owner = ? AND ready AND expires > ?", [owner, self.now]
-        if purpose is not None:
-            where, values = f"{where} AND purpose = ?", [*values, purpose]
-        return await self._transact(lambda db: _select_page(db, FileRow, where, values, page))
+        items, has_more = await self._page(FILE, owner, page, statuses=(READY,), label=purpose)
+        return [FileRow.from_object(each) for each in items], has_more
 
     async def insert_or_find(self, batch: BatchRow, *, since: float | None, maximum: int) -> tuple[BatchRow, bool]:
         """Insert a batch. If one with the same fingerprint was created after ``since``, return that one and True.
 
         Raises APIError if a key has as many as ``maximum``.
         """
-
-        def work(db: sqlite3.Connection) -> tuple[BatchRow, bool]:
-            if since is not None:
-                where = "owner = ? AND identity = ? AND made > ?"
-                if existing := select_records(db, BatchRow, where, batch.owner, batch.identity, since):
-                    return existing[0], True
-            (count,) = db.execute("SELECT COUNT(*) FROM batches WHERE owner = ?", (batch.owner,)).fetchone()
-            if count >= maximum:
-                raise _quota_error(f"a key may have {maximum:,} batches, and this key has as many; they expire in time")
-            db.execute(_insert_statement(BatchRow), attrs.astuple(batch))
-            return batch, False
-
-        return await self._transact(work, durable=True)
+        with storage_required():
+            item = await self._objects.insert(batch.to_object(), max_count=maximum, since=since)
+        if isinstance(item, ObjectsFull):
+            raise _quota_error(f"a key may have {maximum:,} batches, and this key has as many; they expire in time")
+        return BatchRow.from_object(item), item.id != batch.id
 
     async def batch(self, id: str, owner: bytes) -> BatchRow | None:
         """Return a batch by its id, for its owner alone."""
-        where = "id = ? AND owner = ? AND expires > ?"
-        matches = await self._transact(lambda db: select_records(db, BatchRow, where, id, owner, self.now))
-        return next(iter(matches), None)
+        with storage_required():
+            item = await self._objects.find(BATCH, id, owner)
+        return BatchRow.from_object(item) if item is not None else None
 
     async def batches(self, owner: bytes, page: PageQuery) -> PageOf[BatchRow]:
         """Return a key's batches, and True if there are more."""
-        where, values = "owner = ? AND expires > ?", [owner, self.now]
-        return await self._transact(lambda db: _select_page(db, BatchRow, where, values, page))
+        items, has_more = await self._page(BATCH, owner, page)
+        return [BatchRow.from_object(each) for each in items], has_more
 
     async def active(self) -> Sequence[BatchRow]:
         """Return unfinished batches of all keys, the oldest first."""
-        where = f"status IN ({', '.join('?' for _ in ACTIVE)}) ORDER BY made"
-        return await self._transact(lambda db: select_records(db, BatchRow, where, *ACTIVE))
+        with storage_required():
+            return [BatchRow.from_object(each) for each in await self._objects.of_kind(BATCH, ACTIVE)]
 
     async def change(
         self,
-        id: str,
+        batch: BatchRow,
         change: Callable[[BatchRow], BatchRow],
         *,
         files: Sequence[FileRow] = (),
-        check: Callable[[sqlite3.Connection], object] | None = None,
+        max_bytes: int | None = None,
     ) -> BatchRow:
-        """Change a batch in one transaction after ``check`` allowed it; add its output files.
+        """Change a batch, again if another process changed it meanwhile; add its output files.
 
-        Raises KeyError if there is none, and the errors of ``check``.
+        Raises KeyError if it was deleted, and APIError if there is no space below ``max_bytes`` for what it may take.
         """
+        further = [each.to_object() for each in files]
+        with storage_required():
+            while True:
+                changed = change(batch)
+                old, new = batch.to_object(), changed.to_object()
+                replaced = await self._objects.replace(old, new, further=further, max_bytes=max_bytes)
+                if isinstance(replaced, ObjectsFull):
+                    raise _space_error(changed.room - batch.room, replaced)
+                if replaced:
+                    return changed
+                if (current := await self._objects.find(BATCH, batch.id, batch.owner)) is None:
+                    raise KeyError(batch.id)
+                batch = BatchRow.from_object(current)
 
-        def work(db: sqlite3.Connection) -> BatchRow:
-            if check is not None:
-                check(db)
-            existing = select_records(db, BatchRow, "id = ?", id)
-            if not existing:
-                raise KeyError(id)
-            batch = change(existing[0])
-            db.execute("DELETE FROM batches WHERE id = ?", (id,))
-            db.execute(_insert_statement(BatchRow), attrs.astuple(batch))
-            db.executemany(_insert_statement(FileRow), [attrs.astuple(file) for file in files])
-            return batch
-
-        return await self._transact(work, durable=True)
-
-    async def remove_expired(self) -> tuple[Sequence[FileRow], Sequence[BatchRow]]:
-        """Delete the rows of expired files and batches, and return them."""
-
-        def work(db: sqlite3.Connection) -> tuple[Sequence[FileRow], Sequence[BatchRow]]:
-            batch_condition = f"expires <= ? AND status NOT IN ({', '.join('?' for _ in ACTIVE)})"
-            file_condition = "expires <= ? OR (NOT ready AND made <= ?)"  # the latter came in as a process stopped
-            files = select_records(db, FileRow, file_condition, self.now, self.now - DAY_SECONDS)
-            batches = select_records(db, BatchRow, batch_condition, self.now, *ACTIVE)
-            db.executemany("DELETE FROM files WHERE id = ?", [(file.id,) for file in files])
-            db.executemany("DELETE FROM batches WHERE id = ?", [(batch.id,) for batch in batches])
-            return files, batches
-
-        return await self._transact(work)
+    async def remove_expired(self) -> Sequence[FileRow]:
+        """Delete the rows of expired files and batches, and return the files."""
+        with storage_required():
+            files = await self._objects.delete_expired(FILE)
+            await self._objects.delete_expired(BATCH, keep=ACTIVE)
+        return [FileRow.from_object(each) for each in files]
 
     async def ids(self) -> frozenset[str]:
         """Return the ids of all files and batches."""
-        rows = await self._transact(
-            lambda db: db.execute("SELECT id FROM files UNION SELECT id FROM batches").fetchall()
-        )
-        return frozenset(id for (id,) in rows)
+        with storage_required():
+            items = [*await self._objects.of_kind(FILE), *await self._objects.of_kind(BATCH)]
+        return frozenset(each.id for each in items)
 
     async def paths(self) -> frozenset[str]:
         """Return the paths of every file's content."""
-        rows: list[tuple[str]] = await self._transact(lambda db: db.execute("SELECT path FROM files").fetchall())
-        return frozenset(path for (path,) in rows)
-
-    async def _transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         with storage_required():
-            return await self._data.write(work, durable=durable)
+            return frozenset(FileRow.from_object(each).path for each in await self._objects.of_kind(FILE))
+
+    async def _page(
+        self,
+        kind: str,
+        owner: bytes,
+        page: PageQuery,
+        *,
+        statuses: Sequence[str] | None = None,
+        label: str | None = None,
+    ) -> PageOf[StoredObject]:
+        """Raise APIError for an invalid cursor."""
+        ascending, limit = page.order == "asc", page.limit + 1
+        try:
+            with storage_required():
+                items = await self._objects.page(
+                    kind, owner, limit=limit, after=page.after, ascending=ascending, statuses=statuses, label=label
+                )
+        except KeyError:
+            raise APIError(400, "after: unknown id", code="invalid_value", param="after") from None
+        return items[: page.limit], len(items) > page.limit
 
 
 def check_file_id(id: str, param: str) -> None:
@@ -291,16 +344,6 @@ def check_file_id(id: str, param: str) -> None:
     if FILE_ID.fullmatch(id) is None:
         message = f"{param}: file_id must be the id of a file of POST /v1/files"
         raise APIError(400, message, code="invalid_image", param=param)
-
-
-def _require_image(file: FileRow | None, id: str, param: str) -> FileRow:
-    check_file_id(id, param)
-    if file is None:
-        raise missing_file(param)
-    if file.purpose not in IMAGE_PURPOSES:
-        message = f"{param}: the file must have the purpose {' or '.join(IMAGE_PURPOSES)}, not {file.purpose}"
-        raise APIError(400, message, code="invalid_image", param=param)
-    return file
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -321,49 +364,15 @@ def missing_file(param: str | None = None) -> APIError:
     return APIError(404, f"{param}: {message}" if param else message, code="not_found", param=param)
 
 
-def check_room(db: sqlite3.Connection, size: int, limits: BatchesConfig) -> None:
-    """Raise APIError if so many more bytes may not be stored."""
-    (files,) = db.execute("SELECT COALESCE(SUM(size), 0) FROM files").fetchone()
-    (batches,) = db.execute("SELECT COALESCE(SUM(room), 0) FROM batches").fetchone()
-    remaining = limits.max_bytes - files - batches
-    if size > remaining:
-        raise _quota_error(
-            f"this may take {size:,} bytes, and {max(remaining, 0):,} of the gateway's space for batches are"
-            " left; delete files, or ask the operator to raise batches.max_bytes"
-        )
+def _space_error(size: int, full: ObjectsFull) -> APIError:
+    return _quota_error(
+        f"this may take {size:,} bytes, and {full.bytes:,} of the gateway's space for batches are left; delete files,"
+        " or ask the operator to raise batches.max_bytes"
+    )
 
 
 def _quota_error(message: str) -> APIError:
     return APIError(429, f"{message}; nothing was sent", "insufficient_quota", "insufficient_quota", should_retry=False)
-
-
-def select_records(db: sqlite3.Connection, kind: type[T], where: str, *values: object) -> list[T]:
-    """Return the records that match a condition."""
-    names = [field.name for field in attrs.fields(kind)]  # type: ignore[arg-type]  # an attrs class
-    cursor = db.execute(f"SELECT {', '.join(names)} FROM {_TABLES[kind]} WHERE {where}", values)  # noqa: S608 - written here
-    return [kind(**dict(zip(names, each, strict=True))) for each in cursor]
-
-
-def _insert_statement(kind: type[attrs.AttrsInstance]) -> str:
-    names = [field.name for field in attrs.fields(kind)]
-    return f"INSERT INTO {_TABLES[kind]} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"  # noqa: S608 - names of fields
-
-
-def _select_page(
-    db: sqlite3.Connection, kind: type[T], where: str, values: Sequence[object], page: PageQuery
-) -> PageOf[T]:
-    """Raise APIError for an invalid cursor."""
-    table = _TABLES[kind]
-    sign = ">" if page.order == "asc" else "<"
-    parameters = list(values)
-    if page.after is not None:
-        row = db.execute(f"SELECT made FROM {table} WHERE id = ? AND owner = ?", (page.after, values[0])).fetchone()  # noqa: S608 - a table of ours
-        if row is None:
-            raise APIError(400, "after: unknown id", code="invalid_value", param="after")
-        where, parameters = f"{where} AND (made, id) {sign} (?, ?)", [*parameters, row[0], page.after]
-    order = f"{where} ORDER BY made {page.order}, id {page.order} LIMIT ?"
-    records = select_records(db, kind, order, *parameters, page.limit + 1)
-    return records[: page.limit], len(records) > page.limit
 
 
 def list_payload(items: Sequence[Mapping[str, object]], *, has_more: bool) -> Mapping[str, object]:

@@ -16,22 +16,25 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
 
 import attrs
 from aiohttp import web
 
+from impasto.ext import StateError, StateStore, StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, JobInProgress, charge_unknown_error
 from impasto_plugins.gateway.http.connection import client_disconnected, track_delivery
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
-from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 
 from .fingerprint import KEY_HEADER, Fingerprint
-from .in_flight import SLOTS, InFlightCall, InFlightEntry, InFlightTable, SlotState
+from .in_flight import SLOTS, InFlightCall, InFlightEntry, InFlightTable, SlotState, reclaim
 from .session import CallLabel, IdempotencySession
-from .store import KEY_SECONDS, OutcomeStore, StoredCall, new_row_id
+from .store import KEY_SECONDS, OutcomeStore, new_row_id
 
 WATCH_SECONDS = 0.05
 """Seconds between checks for callers who may have left."""
@@ -42,32 +45,45 @@ MAX_TRACKED_DELIVERIES = SLOTS // 4
 _RECHECK_SECONDS = 1.0
 """Seconds between checks if the worker of a joined call is alive."""
 
+T = TypeVar("T")
+
 _log = logging.getLogger("impasto.gateway")
 
 
 class IdempotencyCoordinator:
-    """One worker's view of running calls and stored outcomes. ``resume`` fetches jobs of dead workers."""
+    """One worker's view of running calls and stored outcomes. ``resume`` fetches jobs of dead workers.
 
-    def __init__(self, database: Database, resume: Callable[[StoredCall, InFlightCall], object]) -> None:
-        self._data = database
+    ``folder``: the data directory, with the tables of calls in flight and the stored images.
+    """
+
+    def __init__(self, state: StateStore, folder: Path, resume: Callable[[StoredCall, InFlightCall], object]) -> None:
+        self._state = state
         self._resume = resume
-        self.store = OutcomeStore(database)
-        self.in_flight = InFlightTable(database.folder / "workers")
+        self.store = OutcomeStore(state, folder)
+        self.in_flight = InFlightTable(folder / "workers")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-in-flight")
+        """Reads the tables: no long operation of another part delays that."""
+        self._reclaiming = asyncio.Lock()
         self._deliveries: dict[Delivery, None] = {}
         self._storing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Begin, and take over the calls of dead workers."""
         try:
-            await self._data.run(self.in_flight.open)
+            await self._run(self.in_flight.open)
             await self.reclaim_dead_workers()
-        except DATABASE_ERRORS as error:
+        except (StateError, OSError) as error:
             _log.error("running calls can't be recorded for other workers and the next start: %s", error)
 
     async def aclose(self) -> None:
         """Leave running calls for other workers to take over."""
         await self.flush_deliveries()
-        await self._data.run(self.in_flight.close)
+        closed = self._thread.submit(self.in_flight.close)
+        self._thread.shutdown(wait=False)  # what is queued runs to its end
+        await asyncio.wrap_future(closed)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def watch(self) -> None:
         """Watch for callers who may have left, for ever."""
@@ -164,16 +180,15 @@ class IdempotencyCoordinator:
     async def find_previous_attempt(self, fingerprint: Fingerprint, count: int) -> StoredCall | None:
         """Return the outcome of an earlier attempt of an SDK's call, once it is over; None if nothing was charged.
 
-        Raises APIError and DATABASE_ERRORS.
+        Raises APIError and StateError.
         """
         is_second_look = False
         while True:
             await self.reclaim_dead_workers()
             self.in_flight.mark_disconnected()
-            entries = await self._data.run(lambda: self.in_flight.find(fingerprint.content))
-            if (
-                row := await self.store.claim(fingerprint.content, count)
-            ) is not None:  # after that look: none is between
+            entries = await self._run(lambda: self.in_flight.find(fingerprint.content))
+            # After that look: no call is between the table and the store.
+            if (row := await self.store.calls.claim(fingerprint.content, count, as_job=False)) is not None:
                 return row
             # An abandoned call is waited for: its result is this retry's. A lost one may have been charged. A running
             # one belongs to a caller who is still there and may want a second image, so it is looked at twice only.
@@ -186,7 +201,7 @@ class IdempotencyCoordinator:
                 is_second_look = True
                 await asyncio.sleep(2 * WATCH_SECONDS)  # another worker is about to see that its caller left
             else:
-                return await self.store.find_failed(fingerprint.content)
+                return await self.store.calls.find_failed(fingerprint.content)
 
     async def wait_for(self, entry: InFlightEntry, fingerprint: Fingerprint) -> None:
         """Wait until a call may be over. Raises ConnectionError if the waiting caller leaves."""
@@ -202,17 +217,17 @@ class IdempotencyCoordinator:
         """Insert a call's row, bound to its idempotency key if it has one; return the row and its running call.
 
         If the key has a call already, return that row alone; with ``wait``, after that call is over. Raises APIError
-        and DATABASE_ERRORS.
+        and StateError.
         """
         missing_id = ""
         while True:
-            new_row = self._new_row(fingerprint, label)
+            new_row = await self._new_row(fingerprint, label)
             # The call comes first: a row without one counts as lost.
             call = self.in_flight.begin(bytes.fromhex(new_row.id), None, has_key=True)
             is_new = False
             try:
-                row = await self.store.insert_or_join(new_row, join=fingerprint.key is not None)
-                is_new = row is new_row
+                row = await self.store.calls.insert_or_join(new_row, join=fingerprint.key is not None)
+                is_new = row.id == new_row.id
             finally:
                 if not is_new:
                     self.in_flight.finish(call)
@@ -235,7 +250,7 @@ class IdempotencyCoordinator:
     async def find_running(self, row: StoredCall) -> InFlightEntry | None:
         """Return the running call of a row, or None."""
         await self.reclaim_dead_workers()
-        entries = await self._data.run(lambda: self.in_flight.find(bytes.fromhex(row.id)))
+        entries = await self._run(lambda: self.in_flight.find(bytes.fromhex(row.id)))
         return next((each for each in entries if not each.is_over()), None)
 
     async def run_and_record(
@@ -255,7 +270,7 @@ class IdempotencyCoordinator:
             outcome = await make()
         except APIError as failure:
             if isinstance(failure, JobInProgress) and self.in_flight.has_room:
-                self._continue(attrs.evolve(row, accepted=failure.jobs), call, failure)
+                self._continue(attrs.evolve(row, jobs=failure.jobs), call, failure)
                 raise
             outcome = failure
         except BaseException:  # the process ends, or has a bug
@@ -274,13 +289,15 @@ class IdempotencyCoordinator:
         """Store a call without a row whose jobs take too long, and fetch them. Its caller learns the id."""
         if not self.in_flight.has_room:
             return
-        row = attrs.evolve(self._new_row(fingerprint, label), identity=b"", accepted=failure.jobs)
-        call = self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True)
+        call: InFlightCall | None = None
         try:
-            await self.store.insert_or_join(row, join=False)
-        except DATABASE_ERRORS as error:
+            row = attrs.evolve(await self._new_row(fingerprint, label), identity=b"", jobs=failure.jobs)
+            call = self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True)
+            await self.store.calls.insert_or_join(row, join=False)
+        except StateError as error:
             _log.error("a call's job can't be recorded, and is not fetched: %s", error)
-            self.in_flight.finish(call)
+            if call is not None:
+                self.in_flight.finish(call)
         else:
             self._continue(row, call, failure)
 
@@ -290,12 +307,30 @@ class IdempotencyCoordinator:
         self._resume(row, call)
 
     async def reclaim_dead_workers(self) -> None:
-        """Take over the calls of dead workers. Raises DATABASE_ERRORS."""
-        for row in await self.store.reclaim_dead_workers(self.in_flight):
-            self._resume(row, self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True))
+        """Take over the calls of dead workers. Raises StateError and OSError."""
+        await asyncio.shield(asyncio.create_task(self._reclaim_dead_workers()))  # whoever waits for it may leave
 
-    def _new_row(self, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
-        now, id = self._data.clock(), new_row_id()
+    async def _reclaim_dead_workers(self) -> None:
+        # One at a time: the next caller must find the calls that this one has taken over.
+        async with self._reclaiming:
+            with ExitStack() as tables:
+                if not (dead := await self._run(lambda: self._lock_dead_tables(tables))):
+                    return
+                jobs = await self.store.take_over(dead, self.in_flight.name)
+                await self._run(tables.close)
+            for row in jobs:
+                self._resume(row, self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True))
+
+    def _lock_dead_tables(self, tables: ExitStack) -> dict[str, list[bytes]]:
+        """Lock the tables of dead workers and return their calls without a key; closing ``tables`` deletes them."""
+        dead: dict[str, list[bytes]] = {}
+        for path in self.in_flight.other_tables():
+            with suppress(OSError, ValueError):  # it lives, another worker was faster, or it is not a table
+                dead[path.name] = tables.enter_context(reclaim(path))
+        return dead
+
+    async def _new_row(self, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
+        now, id = await self._state.now(), new_row_id()
         return StoredCall(
             id=id,
             owner=fingerprint.owner,
@@ -304,7 +339,7 @@ class IdempotencyCoordinator:
             model=label.model,
             response_format=label.response_format,
             worker=self.in_flight.name,
-            given=fingerprint.count or 0,
-            made=now,
+            attempt=fingerprint.count or 0,
+            created=now,
             expires=now + KEY_SECONDS,
         )

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Set as AbstractSet
+from collections.abc import Mapping, Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,21 +63,26 @@ class OutcomeFiles:
             usage=Usage(**usage) if (usage := payload.get("usage")) is not None else None,
         )
 
-    def remove(self, expired: AbstractSet[str], has_row: Callable[[str], bool], *, lifetime: float) -> int:
-        """Delete the files of expired rows, and files without a row that are older than ``lifetime``, in seconds.
+    def stored_ids(self) -> set[str]:
+        """Return the ids of files that must have a row by now."""
+        oldest, ids = time.time() - _STORING_SECONDS, set[str]()
+        with suppress(OSError):
+            ids.update(_id_of(each) for each in list(os.scandir(self.folder)) if each.stat().st_mtime < oldest)
+        return ids
 
-        Return the number of younger files without a row: the rows of these paid images were lost.
+    def remove(self, expired: AbstractSet[str], missing: AbstractSet[str], *, lifetime: float) -> int:
+        """Delete the files of expired rows, and files whose rows are missing if they are older than ``lifetime``.
+
+        ``lifetime`` is in seconds. Return the number of younger files whose rows are missing: these were lost, and the
+        images are paid for.
         """
         now, strays = time.time(), 0
         with suppress(OSError):
             for each in list(os.scandir(self.folder)):
-                id, age = each.name.partition(".")[0], now - each.stat().st_mtime
-                is_expired = id in expired
-                if not is_expired and (age <= _STORING_SECONDS or has_row(id)):
-                    continue
-                if is_expired or age > lifetime:
+                id = _id_of(each)
+                if id in expired or (id in missing and now - each.stat().st_mtime > lifetime):
                     Path(each.path).unlink(missing_ok=True)
-                else:
+                elif id in missing:
                     strays += 1
         return strays
 
@@ -108,6 +113,10 @@ class OutcomeFiles:
         if path.stat().st_size <= MAX_MEMORY_BYTES:
             return Artifact(data=path.read_bytes(), **fields)
         return Artifact(file=File.of(path), **fields)
+
+
+def _id_of(file: os.DirEntry[str]) -> str:
+    return file.name.partition(".")[0]
 
 
 def dump_outcome(outcome: CallOutcome | APIError) -> str:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.queue_timeout import read_max_queue_wait
 from impasto_plugins.gateway.errors import APIError, JobInProgress
 from impasto_plugins.gateway.http.connection import client_disconnected
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
-from impasto_plugins.gateway.storage.database import storage_required
+from impasto_plugins.gateway.storage.failures import storage_required
 
 from .fingerprint import Fingerprint
 from .in_flight import InFlightCall
-from .store import StoredCall
 
 if TYPE_CHECKING:
     from .coordinator import IdempotencyCoordinator
@@ -101,7 +101,7 @@ class IdempotencySession:
         call: InFlightCall | None = None
         with storage_required():
             if fingerprint.key is None and fingerprint.count:
-                row = await coordinator.store.claim(fingerprint.content, fingerprint.count, as_job=True)
+                row = await coordinator.store.calls.claim(fingerprint.content, fingerprint.count, as_job=True)
             if row is None:
                 row, call = await coordinator.claim_or_join(fingerprint, label, wait=False)
         if call is None:

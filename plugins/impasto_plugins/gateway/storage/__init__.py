@@ -1,1 +1,1 @@
-"""Storage: the database, image files on disk or in S3, salvaged answers."""
+"""Storage: image files on disk or in S3, salvaged answers."""

@@ -19,6 +19,7 @@ from tests.conftest import KEY
 from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry
 from tests.plugins.gateway.raw import answered_unread
+from tests.plugins.gateway.records import database
 
 ASYNC = {"prefer": "respond-async"}
 PICTURE = drawn("PNG", size=(128, 128))
@@ -88,7 +89,7 @@ async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) ->
     for each in done.json["data"]:
         assert "b64_json" not in each
         assert (await gateway.ask("GET", each["url"])).body.startswith(b"\x89PNG")
-    data = gateway.gateway._database
+    data = database(gateway)
     now = data.clock()
     data.clock = lambda: now + 3601
     later = await finished_job(gateway, job)
@@ -117,7 +118,7 @@ async def test_means_that_are_spent_refuse_it_at_once(start: Start, impasto_emul
     assert (await begin(gateway, n=2)).status == 202
     refused = await begin(gateway, headers={"idempotency-key": "k"})
     assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
-    rows = await gateway.gateway._database.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone())
+    rows = await database(gateway).write(lambda db: db.execute("SELECT COUNT(*) FROM calls").fetchone())
     assert rows == (1,)
 
 
@@ -160,7 +161,7 @@ async def test_an_id_that_is_nobodys_or_anothers(start: Start, impasto_emulator:
 async def test_a_job_expires(gateway: Running) -> None:
     job = await begin(gateway)
     await finished_job(gateway, job)
-    data = gateway.gateway._database
+    data = database(gateway)
     now = data.clock()
     data.clock = lambda: now + 24 * 3600 + 1
     assert (await gateway.ask("GET", job.headers["location"])).status == 404

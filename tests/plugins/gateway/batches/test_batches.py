@@ -24,6 +24,7 @@ from impasto_plugins.gateway.batches.output import ResultsFile
 from impasto_plugins.gateway.batches.store import FileRow
 from tests.images import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
+from tests.plugins.gateway.records import database
 
 from .conftest import EDIT, MAKE, finish, jsonl, line, results, submit
 
@@ -274,10 +275,10 @@ async def test_a_disk_that_fails_at_the_end_costs_nothing_again(
 async def test_expired_files_leave_the_disk(gateway: Running, state: Path) -> None:
     batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     app = gateway.gateway._app
-    app.database.clock = lambda: time.time() + 29 * 24 * 3600
+    database(gateway).clock = lambda: time.time() + 29 * 24 * 3600
     await app.batches.remove_expired()
     assert len(await results(gateway.sdk, batch.output_file_id)) == 1
-    app.database.clock = lambda: time.time() + 32 * 24 * 3600
+    database(gateway).clock = lambda: time.time() + 32 * 24 * 3600
     await app.batches.remove_expired()
     for id in (batch.output_file_id, batch.input_file_id):
         with pytest.raises(openai.NotFoundError):
@@ -315,13 +316,13 @@ async def test_an_upload_that_a_crash_cut_off_takes_no_room_for_long(gateway: Ru
         size=limits.max_bytes,
         path="files/x",
         ready=False,
-        made=time.time(),
+        created=time.time(),
         expires=time.time() + 30 * 24 * 3600,
     )
     await records.reserve(file, limits)
     with pytest.raises(openai.RateLimitError):
         await submit(gateway.sdk, [line("a")])
-    app.database.clock = lambda: time.time() + 25 * 3600
+    database(gateway).clock = lambda: time.time() + 25 * 3600
     await app.batches.remove_expired()
     assert (await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))).status == "completed"
 

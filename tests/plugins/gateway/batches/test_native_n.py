@@ -11,6 +11,7 @@ import pytest
 
 from tests.plugins.gateway.conftest import Running, Serve, Start, config, entry, key_entry
 from tests.plugins.gateway.native import KEY, USD, Vendor, image
+from tests.plugins.gateway.records import database
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
 from .conftest import finish, line, results, submit
@@ -115,10 +116,10 @@ async def test_a_request_that_breaks_off_may_have_charged_each_image(start: Star
     failed = (await results(with_key, batch.error_file_id))["a"]
     assert (failed["error"]["code"], failed["error"]["billed"]) == ("charge_unknown", "unknown")
     assert len(vendor.posts) == 1
-    rows = await gateway.gateway._database.write(
-        lambda db: dict(db.execute("SELECT what, SUM(amount) FROM used GROUP BY what").fetchall())
+    rows = await database(gateway).write(
+        lambda db: dict(db.execute("SELECT what, SUM(amount) FROM budgets GROUP BY what").fetchall())
     )
-    assert rows == {"pictures": 4, "nano_usd": 160_000_000}
+    assert rows == {"images": 4, "nano_usd": 160_000_000}
     assert (await scrape(gateway))("charges_unknown_total", model="fine") == 4
 
 
@@ -138,10 +139,10 @@ async def test_a_key_pays_the_true_cost_of_a_line_once(start: Start, vendor: Ven
     batch = await finish(with_key, await submit(with_key, [line("a", model="fine", prompt="true", n=6)]))
     lines = (await results(with_key, batch.output_file_id))["a"]
     assert lines["response"]["body"]["cost_usd"] == pytest.approx(0.09)
-    rows = await gateway.gateway._database.write(
-        lambda db: dict(db.execute("SELECT what, SUM(amount) FROM used GROUP BY what").fetchall())
+    rows = await database(gateway).write(
+        lambda db: dict(db.execute("SELECT what, SUM(amount) FROM budgets GROUP BY what").fetchall())
     )
-    assert rows == {"pictures": 6, "nano_usd": 90_000_000}
+    assert rows == {"images": 6, "nano_usd": 90_000_000}
 
 
 async def test_a_job_of_four_is_fetched_by_the_next_start(

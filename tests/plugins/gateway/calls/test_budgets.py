@@ -12,6 +12,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.conftest import Answer, Running, Serve, Start, config, entry, key_entry
+from tests.plugins.gateway.records import database
 
 KEY = "sk-studio-" + "k" * 24
 OTHER = "sk-other-" + "k" * 24
@@ -171,7 +172,7 @@ async def test_a_refusal_says_when_there_is_more(
     start: Start, impasto_emulator: Emulator, limits: dict[str, Any], seconds: int
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, **limits)
-    now, data = NOON, gateway.gateway._app.database
+    now, data = NOON, database(gateway)
     data.clock = lambda: now
     assert [(await gateway.generate()).status for _ in range(2)] == [200, 200]
     refused = await gateway.generate()
@@ -211,20 +212,18 @@ async def test_a_key_without_limits_needs_no_disk(start: Start, impasto_emulator
 
 
 async def test_past_usage_is_forgotten(start: Start, impasto_emulator: Emulator) -> None:
-    from impasto_plugins.gateway.calls.budgets import remove_old_usage
-
     gateway = await limited(start, impasto_emulator.url, rpm=5, images_per_day=5, usd_per_month=5)
-    data, now = gateway.gateway._app.database, NOON
+    data, now = database(gateway), NOON
     data.clock = lambda: now
     await gateway.generate()
 
     async def rows() -> set[str]:
-        await data.write(lambda db: remove_old_usage(db, now))
-        return await data.write(lambda db: {what for (what,) in db.execute("SELECT what FROM used")})
+        await gateway.gateway._state.budgets.delete_old()
+        return await data.write(lambda db: {what for (what,) in db.execute("SELECT what FROM budgets")})
 
-    assert await rows() == {"requests", "pictures", "nano_usd"}
+    assert await rows() == {"requests", "images", "nano_usd"}
     now += 61
-    assert await rows() == {"pictures", "nano_usd"}
+    assert await rows() == {"images", "nano_usd"}
     now += 86_400
     assert await rows() == {"nano_usd"}
     now += 31 * 86_400
@@ -241,7 +240,7 @@ async def test_a_clock_that_is_set_back_locks_no_key_and_forgets_no_cost(
     gateway = await start(config(impasto_emulator.url, entries=models, more=f"keys:\n{keys}"))
     gateway.session.headers["authorization"] = f"Bearer {KEY}"
     now = 1_700_000_000.0
-    data = gateway.gateway._database
+    data = database(gateway)
     data.clock = lambda: now
     assert [(await gateway.generate()).status for _ in range(3)] == [200, 200, 429]
     now -= back

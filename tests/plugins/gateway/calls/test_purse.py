@@ -24,11 +24,11 @@ from impasto import (
 )
 from impasto.ext import combine_results
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.calls.budgets import BudgetGuard, check_limits, price_nano_usd, remove_old_usage
+from impasto_plugins.gateway.calls.budgets import BudgetGuard, check_limits, price_nano_usd
 from impasto_plugins.gateway.calls.execution import PreparedCall
 from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import APIError
-from impasto_plugins.gateway.storage.database import Database
+from impasto_plugins.state.sqlite import SQLiteState
 
 NOON = 1_790_856_000
 """Of 1 October 2026, UTC."""
@@ -49,11 +49,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def data(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
-    data = Database(tmp_path, clock)
-    await data.open()
-    yield data
-    await data.aclose()
+async def state(tmp_path: Path, clock: Clock) -> AsyncIterator[SQLiteState]:
+    state = SQLiteState(str(tmp_path), clock=clock)
+    await state.open()
+    yield state
+    await state.aclose()
 
 
 def caller(**limits: Any) -> Caller:
@@ -81,15 +81,17 @@ def fails(error: ImpastoError, *others: ImpastoError) -> Callable[[], Awaitable[
     return fail
 
 
-async def used(data: Database) -> dict[str, int]:
+async def used(state: SQLiteState) -> dict[str, int]:
     """Return what the key has used, by its kind."""
-    rows = await data.write(lambda db: db.execute("SELECT what, SUM(amount) FROM used GROUP BY what").fetchall())
+    rows = await state.database.write(
+        lambda db: db.execute("SELECT what, SUM(amount) FROM budgets GROUP BY what").fetchall()
+    )
     return {what: amount for what, amount in rows if amount}
 
 
-async def pay(data: Database, checked: PreparedCall | None = None, **limits: Any) -> None:
+async def pay(state: SQLiteState, checked: PreparedCall | None = None, **limits: Any) -> None:
     checked = checked or call()
-    await BudgetGuard(data, caller(**limits)).charge(checked, lambda: come(checked.n))
+    await BudgetGuard(state.budgets, caller(**limits)).charge(checked, lambda: come(checked.n))
 
 
 @pytest.mark.parametrize(
@@ -111,16 +113,16 @@ async def pay(data: Database, checked: PreparedCall | None = None, **limits: Any
     ids=range(12),
 )
 async def test_of_three_images_those_are_spent_that_may_have_been_charged(
-    data: Database, attempt: Callable[[], Awaitable[Result]], pictures: int
+    state: SQLiteState, attempt: Callable[[], Awaitable[Result]], pictures: int
 ) -> None:
     limits = caller(rpm=9, images_per_day=9, usd_per_month=9)
     with suppress(ImpastoError):
-        await BudgetGuard(data, limits).charge(call(3), attempt)
-    expected = {"requests": 1, "pictures": pictures, "nano_usd": pictures * 65_000_000}
-    assert await used(data) == {what: amount for what, amount in expected.items() if amount}
+        await BudgetGuard(state.budgets, limits).charge(call(3), attempt)
+    expected = {"requests": 1, "images": pictures, "nano_usd": pictures * 65_000_000}
+    assert await used(state) == {what: amount for what, amount in expected.items() if amount}
 
 
-async def test_images_of_one_failed_request_are_each_counted_once(data: Database) -> None:
+async def test_images_of_one_failed_request_are_each_counted_once(state: SQLiteState) -> None:
     """One image came; of a request for three, one was charged, one may have been, and one was not."""
     error = UnusableResult("no")
     error.billed_each = ("yes", "no", "unknown")
@@ -130,11 +132,11 @@ async def test_images_of_one_failed_request_are_each_counted_once(data: Database
     async def attempt() -> Result:
         return result
 
-    await BudgetGuard(data, caller(images_per_day=9)).charge(call(4), attempt)
-    assert await used(data) == {"requests": 1, "pictures": 3, "nano_usd": 630_000_000}
+    await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(4), attempt)
+    assert await used(state) == {"requests": 1, "images": 3, "nano_usd": 630_000_000}
 
 
-async def test_an_answer_with_more_errors_than_images_asked_for_gives_nothing_back(data: Database) -> None:
+async def test_an_answer_with_more_errors_than_images_asked_for_gives_nothing_back(state: SQLiteState) -> None:
     error = UnusableResult("no")
     error.billed_each = ("yes", "no", "no")
 
@@ -142,38 +144,38 @@ async def test_an_answer_with_more_errors_than_images_asked_for_gives_nothing_ba
         raise error
 
     with pytest.raises(UnusableResult):
-        await BudgetGuard(data, caller(images_per_day=9)).charge(call(1), attempt)
-    assert await used(data) == {"requests": 1, "pictures": 1, "nano_usd": 65_000_000}
+        await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(1), attempt)
+    assert await used(state) == {"requests": 1, "images": 1, "nano_usd": 65_000_000}
 
 
-async def test_a_call_that_goes_elsewhere_is_one_request_and_pays_each_attempt(data: Database) -> None:
-    purse = BudgetGuard(data, caller(rpm=1, images_per_day=9))
+async def test_a_call_that_goes_elsewhere_is_one_request_and_pays_each_attempt(state: SQLiteState) -> None:
+    purse = BudgetGuard(state.budgets, caller(rpm=1, images_per_day=9))
     with pytest.raises(ChargeUnknown):
         await purse.charge(call(), fails(ChargeUnknown("no")))
     await purse.charge(call(), come)
-    assert await used(data) == {"requests": 1, "pictures": 2, "nano_usd": 130_000_000}
+    assert await used(state) == {"requests": 1, "images": 2, "nano_usd": 130_000_000}
 
 
-async def test_a_line_of_a_batch_is_no_request(data: Database) -> None:
+async def test_a_line_of_a_batch_is_no_request(state: SQLiteState) -> None:
     limits = caller(rpm=1)
     for _ in range(3):
-        await BudgetGuard(data, limits, is_counted=True).charge(call(), come)
-    assert "requests" not in await used(data)
-    await BudgetGuard(data, limits).charge(call(), come)
+        await BudgetGuard(state.budgets, limits, is_counted=True).charge(call(), come)
+    assert "requests" not in await used(state)
+    await BudgetGuard(state.budgets, limits).charge(call(), come)
     with pytest.raises(APIError):
-        await BudgetGuard(data, limits).charge(call(), come)
+        await BudgetGuard(state.budgets, limits).charge(call(), come)
 
 
-async def test_a_key_without_limits_is_not_counted(data: Database) -> None:
-    await pay(data)
-    assert await used(data) == {}
+async def test_a_key_without_limits_is_not_counted(state: SQLiteState) -> None:
+    await pay(state)
+    assert await used(state) == {}
 
 
-async def test_a_refusal_is_not_counted(data: Database) -> None:
+async def test_a_refusal_is_not_counted(state: SQLiteState) -> None:
     for limits in ({"images_per_day": 1}, {"usd_per_month": 0.1}):
         with pytest.raises(APIError):
-            await pay(data, call(2), **limits)
-    assert await used(data) == {}
+            await pay(state, call(2), **limits)
+    assert await used(state) == {}
 
 
 @pytest.mark.parametrize(
@@ -190,107 +192,107 @@ async def test_a_refusal_is_not_counted(data: Database) -> None:
     ids=["images_per_day", "usd_per_month"],
 )
 async def test_a_refusal_says_what_is_left_and_until_when(
-    data: Database, limits: dict[str, Any], n: int, message: str, seconds: int
+    state: SQLiteState, limits: dict[str, Any], n: int, message: str, seconds: int
 ) -> None:
-    await pay(data, call(2), **limits)
+    await pay(state, call(2), **limits)
     with pytest.raises(APIError) as refused:
-        await pay(data, call(n), **limits)
+        await pay(state, call(n), **limits)
     assert message in refused.value.message
     assert refused.value.retry_after == seconds
     assert refused.value.message.endswith("; nothing was sent")
 
 
-async def test_a_limit_that_was_lowered_leaves_nothing_and_not_less(data: Database) -> None:
-    await pay(data, call(5), images_per_day=5, usd_per_month=5)
+async def test_a_limit_that_was_lowered_leaves_nothing_and_not_less(state: SQLiteState) -> None:
+    await pay(state, call(5), images_per_day=5, usd_per_month=5)
     for limits in ({"images_per_day": 3}, {"usd_per_month": 0.1}):
         with pytest.raises(APIError, match="and 0 are left until"):
-            await pay(data, call(1), **limits)
+            await pay(state, call(1), **limits)
 
 
-async def test_the_rest_may_be_spent_to_the_last(data: Database) -> None:
+async def test_the_rest_may_be_spent_to_the_last(state: SQLiteState) -> None:
     limits: dict[str, Any] = {"images_per_day": 10, "usd_per_month": 0.65}
     for _ in range(10):
-        await pay(data, **limits)
+        await pay(state, **limits)
     with pytest.raises(APIError):
-        await pay(data, **limits)
+        await pay(state, **limits)
 
 
-async def test_a_month_ends_with_its_year_too(data: Database, clock: Clock) -> None:
+async def test_a_month_ends_with_its_year_too(state: SQLiteState, clock: Clock) -> None:
     clock.now = 1_798_718_400 - 3600  # 31 December 2026, 11:00 UTC
-    await pay(data, usd_per_month=0.065)
+    await pay(state, usd_per_month=0.065)
     with pytest.raises(APIError, match="until 2027-01-01T00:00Z") as refused:
-        await pay(data, usd_per_month=0.065)
+        await pay(state, usd_per_month=0.065)
     assert refused.value.retry_after == 13 * 3600
     clock.now += 13 * 3600
-    await pay(data, usd_per_month=0.065)
+    await pay(state, usd_per_month=0.065)
 
 
 @pytest.mark.parametrize(
     ("seconds", "day"), [(86_400 - 43_200 - 1, False), (86_400 - 43_200, True)], ids=["the last second", "midnight"]
 )
-async def test_a_day_ends_at_midnight(data: Database, clock: Clock, seconds: int, day: bool) -> None:
-    await pay(data, images_per_day=1)
+async def test_a_day_ends_at_midnight(state: SQLiteState, clock: Clock, seconds: int, day: bool) -> None:
+    await pay(state, images_per_day=1)
     clock.now += seconds
     if day:
-        await pay(data, images_per_day=1)
+        await pay(state, images_per_day=1)
     else:
         with pytest.raises(APIError):
-            await pay(data, images_per_day=1)
+            await pay(state, images_per_day=1)
 
 
-async def test_a_minute_slides_by_each_second(data: Database, clock: Clock) -> None:
+async def test_a_minute_slides_by_each_second(state: SQLiteState, clock: Clock) -> None:
     """Of three a minute: two now, one in ten seconds. The next is due when the first two are past."""
-    await pay(data, rpm=3)
-    await pay(data, rpm=3)
+    await pay(state, rpm=3)
+    await pay(state, rpm=3)
     clock.now = NOON + 10.5
-    await pay(data, rpm=3)
+    await pay(state, rpm=3)
     for at, wait in ((NOON + 10.5, 50.5), (NOON + 60.5, 0.5)):
         clock.now = at
         with pytest.raises(APIError) as refused:
-            await pay(data, rpm=3)
+            await pay(state, rpm=3)
         assert (refused.value.retry_after, refused.value.should_retry) == (wait, True)
     clock.now = NOON + 61
-    await pay(data, rpm=3)
-    await pay(data, rpm=3)
+    await pay(state, rpm=3)
+    await pay(state, rpm=3)
     with pytest.raises(APIError) as refused:  # that of ten seconds later still counts
-        await pay(data, rpm=3)
+        await pay(state, rpm=3)
     assert refused.value.retry_after == 10
     assert "3 requests a minute, and the next in 10 s" in refused.value.message
 
 
-async def test_a_limit_that_was_lowered_lets_enough_go_by_first(data: Database, clock: Clock) -> None:
+async def test_a_limit_that_was_lowered_lets_enough_go_by_first(state: SQLiteState, clock: Clock) -> None:
     for second in range(4):
         clock.now = NOON + second
-        await pay(data, rpm=9)
+        await pay(state, rpm=9)
     with pytest.raises(APIError) as refused:
-        await pay(data, rpm=2)  # three of the four have to be past
+        await pay(state, rpm=2)  # three of the four have to be past
     assert refused.value.retry_after == 2 + 61 - 3
 
 
-async def test_usage_that_still_counts_is_not_forgotten(data: Database, clock: Clock) -> None:
-    await pay(data, rpm=1)
+async def test_usage_that_still_counts_is_not_forgotten(state: SQLiteState, clock: Clock) -> None:
+    await pay(state, rpm=1)
     clock.now = NOON + 60
-    await data.write(lambda db: remove_old_usage(db, clock.now))
-    assert await used(data) == {"requests": 1, "pictures": 1, "nano_usd": 65_000_000}
+    await state.budgets.delete_old()
+    assert await used(state) == {"requests": 1, "images": 1, "nano_usd": 65_000_000}
     clock.now = NOON + 61
-    await data.write(lambda db: remove_old_usage(db, clock.now))
-    assert await used(data) == {"pictures": 1, "nano_usd": 65_000_000}
+    await state.budgets.delete_old()
+    assert await used(state) == {"images": 1, "nano_usd": 65_000_000}
     clock.now = NOON + 43_200
-    await data.write(lambda db: remove_old_usage(db, clock.now))
-    assert await used(data) == {"nano_usd": 65_000_000}
+    await state.budgets.delete_old()
+    assert await used(state) == {"nano_usd": 65_000_000}
     clock.now = NOON + 31 * 86_400
-    await data.write(lambda db: remove_old_usage(db, clock.now))
-    assert await used(data) == {}
+    await state.budgets.delete_old()
+    assert await used(state) == {}
 
 
-async def test_one_keys_past_is_no_others(data: Database) -> None:
-    await pay(data, images_per_day=1)
+async def test_one_keys_past_is_no_others(state: SQLiteState) -> None:
+    await pay(state, images_per_day=1)
     other = Caller(name="o", digest=b"o" * 32, limits=KeyConfig(name="o", sha256="", images_per_day=1))
-    await BudgetGuard(data, other).charge(call(), come)
+    await BudgetGuard(state.budgets, other).charge(call(), come)
 
 
-async def test_a_limit_that_can_not_be_looked_up_sends_nothing(data: Database) -> None:
-    await data.write(lambda db: db.execute("DROP TABLE used"))
+async def test_a_limit_that_can_not_be_looked_up_sends_nothing(state: SQLiteState) -> None:
+    await state.database.write(lambda db: db.execute("DROP TABLE budgets"))
     sent = False
 
     async def attempt() -> Result:
@@ -299,19 +301,19 @@ async def test_a_limit_that_can_not_be_looked_up_sends_nothing(data: Database) -
         return await come()
 
     with pytest.raises(APIError) as refused:
-        await BudgetGuard(data, caller(rpm=1)).charge(call(), attempt)
+        await BudgetGuard(state.budgets, caller(rpm=1)).charge(call(), attempt)
     headers = refused.value.to_response().headers
     assert (refused.value.status, headers["retry-after"], headers["x-should-retry"]) == (503, "5", "true")
     assert refused.value.not_charged
     assert not sent
 
 
-async def test_a_cost_that_can_not_be_settled_withholds_no_image(data: Database) -> None:
+async def test_a_cost_that_can_not_be_settled_withholds_no_image(state: SQLiteState) -> None:
     async def attempt() -> Result:
-        await data.write(lambda db: db.execute("DROP TABLE used"))
+        await state.database.write(lambda db: db.execute("DROP TABLE budgets"))
         return await come(2)
 
-    result = await BudgetGuard(data, caller(images_per_day=9)).charge(call(3), attempt)
+    result = await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(3), attempt)
     assert len(result.artifacts) == 2
 
 
@@ -327,16 +329,10 @@ def test_a_price_must_be_known_only_within_a_limit_in_usd(limits: dict[str, Any]
         assert price_nano_usd(call(usd=None), names) == 0
 
 
-async def test_a_batch_that_would_pass_a_limit_is_known_before_it_begins(data: Database) -> None:
-    limits = caller(images_per_day=4, usd_per_month=1).limits
-    assert limits is not None
-    for pictures, nano, fits in ((4, 1_000_000_000, True), (5, 0, False), (0, 1_000_000_001, False)):
-
-        def work(db: Any, pictures: int = pictures, nano: int = nano) -> None:
-            check_limits(db, limits, DIGEST, images=pictures, nano_usd=nano, now=NOON)
-
-        if fits:
-            await data.write(work)
-        else:
-            with pytest.raises(APIError):
-                await data.write(work)
+async def test_a_batch_that_would_pass_a_limit_is_known_before_it_begins(state: SQLiteState) -> None:
+    ann = caller(images_per_day=4, usd_per_month=1)
+    for images, nano_usd in ((5, 0), (0, 1_000_000_001)):
+        with pytest.raises(APIError, match="are left until"):
+            await check_limits(state.budgets, ann, images=images, nano_usd=nano_usd)
+    await check_limits(state.budgets, ann, images=4, nano_usd=1_000_000_000)
+    assert await used(state) == {}

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from impasto import Artifact
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
@@ -19,8 +20,7 @@ from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinat
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.in_flight import InFlightEntry, InFlightTable
 from impasto_plugins.gateway.idempotency.session import CallLabel
-from impasto_plugins.gateway.idempotency.store import StoredCall
-from impasto_plugins.gateway.storage.database import Database
+from impasto_plugins.state.sqlite import SQLiteState
 
 OWNER, CONTENT, KEY = (letter * 32 for letter in (b"o", b"c", b"k"))
 ABOUT = CallLabel("m", "b64_json")
@@ -33,9 +33,10 @@ class Worker:
     """A worker of a gateway: its promises, and how often it asked its provider."""
 
     def __init__(self, folder: Path) -> None:
-        self.data = Database(folder)
+        self.state = SQLiteState(str(folder))
+        self.data = self.state.database
         self.resumed: list[str] = []
-        self.repeats = IdempotencyCoordinator(self.data, lambda row, flight: self.resumed.append(row.id))
+        self.repeats = IdempotencyCoordinator(self.state, folder, lambda row, flight: self.resumed.append(row.id))
         self.calls = 0
         self.flow = MemoryBudget(1 << 30)
 
@@ -100,9 +101,9 @@ async def worker(hire: Hire) -> Worker:
 async def dead_worker(worker: Worker) -> InFlightTable:
     """Return the table of a worker that begins beside this one, and is killed with ``dies``."""
     dead = InFlightTable(worker.repeats.in_flight._folder)
-    await worker.data.run(dead.open)
+    await worker.repeats._run(dead.open)
     return dead
 
 
 async def find(worker: Worker, flights: InFlightTable, identity: bytes) -> list[InFlightEntry]:
-    return await worker.data.run(lambda: flights.find(identity))
+    return await worker.repeats._run(lambda: flights.find(identity))

@@ -8,11 +8,11 @@ from pathlib import Path
 import attrs
 import pytest
 
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import SERVER, APIError, charge_unknown_error
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightCall
-from impasto_plugins.gateway.idempotency.store import StoredCall
 from tests.sleep import replace_sleep
 
 from .conftest import ABOUT, CONTENT, DONE, KEY, Worker, dead_worker, find, identity
@@ -34,8 +34,8 @@ async def test_a_retry_pays_nothing_for_a_call_whose_worker_was_killed(worker: W
 async def test_a_key_whose_worker_was_killed_is_not_waited_for(worker: Worker) -> None:
     dead = await dead_worker(worker)
     await worker.ask(identity(key=KEY))
-    (id,) = await worker.data.write(lambda db: db.execute("SELECT id FROM outcomes").fetchone())
-    await worker.data.write(lambda db: db.execute("UPDATE outcomes SET state = 'running', worker = ?", (dead.name,)))
+    (id,) = await worker.data.write(lambda db: db.execute("SELECT id FROM calls").fetchone())
+    await worker.data.write(lambda db: db.execute("UPDATE calls SET state = 'running', worker = ?", (dead.name,)))
     dead.begin(bytes.fromhex(id), None, has_key=True)
     dies(dead)
     assert await worker.ask(identity(key=KEY)) == ("charge_unknown", False)
@@ -44,7 +44,7 @@ async def test_a_key_whose_worker_was_killed_is_not_waited_for(worker: Worker) -
 
 async def test_a_key_whose_worker_left_no_trace_is_not_waited_for(worker: Worker) -> None:
     await worker.ask(identity(key=KEY))
-    await worker.data.write(lambda db: db.execute("UPDATE outcomes SET state = 'running', worker = 'gone'"))
+    await worker.data.write(lambda db: db.execute("UPDATE calls SET state = 'running', worker = 'gone'"))
     assert await worker.ask(identity(key=KEY)) == ("charge_unknown", False)
     assert worker.calls == 1
 
@@ -52,7 +52,7 @@ async def test_a_key_whose_worker_left_no_trace_is_not_waited_for(worker: Worker
 async def test_a_job_that_its_provider_took_on_is_fetched_by_the_worker_that_finds_it(worker: Worker) -> None:
     dead = await dead_worker(worker)
     row, _ = await worker.begin(identity())
-    set_back = "UPDATE outcomes SET state = 'running', accepted = '{}', worker = ?"
+    set_back = "UPDATE calls SET state = 'running', jobs = '{}', worker = ?"
     await worker.data.write(lambda db: db.execute(set_back, (dead.name,)))
     dies(dead)
     await worker.repeats.reclaim_dead_workers()
@@ -89,7 +89,7 @@ async def test_a_failure_that_cost_nothing_leaves_nothing_behind(worker: Worker)
     for each in (identity(key=KEY), identity(count=0), identity()):
         assert await worker.ask(each, refuses) == ("provider_fault", False)
     assert not worker.repeats.in_flight._calls
-    assert await worker.data.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()) == (0,)
+    assert await worker.data.write(lambda db: db.execute("SELECT COUNT(*) FROM calls").fetchone()) == (0,)
 
 
 async def test_a_retry_that_left_before_it_was_given_its_result_takes_it_from_nobody(worker: Worker) -> None:
@@ -210,7 +210,7 @@ async def test_a_key_and_a_job_hold_for_exactly_a_day(worker: Worker, count: int
     worker.data.clock = lambda: 1_790_856_000.0
     await worker.ask(identity(key=KEY, count=count))
     await worker.begin(identity(count=count))
-    work = worker.data.write(lambda db: db.execute("SELECT made, expires, given FROM outcomes").fetchall())
+    work = worker.data.write(lambda db: db.execute("SELECT created, expires, attempt FROM calls").fetchall())
     assert await work == [(1_790_856_000.0, 1_790_942_400.0, count or 0)] * 2
 
 
@@ -229,7 +229,7 @@ async def test_a_running_call_without_a_worker_gets_a_moment_to_write_its_end(
     async def ends_meanwhile(seconds: float) -> None:
         states.append("done")
 
-    monkeypatch.setattr(worker.repeats.store, "insert_or_join", insert_or_join)
+    monkeypatch.setattr(worker.repeats.store.calls, "insert_or_join", insert_or_join)
     replace_sleep(monkeypatch, ends_meanwhile)
     found, call = await worker.repeats.claim_or_join(identity(key=KEY), ABOUT, wait=True)
     assert (found.state, call) == ("done", None)

@@ -19,6 +19,7 @@ from impasto_plugins.gateway.idempotency import coordinator
 from tests.images import padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
 from tests.plugins.gateway.raw import until
+from tests.plugins.gateway.records import database
 from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, raw
 
 SMALL, LARGE = 12_000, 6_000_000
@@ -70,7 +71,7 @@ async def count_stored(gateway: Running) -> int:
     await gateway.idle()
     assert gateway.gateway._app.memory.used_bytes == 0
     assert not gateway.gateway._idempotency.in_flight._calls
-    work = gateway.gateway._database.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
+    work = database(gateway).write(lambda db: db.execute("SELECT COUNT(*) FROM calls").fetchone()[0])
     return int(await work)
 
 
@@ -287,7 +288,7 @@ async def test_answers_that_are_followed_are_bounded(gateway: Running, monkeypat
 
 
 async def test_outcomes_are_stored_in_groups(gateway: Running, provider: Server) -> None:
-    data = gateway.gateway._database
+    data = database(gateway)
     disk = asyncio.Event()
     commits: list[str] = []
     transact = data.transact
@@ -298,7 +299,7 @@ async def test_outcomes_are_stored_in_groups(gateway: Running, provider: Server)
 
     data.transact = counted  # type: ignore[method-assign]
     loop = asyncio.get_running_loop()
-    busy = loop.create_task(data.run(lambda: asyncio.run_coroutine_threadsafe(disk.wait(), loop).result()))
+    busy = loop.create_task(data._run(lambda: asyncio.run_coroutine_threadsafe(disk.wait(), loop).result()))
     connections = [connected(gateway) for _ in range(20)]
     for connection in connections:
         connection.sendall(request())

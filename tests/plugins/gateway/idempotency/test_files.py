@@ -89,20 +89,25 @@ def test_a_file_without_a_row_is_removed_when_its_row_would_have_expired(
 ) -> None:
     """Until then its row may be on its way, or was lost: the image was paid for."""
     monkeypatch.setattr("impasto_plugins.gateway.idempotency.serialization.time.time", lambda: 10_000.0)
-    for age in (0, 59, 61, 3599, 3600, 3601):
-        for id in ("stored", "expired", "stray"):
-            path = tmp_path / f"{id}.{age}"
+    ages = (0, 59, 61, 3599, 3600, 3601)
+    for age in ages:
+        for kind in ("stored", "expired", "stray"):
+            path = tmp_path / f"{kind}{age}.0"
             path.touch()
             os.utime(path, (10_000 - age, 10_000 - age))
-    assert OutcomeFiles(tmp_path).remove({"expired"}, lambda row: row == "stored", lifetime=3600) == 3
+    files = OutcomeFiles(tmp_path)
+    missing = {id for id in files.stored_ids() if id.startswith("stray")}
+    assert files.remove({f"expired{age}" for age in ages}, missing, lifetime=3600) == 3
     assert {path.name for path in tmp_path.iterdir()} == {
-        *(f"stored.{age}" for age in (0, 59, 61, 3599, 3600, 3601)),
-        *(f"stray.{age}" for age in (0, 59, 61, 3599, 3600)),
+        *(f"stored{age}.0" for age in ages),
+        *(f"stray{age}.0" for age in ages[:-1]),
     }
 
 
 def test_a_missing_folder_has_no_strays(tmp_path: Path) -> None:
-    assert OutcomeFiles(tmp_path / "missing").remove(set(), lambda row: False, lifetime=0) == 0
+    files = OutcomeFiles(tmp_path / "missing")
+    assert files.stored_ids() == set()
+    assert files.remove(set(), {"x"}, lifetime=0) == 0
 
 
 @pytest.mark.parametrize("is_large", [False, True])

@@ -14,6 +14,7 @@ from impasto_plugins.emulator import Emulator
 from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, key_entry
 from tests.plugins.gateway.raw import answered_unread, until
+from tests.plugins.gateway.records import database
 
 PATH = "/v1/images/generations"
 BODY = {"model": "sd3", "prompt": "p"}
@@ -140,7 +141,7 @@ async def test_different_keys_are_different_calls(gateway: Running, impasto_emul
 
 
 async def test_a_key_holds_for_a_day(gateway: Running, impasto_emulator: Emulator) -> None:
-    data = gateway.gateway._database
+    data = database(gateway)
     began = data.clock()
     await ask(gateway, key="k")
     data.clock = lambda: began + 24 * 3600 - 1
@@ -267,7 +268,7 @@ async def test_a_retry_is_another_callers_or_another_requests(start: Start, impa
 async def test_a_result_waits_a_quarter_of_an_hour_for_its_retry(
     gateway: Running, impasto_emulator: Emulator, seconds: int, waits: bool
 ) -> None:
-    data = gateway.gateway._database
+    data = database(gateway)
     began = data.clock()
     await leave(gateway, impasto_emulator, count=0)
     await idle(gateway)
@@ -301,9 +302,7 @@ async def test_a_delivered_outcome_is_not_stored(gateway: Running, impasto_emula
     await gateway.delivered()
     assert not gateway.gateway._idempotency.in_flight._calls
     assert not (state / "outcomes").exists()
-    assert await gateway.gateway._database.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()) == (
-        0,
-    )
+    assert await database(gateway).write(lambda db: db.execute("SELECT COUNT(*) FROM calls").fetchone()) == (0,)
 
 
 async def test_a_stream_is_replayed_as_one(gateway: Running, impasto_emulator: Emulator) -> None:
@@ -321,8 +320,8 @@ async def test_a_url_is_replayed_and_made_anew_where_it_has_expired(
 ) -> None:
     first = await ask(gateway, key="k", response_format="url", n=2)
     assert (await ask(gateway, key="k", response_format="url", n=2)).body == first.body
-    now = gateway.gateway._database.clock()
-    gateway.gateway._database.clock = lambda: now + 3601
+    now = database(gateway).clock()
+    database(gateway).clock = lambda: now + 3601
     for each in (tmp_path / "files").iterdir():
         os.utime(each, (0, 0))
     again = await ask(gateway, key="k", response_format="url", n=2)

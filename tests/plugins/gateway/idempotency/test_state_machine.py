@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 )
 
 from impasto import Artifact, ChargeUnknown, Cost, FailedArtifact, ImpastoError, NotSent, ProviderFault, Result
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.budgets import BudgetGuard
 from impasto_plugins.gateway.calls.execution import CallOutcome, PreparedCall
@@ -40,8 +41,8 @@ from impasto_plugins.gateway.idempotency import coordinator as repeats_module
 from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.session import CallLabel
-from impasto_plugins.gateway.idempotency.store import KEY_SECONDS, StoredCall
-from impasto_plugins.gateway.storage.database import Database
+from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
+from impasto_plugins.state.sqlite import SQLiteState
 
 WORKERS = 3
 KEYS = "ab"
@@ -84,7 +85,9 @@ class Call:
     async def make(self, row: StoredCall | None) -> CallOutcome:
         checked = SimpleNamespace(n=self.n, cost=Cost(usd=USD, as_of=""))
         try:
-            result = await BudgetGuard(self.worker.data, CALLER).charge(cast("PreparedCall", checked), self.attempt)
+            result = await BudgetGuard(self.worker.state.budgets, CALLER).charge(
+                cast("PreparedCall", checked), self.attempt
+            )
         except ImpastoError as error:
             raise to_api_error(error) from None
         return CallOutcome(artifacts=result.artifacts, warnings=(), lost=(), cost=None, created=0)
@@ -96,14 +99,14 @@ class Call:
 
 @attrs.define(eq=False)
 class Worker:
-    data: Database
+    state: SQLiteState
     repeats: IdempotencyCoordinator
 
     @classmethod
     async def start(cls, folder: Path, clock: list[float]) -> Worker:
-        data = Database(folder, lambda: clock[0])
-        await data.open()
-        worker = cls(data, IdempotencyCoordinator(data, lambda row, flight: None))
+        state = SQLiteState(str(folder), clock=lambda: clock[0])
+        await state.open()
+        worker = cls(state, IdempotencyCoordinator(state, folder, lambda row, flight: None))
         await worker.repeats.open()
         return worker
 
@@ -113,7 +116,7 @@ class Worker:
         fcntl.flock(flights._fd, fcntl.LOCK_UN)
         os.close(flights._fd)
         flights._fd = -1
-        await self.data.aclose()
+        await self.state.aclose()
 
 
 @attrs.define
@@ -156,7 +159,7 @@ class Store(RuleBasedStateMachine):
                         await asyncio.wait([call.task])
             for worker in self.workers:
                 await worker.repeats.aclose()
-                await worker.data.aclose()
+                await worker.state.aclose()
 
         self.run(end())
         self.runner.close()
@@ -303,10 +306,12 @@ class Store(RuleBasedStateMachine):
     @invariant()
     def what_is_spent_is_exact(self) -> None:
         if self.workers:
-            used = self.run(self.workers[0].data.write(lambda db: db.execute("SELECT * FROM used").fetchall()))
-            spent = {(what, period): amount for _, what, period, amount in used if what != "requests" and amount}
-            pictures = {("pictures", day): amount for day, amount in self.pictures.items() if amount}
-            assert {key: amount for key, amount in spent.items() if key[0] == "pictures"} == pictures
+            used = self.run(
+                self.workers[0].state.database.write(lambda db: db.execute("SELECT * FROM budgets").fetchall())
+            )
+            spent = {(what, period): amount for _, what, _, period, amount in used if what != "requests" and amount}
+            pictures = {("images", day): amount for day, amount in self.pictures.items() if amount}
+            assert {key: amount for key, amount in spent.items() if key[0] == "images"} == pictures
             assert [amount for key, amount in spent.items() if key[0] == "nano_usd"] == (
                 [self.nano] if self.nano else []
             )

@@ -13,13 +13,14 @@ import attrs
 import pytest
 
 from impasto import Artifact
+from impasto.ext import StoredCall
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, charge_unknown_error
-from impasto_plugins.gateway.idempotency.in_flight import InFlightTable
-from impasto_plugins.gateway.idempotency.store import OutcomeStore, StoredCall, new_row_id
-from impasto_plugins.gateway.storage.database import Database
+from impasto_plugins.gateway.idempotency.store import OutcomeStore, new_row_id
+from impasto_plugins.state.sqlite import SQLiteState
 from tests.plugins.gateway.conftest import Running, Start
+from tests.plugins.gateway.records import database
 
 from .test_repeats import ask, idle, leave, replayed
 
@@ -63,17 +64,17 @@ async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
 
 async def test_expired_rows_are_removed(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
     await ask(gateway, key="k", n=2)
-    data, store = gateway.gateway._database, gateway.gateway._idempotency.store
+    data, store = database(gateway), gateway.gateway._idempotency.store
     stray = state / "outcomes" / "stray.0"
     stray.touch()
     for each in (state / "outcomes").iterdir():
         os.utime(each, (0, 0))
-    await data.write(store.remove_expired)
+    await store.remove_expired()
     assert len(list((state / "outcomes").iterdir())) == 2
     assert replayed(await ask(gateway, key="k", n=2))
     now = data.clock()
     data.clock = lambda: now + 25 * 3600
-    await data.write(store.remove_expired)
+    await store.remove_expired()
     assert list((state / "outcomes").iterdir()) == []
 
 
@@ -92,80 +93,88 @@ class Clock:
 
 
 @pytest.fixture
-async def data(tmp_path: Path) -> AsyncIterator[Database]:
-    data = Database(tmp_path, Clock())
-    await data.open()
-    yield data
-    await data.aclose()
+async def state(tmp_path: Path) -> AsyncIterator[SQLiteState]:
+    state = SQLiteState(str(tmp_path), clock=Clock())
+    await state.open()
+    yield state
+    await state.aclose()
 
 
-def row(data: Database, **values: Any) -> StoredCall:
+def outcome_store(state: SQLiteState) -> OutcomeStore:
+    return OutcomeStore(state, state.database.folder)
+
+
+def row(state: SQLiteState, **values: Any) -> StoredCall:
     base = StoredCall(
-        id=new_row_id(), owner=ONE, identity=ONE, content=ONE, worker="w", made=data.clock(), expires=NOON + 100
+        id=new_row_id(),
+        owner=ONE,
+        identity=ONE,
+        content=ONE,
+        worker="w",
+        created=state.database.clock(),
+        expires=NOON + 100,
     )
     return attrs.evolve(base, **values)
 
 
-async def rows(data: Database) -> list[tuple[str, bytes, str]]:
-    return await data.write(lambda db: db.execute("SELECT id, identity, state FROM outcomes ORDER BY made").fetchall())
+async def rows(state: SQLiteState) -> list[tuple[str, bytes, str]]:
+    return await state.database.write(
+        lambda db: db.execute("SELECT id, identity, state FROM calls ORDER BY created").fetchall()
+    )
 
 
-async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(data: Database) -> None:
-    store, clock = OutcomeStore(data), Clock()
-    data.clock = clock
+async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(state: SQLiteState) -> None:
+    store, clock = outcome_store(state), Clock()
+    state.database.clock = clock
     assert await store.save(ONE, DONE)
     assert await store.save(TWO, charge_unknown_error())
     clock.now = NOON + 899.5
-    assert await store.claim(ONE, 1) is not None
-    assert await store.find_failed(TWO) is not None
+    assert await store.calls.claim(ONE, 1, as_job=False) is not None
+    assert await store.calls.find_failed(TWO) is not None
     clock.now = NOON + 900
-    assert await store.claim(ONE, 2) is None
-    assert await store.find_failed(TWO) is None
-    await data.write(store.remove_expired)
-    assert await rows(data) == []
+    assert await store.calls.claim(ONE, 2, as_job=False) is None
+    assert await store.calls.find_failed(TWO) is None
+    await store.remove_expired()
+    assert await rows(state) == []
 
 
-async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(data: Database) -> None:
-    store, clock = OutcomeStore(data), Clock()
-    data.clock = clock
-    first = await store.insert_or_join(row(data), join=True)
+async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(state: SQLiteState) -> None:
+    store, clock = outcome_store(state), Clock()
+    state.database.clock = clock
+    first = await store.calls.insert_or_join(row(state), join=True)
     clock.now = NOON + 99.5
-    assert (await store.insert_or_join(row(data), join=True)).id == first.id
-    assert await store.find(first.id, ONE) is not None
-    assert await store.find(first.id, TWO) is None
+    assert (await store.calls.insert_or_join(row(state), join=True)).id == first.id
+    assert await store.calls.find(first.id, ONE) is not None
+    assert await store.calls.find(first.id, TWO) is None
     clock.now = NOON + 100
-    assert await store.find(first.id, ONE) is None
-    second = await store.insert_or_join(row(data, expires=NOON + 200), join=True)
+    assert await store.calls.find(first.id, ONE) is None
+    second = await store.calls.insert_or_join(row(state, expires=NOON + 200), join=True)
     assert second.id != first.id
-    assert [id for id, *_ in await rows(data)] == [second.id]
+    assert [id for id, *_ in await rows(state)] == [second.id]
 
 
 @asynccontextmanager
-async def statements(data: Database) -> AsyncIterator[list[str]]:
+async def statements(state: SQLiteState) -> AsyncIterator[list[str]]:
     """Yield the statements that are run meanwhile."""
     found: list[str] = []
-    await data.write(lambda db: db.set_trace_callback(found.append))
+    await state.database.write(lambda db: db.set_trace_callback(found.append))
     yield found
-    await data.write(lambda db: db.set_trace_callback(None))
+    await state.database.write(lambda db: db.set_trace_callback(None))
 
 
-async def test_a_paid_image_survives_a_power_loss(data: Database) -> None:
+async def test_a_paid_image_survives_a_power_loss(state: SQLiteState) -> None:
     """SQLite syncs a commit to the disk in the mode FULL alone."""
-    store, table = OutcomeStore(data), InFlightTable(data.folder / "in_flight")
-    first = await store.insert_or_join(row(data), join=True)
-    dead = InFlightTable(data.folder / "in_flight")
-    await asyncio.to_thread(dead.open)
-    dead.begin(ONE, None, has_key=False)
-    await asyncio.to_thread(dead.close)
+    store = outcome_store(state)
+    first = await store.calls.insert_or_join(row(state), join=True)
     works: dict[str, Callable[[], Awaitable[object]]] = {
-        "a call, before it is sent": lambda: store.insert_or_join(row(data), join=False),
+        "a call, before it is sent": lambda: store.calls.insert_or_join(row(state), join=False),
         "a provider's job": lambda: store.record_jobs(first, "[]"),
         "an outcome": lambda: store.finish(first, DONE, forget=False),
         "the outcome for a retry": lambda: store.save(TWO, DONE),
-        "a call of a dead worker": lambda: store.reclaim_dead_workers(table),
+        "a call of a dead worker": lambda: store.take_over({"dead": [ONE]}, "w"),
     }
     for name, work in works.items():
-        async with statements(data) as run:
+        async with statements(state) as run:
             await work()
         written = next(at for at, each in enumerate(run) if each.startswith(("INSERT", "UPDATE")))
         modes = [each for each in run[:written] if each.startswith("PRAGMA synchronous")]
@@ -173,35 +182,38 @@ async def test_a_paid_image_survives_a_power_loss(data: Database) -> None:
         assert "COMMIT" in run[written:], name
 
 
-async def test_only_a_key_is_joined(data: Database) -> None:
-    store = OutcomeStore(data)
-    first, second = await store.insert_or_join(row(data), join=False), await store.insert_or_join(row(data), join=False)
+async def test_only_a_key_is_joined(state: SQLiteState) -> None:
+    store = outcome_store(state)
+    first, second = (
+        await store.calls.insert_or_join(row(state), join=False),
+        await store.calls.insert_or_join(row(state), join=False),
+    )
     assert first.id != second.id
-    assert len(await rows(data)) == 2
+    assert len(await rows(state)) == 2
 
 
 @pytest.mark.parametrize("forget", [True, False])
-async def test_a_free_failure_is_not_found_by_its_key(data: Database, forget: bool) -> None:
+async def test_a_free_failure_is_not_found_by_its_key(state: SQLiteState, forget: bool) -> None:
     """A job's id, which its caller has, is still told what became of it."""
-    store = OutcomeStore(data)
-    first = await store.insert_or_join(row(data), join=True)
+    store = outcome_store(state)
+    first = await store.calls.insert_or_join(row(state), join=True)
     assert await store.finish(first, APIError(503, "no"), forget=forget)
-    assert await rows(data) == ([] if forget else [(first.id, b"", "failed")])
+    assert await rows(state) == ([] if forget else [(first.id, b"", "failed")])
 
 
 @pytest.mark.parametrize("outcome", [DONE, charge_unknown_error()], ids=["done", "unknown"])
-async def test_a_possible_charge_is_found_by_its_key(data: Database, outcome: CallOutcome | APIError) -> None:
-    store = OutcomeStore(data)
-    first = await store.insert_or_join(row(data), join=True)
+async def test_a_possible_charge_is_found_by_its_key(state: SQLiteState, outcome: CallOutcome | APIError) -> None:
+    store = outcome_store(state)
+    first = await store.calls.insert_or_join(row(state), join=True)
     assert await store.finish(first, outcome, forget=True)
-    (found,) = await rows(data)
+    (found,) = await rows(state)
     assert found == (first.id, ONE, "done" if outcome is DONE else "failed")
 
 
 async def test_at_most_64_images_are_in_memory_until_they_are_kept(
-    data: Database, monkeypatch: pytest.MonkeyPatch
+    state: SQLiteState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, groups = OutcomeStore(data), list[int]()
+    store, groups = outcome_store(state), list[int]()
     save = type(store._files).save
 
     def counted(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
@@ -211,13 +223,13 @@ async def test_at_most_64_images_are_in_memory_until_they_are_kept(
     monkeypatch.setattr(type(store._files), "save", counted)
     assert all(await asyncio.gather(*(store.save(ONE, DONE) for _ in range(70))))
     assert groups == [64, 6]
-    assert len(await rows(data)) == 70
+    assert len(await rows(state)) == 70
 
 
 async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(
-    data: Database, monkeypatch: pytest.MonkeyPatch
+    state: SQLiteState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = OutcomeStore(data)
+    store = outcome_store(state)
 
     def breaks(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         raise RuntimeError("a bug")
@@ -229,40 +241,40 @@ async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(
     assert await store.save(ONE, DONE)
 
 
-async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(data: Database) -> None:
-    store = OutcomeStore(data)
+async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(state: SQLiteState) -> None:
+    store = outcome_store(state)
     tasks = [asyncio.create_task(store.save(ONE, DONE)) for _ in range(2)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     assert await tasks[1]
-    assert len(await rows(data)) == 2
+    assert len(await rows(state)) == 2
 
 
-async def test_a_row_that_can_not_be_written_is_not_promised(data: Database) -> None:
-    store = OutcomeStore(data)
-    first = await store.insert_or_join(row(data), join=True)
-    await data.write(lambda db: db.execute("DROP TABLE outcomes"))
+async def test_a_row_that_can_not_be_written_is_not_promised(state: SQLiteState) -> None:
+    store = outcome_store(state)
+    first = await store.calls.insert_or_join(row(state), join=True)
+    await state.database.write(lambda db: db.execute("DROP TABLE calls"))
     assert not await store.save(ONE, DONE)
     assert not await store.finish(first, DONE, forget=True)
     assert not await store.finish(first, APIError(503, "no"), forget=True)
 
 
-async def test_an_image_that_is_gone_may_have_been_charged(data: Database) -> None:
-    store = OutcomeStore(data)
+async def test_an_image_that_is_gone_may_have_been_charged(state: SQLiteState) -> None:
+    store = outcome_store(state)
     await store.save(ONE, DONE)
-    claimed = await store.claim(ONE, 1)
+    claimed = await store.calls.claim(ONE, 1, as_job=False)
     assert claimed is not None
-    (data.folder / "outcomes" / f"{claimed.id}.0").unlink()
+    (state.database.folder / "outcomes" / f"{claimed.id}.0").unlink()
     with pytest.raises(APIError) as caught:
         await store.load(claimed)
     assert (caught.value.code, caught.value.not_charged, caught.value.should_retry) == ("charge_unknown", False, False)
 
 
-async def test_a_failure_is_replayed_as_one_that_may_have_been_charged(data: Database) -> None:
-    store = OutcomeStore(data)
+async def test_a_failure_is_replayed_as_one_that_may_have_been_charged(state: SQLiteState) -> None:
+    store = outcome_store(state)
     error = APIError(504, "no", "server_error", "charge_unknown", "p", should_retry=False, not_charged=False)
     await store.save(ONE, error)
-    found = await store.find_failed(ONE)
+    found = await store.calls.find_failed(ONE)
     assert found is not None
     with pytest.raises(APIError) as caught:
         await store.load(found)

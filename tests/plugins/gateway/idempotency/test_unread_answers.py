@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from openai._constants import INITIAL_RETRY_DELAY
 
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.idempotency import coordinator as module, session
@@ -21,7 +22,6 @@ from impasto_plugins.gateway.idempotency.coordinator import (
     IdempotencyCoordinator,
 )
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightEntry, SlotState
-from impasto_plugins.gateway.idempotency.store import StoredCall
 from tests.sleep import replace_sleep
 
 from .conftest import CONTENT, DONE, KEY, Worker, dead_worker, find, identity
@@ -199,7 +199,7 @@ async def test_the_images_of_an_answer_are_released_when_it_was_read_or_stored(
     assert released == ["all"]
     assert not worker.repeats.in_flight._calls
     assert not worker.repeats._storing
-    await worker.data.run(other.close)
+    await worker.repeats._run(other.close)
     assert await worker.ask(identity(count=1)) == (b"made", not read)
 
 

@@ -13,7 +13,7 @@ from impasto import ChargeUnknown, ImpastoError, NotSent, ProviderFault, RateLim
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.errors import to_api_error
 from impasto_plugins.gateway.idempotency.in_flight import InFlightTable
-from impasto_plugins.gateway.storage.database import Database
+from impasto_plugins.state.sqlite.connection import SQLiteDatabase
 from tests.plugins.gateway.conftest import Running, Start
 
 from .test_in_flight import dies
@@ -46,9 +46,9 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
 def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that change the database, each with how far it has reached when it is committed."""
     messages: list[str] = []
-    transact = Database.transact
+    transact = SQLiteDatabase.transact
 
-    def transacted(data: Database, work: Any, *, durable: bool = False) -> Any:
+    def transacted(data: SQLiteDatabase, work: Any, *, durable: bool = False) -> Any:
         def traced(db: Any) -> Any:
             level = db.execute("PRAGMA synchronous").fetchone()[0]
             db.set_trace_callback(lambda text: messages.append(f"{level} {text}"))
@@ -59,7 +59,7 @@ def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return transact(data, traced, durable=durable)
 
-    monkeypatch.setattr(Database, "transact", transacted)
+    monkeypatch.setattr(SQLiteDatabase, "transact", transacted)
     return messages
 
 
@@ -79,7 +79,7 @@ async def test_a_promise_has_reached_the_disk(
     else:
         await leave(gateway, impasto_emulator, count=0)
     await gateway.idle()
-    writes = [each for each in messages if "outcomes" in each and each.split()[1] in ("INSERT", "UPDATE")]
+    writes = [each for each in messages if " calls" in each and each.split()[1] in ("INSERT", "UPDATE")]
     assert len(writes) == (2 if way == "key" else 1)
     assert {each[0] for each in writes} == {"2"}  # SQLite's FULL: the log is synced at each commit
     assert len(synced) == 2  # the image, and the folder that has its name
@@ -95,7 +95,7 @@ async def test_possible_charges_of_a_dead_worker_are_on_the_disk_before_its_tabl
     dies(dead)
     events = watched(gateway, monkeypatch)
     await gateway.gateway._idempotency.reclaim_dead_workers()
-    assert {each.split()[0] for each in events if "INSERT INTO outcomes" in each} == {"2"}
+    assert {each.split()[0] for each in events if "INSERT INTO calls" in each} == {"2"}
 
 
 async def test_an_image_that_could_not_be_synced_is_not_promised_and_not_paid_for_again(

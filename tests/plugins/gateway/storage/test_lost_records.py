@@ -15,6 +15,7 @@ import pytest
 from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.conftest import Running, Start
 from tests.plugins.gateway.idempotency.test_repeats import ask
+from tests.plugins.gateway.records import database
 
 NAME = "gateway.sqlite3"
 
@@ -89,7 +90,7 @@ async def test_an_older_copy_of_the_records_is_reported_and_paid_images_stay(
     start: Start, state: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gateway = await start()
-    await gateway.gateway._database.write(lambda db: db.execute("SELECT 1"))
+    await database(gateway).write(lambda db: db.execute("SELECT 1"))
     await gateway.gateway.__aexit__(None, None, None)
     shutil.copytree(state, tmp_path / "copy")
     await with_a_stored_call(start, state)
@@ -101,7 +102,7 @@ async def test_an_older_copy_of_the_records_is_reported_and_paid_images_stay(
     gateway = await start()
     store = gateway.gateway._idempotency.store
     for _ in range(2):
-        await gateway.gateway._database.write(store.remove_expired)
+        await store.remove_expired()
     assert image.exists()
     assert caplog.text.count("1 stored images in") == 1
 
@@ -142,7 +143,7 @@ async def test_records_that_are_removed_while_it_runs_are_missed_at_once(
         (state / NAME).touch()
     for key in ("k", "other"):
         assert (await ask(gateway, key=key)).status == 503
-    assert f"{NAME} was removed or replaced while the gateway ran; move it back" in caplog.text
+    assert f"{NAME} was removed or replaced while it was in use; move it back" in caplog.text
     shutil.move(away, state / NAME)
     assert (await ask(gateway, key="k")).headers["idempotent-replayed"] == "true"
     assert len(impasto_emulator.charges) == 1

@@ -1,0 +1,294 @@
+"""Checks of the calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from impasto.states import StateStore, StoredCall
+from impasto.testing.watch import check
+
+from .subject import (
+    HOUR,
+    IDENTITY,
+    OTHER,
+    OTHER_IDENTITY,
+    OWNER,
+    StateSubject,
+    at_once,
+    insert_call,
+    new_call,
+    new_id,
+)
+
+_TASKS = 20
+
+
+class CallChecks(StateSubject):
+    """Checks of calls: inserted, joined, changed, claimed, taken over, deleted."""
+
+    @check
+    def test_a_call_is_stored_as_it_was(self, address: str) -> None:
+        """Check every field, bytes with zeros, and text of any length."""
+
+        async def work(state: StateStore) -> None:
+            now = await state.now()
+            call = StoredCall(
+                id=new_id(),
+                owner=OWNER,
+                identity=IDENTITY,
+                content=bytes(range(32)),
+                state="done",
+                model="acme/one é",
+                response_format="url",
+                worker="w",
+                attempt=3,
+                jobs='[{"id": "7"}]',
+                outcome='"\u20ac\U0001f3de"' * 50_000,
+                created=now - 1.5,
+                expires=now + HOUR,
+            )
+            assert await state.calls.insert_or_join(call, join=True) == call, "insert_or_join returned another call"
+            found = await state.calls.find(call.id, OWNER)
+            assert found == call, "a call is not stored as it was"
+            assert await state.calls.find(call.id, OTHER) is None, "a call was found for another owner"
+            assert await state.calls.find(new_id(), OWNER) is None, "a call that does not exist was found"
+
+        self.use(address, work)
+
+    @check
+    def test_a_repeated_call_joins_the_first(self, address: str) -> None:
+        """Check ``join``: the call with the fingerprint is returned, whatever became of it."""
+
+        async def work(state: StateStore) -> None:
+            first = await new_call(state)
+            await state.calls.insert_or_join(first, join=True)
+            outcomes: tuple[dict[str, Any], ...] = ({}, {"state": "done", "outcome": "{}"}, {"state": "failed"})
+            for changes in outcomes:
+                if changes:
+                    await state.calls.update(first.id, **changes)
+                again = await state.calls.insert_or_join(await new_call(state, content=b"x"), join=True)
+                assert again == attrs.evolve(first, **changes), "a repeated call did not join the first"
+                first = again
+            other = await new_call(state, identity=OTHER_IDENTITY)
+            assert await state.calls.insert_or_join(other, join=True) == other, "calls of two fingerprints were joined"
+
+        self.use(address, work)
+
+    @check
+    def test_without_join_a_call_stands_for_itself(self, address: str) -> None:
+        """Check that calls with one fingerprint are stored side by side."""
+
+        async def work(state: StateStore) -> None:
+            calls = [await new_call(state) for _ in range(3)]
+            for call in calls:
+                assert await state.calls.insert_or_join(call, join=False) == call, "it was joined without join"
+            assert not await state.calls.missing([call.id for call in calls]), "a call was not inserted"
+
+        self.use(address, work)
+
+    @check
+    def test_repeating_an_insert_inserts_once(self, address: str) -> None:
+        """Check a repetition after a connection broke: the call's own row is returned, with what became of it."""
+
+        async def work(state: StateStore) -> None:
+            for join in (True, False):
+                call = await new_call(state, identity=new_id().encode())
+                await state.calls.insert_or_join(call, join=join)
+                assert await state.calls.insert_or_join(call, join=join) == call, "a repeated insert returns another"
+                await state.calls.update(call.id, jobs="[1]")
+                again = await state.calls.insert_or_join(call, join=join)
+                assert again == attrs.evolve(call, jobs="[1]"), "a repeated insert overwrote the call"
+                await state.calls.insert([call, await new_call(state, identity=b"more")])
+                assert await state.calls.find(call.id, OWNER) == again, "a repeated insert overwrote the call"
+            assert len(await state.calls.delete_expired()) == 0, "a call was stored as expired"
+
+        self.use(address, work)
+
+    @check
+    def test_an_expired_call_is_not_found(self, address: str) -> None:
+        """Check all ways to a call after its time, and that its fingerprint is free again."""
+
+        async def work(state: StateStore) -> None:
+            now = await state.now()
+            done = await insert_call(state, state="done", expires=now - 1)
+            failed = await insert_call(state, state="failed", expires=now - 1)
+            calls = state.calls
+            assert await calls.find(done.id, OWNER) is None, "find returned an expired call"
+            assert await calls.find_failed(IDENTITY) is None, "find_failed returned an expired call"
+            assert await calls.claim(IDENTITY, 1, as_job=False) is None, "claim returned an expired call"
+            later = await insert_call(state, identity=OTHER_IDENTITY, expires=now - 1)
+            current = await new_call(state)
+            assert await calls.insert_or_join(current, join=True) == current, "an expired call was joined"
+            expired = set(await calls.delete_expired())
+            assert later.id in expired <= {done.id, failed.id, later.id}, "delete_expired returned other ids"
+            assert set(await calls.missing([done.id, later.id, current.id])) == {done.id, later.id}, (
+                "delete_expired left expired calls, or deleted others"
+            )
+            assert len(await calls.delete_expired()) == 0, "delete_expired left expired calls"
+
+        self.use(address, work)
+
+    @check
+    def test_a_change_concerns_one_call_and_what_it_names(self, address: str) -> None:
+        """Check ``update`` and ``delete``."""
+
+        async def work(state: StateStore) -> None:
+            first, second = await insert_call(state), await insert_call(state)
+            changes: tuple[dict[str, Any], ...] = (
+                {"jobs": "[]"},
+                {"state": "done", "outcome": "{}"},
+                {"identity": b""},
+            )
+            for change in changes:
+                await state.calls.update(first.id, **change)
+                first = attrs.evolve(first, **change)
+                assert await state.calls.find(first.id, OWNER) == first, f"update did not change {sorted(change)} alone"
+            await state.calls.update(new_id(), state="done")
+            await state.calls.delete(first.id)
+            await state.calls.delete(first.id)
+            assert await state.calls.find(first.id, OWNER) is None, "a deleted call was found"
+            assert await state.calls.find(second.id, OWNER) == second, "another call was changed or deleted"
+
+        self.use(address, work)
+
+    @check
+    def test_failed_calls_are_found_by_their_fingerprint(self, address: str) -> None:
+        """Check that calls in other states, or with another fingerprint, are not returned."""
+
+        async def work(state: StateStore) -> None:
+            await insert_call(state, state="done")
+            await insert_call(state, state="running")
+            await insert_call(state, state="failed", identity=OTHER_IDENTITY)
+            assert await state.calls.find_failed(IDENTITY) is None, "find_failed returned a call that did not fail"
+            failed = await insert_call(state, state="failed")
+            assert await state.calls.find_failed(IDENTITY) == failed, "find_failed does not return a failed call"
+
+        self.use(address, work)
+
+    @check
+    def test_each_result_is_claimed_once_for_a_count(self, address: str) -> None:
+        """Check which result a retry gets, as it was before, and that none is handed out twice for a count."""
+
+        async def work(state: StateStore) -> None:
+            now = await state.now()
+            await insert_call(state, state="running")
+            await insert_call(state, state="failed")
+            await insert_call(state, state="done", identity=OTHER_IDENTITY)
+            newer = await insert_call(state, state="done", created=now - 10)
+            older = await insert_call(state, state="done", created=now - 20)
+            first = await state.calls.claim(IDENTITY, 1, as_job=False)
+            assert first == older, "claim must return the oldest result, as it was before the claim"
+            second = await state.calls.claim(IDENTITY, 1, as_job=False)
+            assert second == newer, "a result was handed to two retries with one count"
+            assert await state.calls.claim(IDENTITY, 1, as_job=False) is None, "claim returned a result twice"
+            third = await state.calls.claim(IDENTITY, 2, as_job=False)
+            assert third == attrs.evolve(older, attempt=1), "the next retry gets no result that an earlier one got"
+
+        self.use(address, work)
+
+    @check
+    def test_a_job_is_claimed_whatever_became_of_it(self, address: str) -> None:
+        """Check ``as_job``: a call with a worker."""
+
+        async def work(state: StateStore) -> None:
+            await insert_call(state, state="done")
+            job = await insert_call(state, state="running", worker="w")
+            claimed = await state.calls.claim(IDENTITY, 1, as_job=True)
+            assert claimed == job, "as_job must return the call that has a worker"
+            assert await state.calls.claim(IDENTITY, 1, as_job=True) is None, "a job was handed to two retries"
+
+        self.use(address, work)
+
+    @check
+    def test_a_result_that_is_released_is_claimed_again(self, address: str) -> None:
+        """Check ``release``; after a later retry's claim it must change nothing."""
+
+        async def work(state: StateStore) -> None:
+            call = await insert_call(state, state="done")
+            claimed = await state.calls.claim(IDENTITY, 1, as_job=False)
+            assert claimed == call, "claim did not return the result"
+            await state.calls.release(claimed, 1)
+            assert await state.calls.claim(IDENTITY, 1, as_job=False) == call, "a released result can't be claimed"
+            later = await state.calls.claim(IDENTITY, 2, as_job=False)
+            assert later is not None, "a result is handed to one retry for each count"
+            await state.calls.release(claimed, 1)
+            assert await state.calls.claim(IDENTITY, 2, as_job=False) is None, (
+                "release took back the claim of a later retry"
+            )
+
+        self.use(address, work)
+
+    @check
+    def test_calls_of_dead_workers_are_taken_over(self, address: str) -> None:
+        """Check ``take_over``: jobs go to a worker, other running calls failed, and calls without a record get one."""
+
+        async def work(state: StateStore) -> None:
+            job = await insert_call(state, worker="dead", jobs="[1]")
+            lost = await insert_call(state, worker="dead")
+            done = await insert_call(state, worker="dead", state="done", jobs="[1]", outcome="{}")
+            alive = await insert_call(state, worker="alive", jobs="[1]")
+            taken = await state.calls.take_over(
+                {"dead": [OTHER_IDENTITY], "gone": []}, "me", outcome='"lost"', seconds=HOUR
+            )
+            assert taken == [attrs.evolve(job, worker="me")], "take_over must return the jobs, with their new worker"
+            expected = (taken[0], attrs.evolve(lost, state="failed", outcome='"lost"'), done, alive)
+            for each in expected:
+                assert await state.calls.find(each.id, OWNER) == each, "take_over changed calls wrongly"
+            now = await state.now()
+            failed = await state.calls.find_failed(OTHER_IDENTITY)
+            assert failed is not None, "a call without a record got no failed one"
+            assert (failed.state, failed.outcome, failed.owner) == ("failed", '"lost"', b""), "its record is wrong"
+            assert now + HOUR / 2 < failed.expires <= now + HOUR, "its record expires at another time"
+            assert await state.calls.take_over({"dead": []}, "other", outcome="", seconds=HOUR) == [], (
+                "a job was taken over twice"
+            )
+
+        self.use(address, work)
+
+    @check
+    def test_ids_without_a_call_are_missing(self, address: str) -> None:
+        """Check ``missing``, also of thousands."""
+
+        async def work(state: StateStore) -> None:
+            calls = [await new_call(state) for _ in range(50)]
+            await state.calls.insert(calls)
+            unknown = {new_id() for _ in range(5_000)}
+            missing = await state.calls.missing({*unknown, *(call.id for call in calls)})
+            assert set(missing) == unknown, "missing returned other ids"
+            assert not await state.calls.missing([]), "missing returned ids that nobody asked for"
+
+        self.use(address, work)
+
+    @check
+    def test_one_of_many_calls_with_a_key_is_inserted(self, address: str) -> None:
+        """Check many tasks at once, on two connections: all get the same call."""
+
+        async def work(state: StateStore) -> None:
+            async with self.opened(address) as second:
+                stores = [state, second] * (_TASKS // 2)
+                calls = [await new_call(state) for _ in stores]
+                pairs = zip(stores, calls, strict=True)
+                winners = await at_once([each.calls.insert_or_join(call, join=True) for each, call in pairs])
+            assert len({winner.id for winner in winners}) == 1, "calls with one key were not joined"
+            others = {call.id for call in calls} - {winners[0].id}
+            assert set(await state.calls.missing(others)) == others, "a call that joined another was inserted too"
+
+        self.use(address, work)
+
+    @check
+    def test_results_are_handed_out_once_at_once(self, address: str) -> None:
+        """Check many claims at once, on two connections: no result twice."""
+
+        async def work(state: StateStore) -> None:
+            for _ in range(_TASKS // 2):
+                await insert_call(state, state="done")
+            async with self.opened(address) as second:
+                stores = [state, second] * (_TASKS // 2)
+                claimed = await at_once([each.calls.claim(IDENTITY, 1, as_job=False) for each in stores])
+            ids = [call.id for call in claimed if call is not None]
+            assert len(ids) == len(set(ids)), "a result was handed to two retries that came at once"
+            assert len(ids) == _TASKS // 2, "a result was handed to nobody"
+
+        self.use(address, work)
