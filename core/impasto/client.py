@@ -37,8 +37,9 @@ class Client:
     its slot, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (the provider's own; 10 for
     Stability), ``max_concurrency`` (calls in flight; by default as many as the limit of open files allows),
     ``rate_limit``, ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the
-    distributions whose plugins may be used beside impasto's own; ``"none"``), ``state`` (``"machine"`` or a folder:
-    processes share a key's rate limit), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and addresses.
+    distributions whose plugins may be used beside impasto's own; ``"none"``), ``state`` (``"machine"``, a folder or
+    the URL of a store: processes share a key's rate limit), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and
+    addresses.
 
     Raises ConfigError.
     """

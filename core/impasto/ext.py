@@ -26,8 +26,8 @@ _HOMES = {
     "redact": "describe_error kind_in_words printable redact",
     "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS STATES TRANSPORTS is_pattern",
     "retry_after": "retry_after",
-    "states": "Budgets CallRecords LimitReached ObjectRecords ObjectsFull Period Reservation StateError StateReport"
-    " StateStore StoredCall StoredObject Use",
+    "state_records": "LimitReached ObjectsFull Period Reservation StateError StateReport StoredCall StoredObject Use",
+    "states": "Budgets CallRecords ObjectRecords StateStore",
     "streaming": "stream_call",
     "suggestions": "closest",
     "urls": "check_base_url is_loopback",

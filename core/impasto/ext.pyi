@@ -77,20 +77,22 @@ from .registry import (
     is_pattern as is_pattern,
 )
 from .retry_after import retry_after as retry_after
-from .states import (
-    Budgets as Budgets,
-    CallRecords as CallRecords,
+from .state_records import (
     LimitReached as LimitReached,
-    ObjectRecords as ObjectRecords,
     ObjectsFull as ObjectsFull,
     Period as Period,
     Reservation as Reservation,
     StateError as StateError,
     StateReport as StateReport,
-    StateStore as StateStore,
     StoredCall as StoredCall,
     StoredObject as StoredObject,
     Use as Use,
+)
+from .states import (
+    Budgets as Budgets,
+    CallRecords as CallRecords,
+    ObjectRecords as ObjectRecords,
+    StateStore as StateStore,
 )
 from .streaming import stream_call as stream_call
 from .suggestions import closest as closest

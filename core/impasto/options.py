@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -73,12 +74,24 @@ def machine_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".local" / "state") / "impasto"
 
 
-def _state(value: object) -> Path | None:
+_STATE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\x00-\x20\x7f]+")
+
+
+def _state(value: object) -> Path | str | None:
     if value is None:
         return None
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "://" in os.fspath(value):
-        raise ConfigError('state must be "machine" or the path of a folder')
-    return machine_folder() if value == "machine" else Path(value).absolute()
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(text, str) and "://" in text:  # it may hold a password: no message repeats it
+        if _STATE_URL.fullmatch(text) is None:
+            raise ConfigError("state is an invalid URL; it must be that of a store, such as postgresql://host/database")
+        return text
+    if not text or not isinstance(text, str):
+        raise ConfigError('state must be "machine", the path of a folder, or the URL of a store')
+    return machine_folder() if value == "machine" else Path(text).absolute()
+
+
+def _state_text(value: Path | str | None) -> str:
+    return f"'{value.partition('://')[0]}://...'" if isinstance(value, str) else repr(value)
 
 
 class Settings(TypedDict, total=False):
@@ -133,7 +146,8 @@ class Options:
     plugins: str | Sequence[str] | None = None
     proxy: str | None = attrs.field(default=None, repr=False)
     ssl: str | os.PathLike[str] | ssl.SSLContext | None = None
-    state: Path | None = attrs.field(default=None, converter=_state)
+    state: Path | str | None = attrs.field(default=None, converter=_state, repr=_state_text)
+    """A folder, or the URL of a store."""
 
     def __attrs_post_init__(self) -> None:
         if self.api_key is not None:

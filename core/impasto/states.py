@@ -11,40 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-import attrs
-
-Period = Literal["minute", "day", "month", "ever"]
-"""The minute slides; days and months are those of UTC."""
-
-
-class StateError(Exception):
-    """The store can't be used now. The message names the cause and the setting, and holds no password."""
-
-
-@attrs.frozen(kw_only=True)
-class StoredCall:
-    """A call that a repeated request must find.
-
-    It is ``running``, ``done`` or ``failed``. ``identity`` is the fingerprint that a repeated request finds it by,
-    ``content`` that of its content. ``worker``: the process that runs it. ``attempt``: the highest attempt number of an
-    SDK that got it. ``jobs`` describes the provider's own jobs, ``outcome`` the outcome; both are JSON.
-    """
-
-    id: str
-    owner: bytes
-    identity: bytes
-    content: bytes = b""
-    state: str = "running"
-    model: str = ""
-    response_format: str = ""
-    worker: str = ""
-    attempt: int = 0
-    jobs: str = ""
-    outcome: str = attrs.field(default="", repr=False)
-    created: float
-    expires: float
+from .state_records import (
+    LimitReached,
+    ObjectsFull,
+    Period,
+    Reservation,
+    StateReport,
+    StoredCall,
+    StoredObject,
+    Use,
+)
 
 
 class CallRecords(Protocol):
@@ -108,39 +86,6 @@ class CallRecords(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
-class Use:
-    """An amount of something whose total in a period is limited, or only counted (``limit`` is None)."""
-
-    what: str
-    period: Period
-    amount: int
-    limit: int | None = None
-
-
-@attrs.frozen(kw_only=True)
-class Reservation:
-    """Amounts that count against a key's limits, each in the period in which it was reserved."""
-
-    key: bytes
-    amounts: Mapping[tuple[str, Period, int], int]
-    """By name, period, and number of the period."""
-
-
-@attrs.frozen(kw_only=True)
-class LimitReached:
-    """The refusal of a reservation: the first use that has no room, and what its limit has left, which may be 0.
-
-    ``ends``: the end of the day or the month; the moment at which a minute will have room; infinite if there will never
-    be any. ``seconds``: how long until then.
-    """
-
-    use: Use
-    left: int
-    ends: float
-    seconds: float
-
-
 class Budgets(Protocol):
     """Amounts that keys have used, by period. Amounts of a later period count in this one: a clock was set back."""
 
@@ -163,33 +108,6 @@ class Budgets(Protocol):
     async def delete_old(self) -> None:
         """Delete the amounts of periods that are over."""
         ...
-
-
-@attrs.frozen(kw_only=True)
-class StoredObject:
-    """A file or a batch. ``label``: a word to list it by; ``size``: bytes that it may take; ``body``: its JSON.
-
-    ``identity``: the fingerprint of the request that made it.
-    """
-
-    kind: str
-    id: str
-    owner: bytes
-    status: str
-    label: str = ""
-    identity: bytes = b""
-    size: int
-    body: str
-    created: float
-    expires: float
-
-
-@attrs.frozen(kw_only=True)
-class ObjectsFull:
-    """The refusal of an object: the number and the bytes that are left."""
-
-    count: int
-    bytes: int
 
 
 class ObjectRecords(Protocol):
@@ -248,20 +166,6 @@ class ObjectRecords(Protocol):
     async def delete_expired(self, kind: str, *, keep: Collection[str] = ()) -> Sequence[StoredObject]:
         """Delete expired objects, except those of some statuses, and return them."""
         ...
-
-
-@attrs.frozen(kw_only=True)
-class StateReport:
-    """A store's schema and records. ``version``: that of its schema, 0 if it has none; ``newest``: the program's.
-
-    ``counts``: the number of records by their kind. ``oldest``: when the oldest was created.
-    """
-
-    version: int
-    newest: int
-    counts: Mapping[str, int] = attrs.field(factory=dict[str, int])
-    oldest: float | None = None
-    problems: Sequence[str] = ()
 
 
 class StateStore(Protocol):

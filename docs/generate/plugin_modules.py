@@ -9,12 +9,12 @@ from importlib import import_module
 from types import ModuleType
 
 import impasto
-from impasto.testing import MiddlewareSuite, OperationSuite, TransportSuite
+from impasto.testing import MiddlewareSuite, OperationSuite, StateSuite, TransportSuite
 
 from .text import code, doc, fenced, page, table
 
 MODULES = ("dialects", "fields", "rules", "testing", "ext")
-_SUITES = (OperationSuite, TransportSuite, MiddlewareSuite)
+_SUITES = (OperationSuite, TransportSuite, MiddlewareSuite, StateSuite)
 _INTRODUCTION = """
 The modules of which plugins are made. [Write a provider](../plugins.md) explains how to use them. Without Sphinx
 `python -m pydoc impasto.dialects` shows the same, but of a suite's attributes the names only.

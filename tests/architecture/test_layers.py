@@ -26,7 +26,7 @@ LAYERS = {
         app
         gateway
         serve
-        command
+        command state_command
     """,
     "batch": """
         tasks filenames

@@ -88,6 +88,9 @@ def test_every_entry_point_is_what_its_group_says(group: str, name: str, value: 
         case "impasto.inspectors":
             assert name in get_args(Role)
             assert callable(plugin)
+        case "impasto.states":
+            assert isinstance(plugin, type)
+            assert all(hasattr(plugin, method) for method in ("open", "aclose", "now", "is_usable", "check", "migrate"))
         case "impasto.exports":
             assert getattr(impasto, name) is plugin
         case _:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import impasto
-from impasto import ConfigError
+from impasto import Client, ConfigError, ImpastoError
 from impasto.options import Options, check_seconds, default_concurrency
 
 
@@ -120,3 +120,24 @@ async def test_a_sibling_keeps_the_settings_of_providers_that_it_does_not_name()
         assert client._options.providers == providers
         with pytest.raises(ConfigError, match="providers must be a mapping of names to settings"):
             client.with_options(providers={"acme": "k"})  # type: ignore[dict-item]  # what the test is about
+
+
+URL = "postgresql://me:p4ssw0rd@db.example/impasto?password=p4ssw0rd"
+
+
+async def test_a_state_may_be_a_url_whose_password_is_in_no_text() -> None:
+    options = Options(state=URL)
+    assert options.state == URL
+    assert "p4ssw0rd" not in repr(options)
+    assert "'postgresql://...'" in repr(options)
+    async with Client(state=URL.replace("postgresql", "nobody"), api_key="sk-" + "k" * 20) as client:
+        with pytest.raises(ImpastoError, match="unknown state 'nobody'; installed: ") as caught:
+            await client.run("stability/stable-image-core", prompt="p")
+    assert "p4ssw0rd" not in str(caught.value)
+
+
+@pytest.mark.parametrize("state", ["", "://x", "p 4://me:p4ssw0rd@x", "a://\n", 7, b"x"], ids=repr)
+def test_a_state_that_is_neither_a_folder_nor_a_url_is_refused(state: Any) -> None:
+    with pytest.raises(ConfigError, match="state") as caught:
+        Options(state=state)
+    assert "p4ssw0rd" not in str(caught.value)

@@ -2,7 +2,7 @@
 
 The rooms; each may import those below it (``tests/architecture/test_layers.py``):
 
-    command       ``impasto serve``
+    command       ``impasto serve``; ``state_command``: ``impasto state``
     serve         one worker process or several, signals, exit code
     gateway       a gateway in the running loop: start, reload, drain
     app, routes   the path of every request: host, key, endpoint, errors
@@ -17,5 +17,6 @@ The rooms; each may import those below it (``tests/architecture/test_layers.py``
     config        the records of a configuration and the file they are read from
     errors        errors in OpenAI's shape, with retry advice
 
-The records of calls, budgets, files and batches are in ``impasto_plugins.state``. Nothing here fetches a URL. OpenAI's parameters are translated by ``impasto_plugins.openai_compat``.
+The records of calls, budgets, files and batches are in ``impasto_plugins.state``. Nothing here fetches a URL. OpenAI's
+parameters are translated by ``impasto_plugins.openai_compat``.
 """

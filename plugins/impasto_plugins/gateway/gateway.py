@@ -88,7 +88,7 @@ class Gateway:
             self._s3_clients = await stack.enter_async_context(S3Clients())
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
-            self._state = await asyncio.to_thread(_state_store, self._config)
+            self._state = await asyncio.to_thread(state_store, self._config)
             stack.push_async_callback(self._state.aclose)
             try:
                 await self._state.open()
@@ -191,15 +191,14 @@ class Gateway:
                 metrics.set(m.COOLDOWN, model.name, deployment.name, value=deployment.is_cooling_down())
 
 
-def _state_store(config: Config) -> StateStore:
-    """Return the store of the gateway's records, by default in its data directory."""
-    data = data_folder(config)
-    return state_of(
-        str(data),
-        Registry(allow=config.plugins),
-        setting="general_settings.data_dir",
-        result_folders=(data / OUTCOME_IMAGES, batches_folder(config) / RUNS),
-    )
+def state_store(config: Config) -> StateStore:
+    """Return the store of the gateway's records: that of a URL, or its data directory. Raises RegistryError."""
+    data, url = data_folder(config), config.general.state
+    address, setting = str(data), "general_settings.data_dir"
+    if url is not None and "://" in url:
+        address, setting = url, "general_settings.state"
+    results = (data / OUTCOME_IMAGES, batches_folder(config) / RUNS)
+    return state_of(address, Registry(allow=config.plugins), setting=setting, result_folders=results)
 
 
 def _base_url(address: tuple[str, int]) -> str:

@@ -6,7 +6,18 @@ import asyncio
 import functools
 from pathlib import Path
 
-from impasto import ChargeUnknown, Handler, Middleware, NotSent, RateLimited, WireRequest, WireResponse, hookimpl
+from impasto import (
+    ChargeUnknown,
+    ConfigError,
+    Handler,
+    Middleware,
+    NotSent,
+    RateLimited,
+    Registry,
+    WireRequest,
+    WireResponse,
+    hookimpl,
+)
 from impasto.ext import Options
 
 from .gate import gate_of, model_pauses, raise_if_too_long, share
@@ -57,6 +68,11 @@ class LimitPlugin:
     """The plugin of the rate middleware. Each call's account has its limit."""
 
     def __init__(self, options: Options) -> None:
+        if isinstance(options.state, str):
+            from impasto_plugins.state import state_type  # only for those who give a URL
+
+            store = state_type(options.state, Registry(allow=options.plugins))
+            raise ConfigError(f'state: {store.__name__} shares no rate limits yet; give "machine" or a folder')
         self._state = options.state
 
     @hookimpl

@@ -16,13 +16,20 @@ from impasto.ext import STATES, StateStore
 FOLDER_PLUGIN = "sqlite"
 """The plugin for addresses without a scheme."""
 
-__all__ = ["state_of"]
+__all__ = ["state_of", "state_type"]
+
+
+def state_type(address: str, registry: Registry) -> type[StateStore]:
+    """Return the class of the store that an address belongs to. Raises RegistryError."""
+    scheme = address.partition("://")[0].lower() if "://" in address else FOLDER_PLUGIN
+    return cast("type[StateStore]", registry.load(STATES, scheme, type))
 
 
 def state_of(
     address: str, registry: Registry, *, setting: str = "state", result_folders: Sequence[Path] = ()
 ) -> StateStore:
-    """Return the store of an address: a folder, or a URL whose scheme names the plugin. Raises RegistryError."""
-    scheme = address.partition("://")[0].lower() if "://" in address else FOLDER_PLUGIN
-    store_type = cast("type[StateStore]", registry.load(STATES, scheme, type))
-    return store_type(address, setting=setting, result_folders=result_folders)
+    """Return the store of an address: a folder, or a URL whose scheme names the plugin. Raises RegistryError.
+
+    ``setting``, ``result_folders``: see StateStore.
+    """
+    return state_type(address, registry)(address, setting=setting, result_folders=result_folders)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from impasto.states import LimitReached, Reservation, StateStore, Use
+from impasto.state_records import LimitReached, Reservation, Use
+from impasto.states import StateStore
 from impasto.testing.watch import check
 
 from .subject import StateSubject, at_once
@@ -218,7 +219,7 @@ class BudgetChecks(StateSubject):
         """Check many reservations at once, on two connections."""
 
         async def work(state: StateStore) -> None:
-            async with self.opened(address) as second:
+            async with self.open_store(address) as second:
                 stores = [state, second] * (_TASKS // 2)
                 answers = await at_once([each.budgets.reserve(_KEY, [images(1, limit=_ROOM)]) for each in stores])
             count = sum(isinstance(answer, Reservation) for answer in answers)

@@ -6,7 +6,8 @@ from typing import Any
 
 import attrs
 
-from impasto.states import StateStore, StoredCall
+from impasto.state_records import StoredCall
+from impasto.states import StateStore
 from impasto.testing.watch import check
 
 from .subject import (
@@ -208,7 +209,8 @@ class CallChecks(StateSubject):
         async def work(state: StateStore) -> None:
             call = await insert_call(state, state="done")
             claimed = await state.calls.claim(IDENTITY, 1, as_job=False)
-            assert claimed == call, "claim did not return the result"
+            assert claimed is not None, "claim did not return the result"
+            assert claimed == call, "claim returned another call"
             await state.calls.release(claimed, 1)
             assert await state.calls.claim(IDENTITY, 1, as_job=False) == call, "a released result can't be claimed"
             later = await state.calls.claim(IDENTITY, 2, as_job=False)
@@ -226,14 +228,14 @@ class CallChecks(StateSubject):
 
         async def work(state: StateStore) -> None:
             job = await insert_call(state, worker="dead", jobs="[1]")
-            lost = await insert_call(state, worker="dead")
+            running = await insert_call(state, worker="dead")
             done = await insert_call(state, worker="dead", state="done", jobs="[1]", outcome="{}")
             alive = await insert_call(state, worker="alive", jobs="[1]")
             taken = await state.calls.take_over(
                 {"dead": [OTHER_IDENTITY], "gone": []}, "me", outcome='"lost"', seconds=HOUR
             )
             assert taken == [attrs.evolve(job, worker="me")], "take_over must return the jobs, with their new worker"
-            expected = (taken[0], attrs.evolve(lost, state="failed", outcome='"lost"'), done, alive)
+            expected = (taken[0], attrs.evolve(running, state="failed", outcome='"lost"'), done, alive)
             for each in expected:
                 assert await state.calls.find(each.id, OWNER) == each, "take_over changed calls wrongly"
             now = await state.now()
@@ -266,7 +268,7 @@ class CallChecks(StateSubject):
         """Check many tasks at once, on two connections: all get the same call."""
 
         async def work(state: StateStore) -> None:
-            async with self.opened(address) as second:
+            async with self.open_store(address) as second:
                 stores = [state, second] * (_TASKS // 2)
                 calls = [await new_call(state) for _ in stores]
                 pairs = zip(stores, calls, strict=True)
@@ -284,7 +286,7 @@ class CallChecks(StateSubject):
         async def work(state: StateStore) -> None:
             for _ in range(_TASKS // 2):
                 await insert_call(state, state="done")
-            async with self.opened(address) as second:
+            async with self.open_store(address) as second:
                 stores = [state, second] * (_TASKS // 2)
                 claimed = await at_once([each.calls.claim(IDENTITY, 1, as_job=False) for each in stores])
             ids = [call.id for call in claimed if call is not None]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from impasto.states import ObjectsFull, StateStore, StoredObject
+from impasto.state_records import ObjectsFull, StoredObject
+from impasto.states import StateStore
 from impasto.testing.watch import check
 
 from .subject import (
@@ -212,7 +213,7 @@ class ObjectChecks(StateSubject):
                     if await store.objects.replace(current, attrs.evolve(current, size=current.size + 1)):
                         return
 
-            async with self.opened(address) as second:
+            async with self.open_store(address) as second:
                 await at_once([add(store) for store in [state, second] * (_TASKS // 2)])
             current = await state.objects.find("batch", item.id, OWNER)
             assert current is not None, "the object is gone"
@@ -225,7 +226,7 @@ class ObjectChecks(StateSubject):
         """Check inserts on two connections: never more than fit, and one object for one request."""
 
         async def work(state: StateStore) -> None:
-            async with self.opened(address) as second:
+            async with self.open_store(address) as second:
                 stores = [state, second] * _TASKS
                 items = [await new_object(state) for _ in stores]
                 pairs = [*zip(stores, items, strict=True)]

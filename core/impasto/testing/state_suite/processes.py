@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from impasto.states import Reservation, StateStore, StoredCall, Use
+from impasto.state_records import Reservation, StoredCall, Use
+from impasto.states import StateStore
 
 KEY = b"k" * 32
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar, cast
 import attrs
 import pytest
 
-from impasto.states import StateError, StateStore, StoredCall, StoredObject
+from impasto.state_records import StateError, StoredCall, StoredObject
+from impasto.states import StateStore
 from impasto.testing.watch import Limited, run
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class StateSubject(Limited):
         return self.state_type(address, setting="acme_setting")
 
     @asynccontextmanager
-    async def opened(self, address: str) -> AsyncIterator[StateStore]:
+    async def open_store(self, address: str) -> AsyncIterator[StateStore]:
         """Open a store for a block."""
         state = self.create(address)
         try:
@@ -71,7 +72,7 @@ class StateSubject(Limited):
         """Run a function with the open store."""
 
         async def with_store() -> None:
-            async with self.opened(address) as state:
+            async with self.open_store(address) as state:
                 await work(state)
 
         run(with_store())
@@ -123,6 +124,6 @@ async def refusal_of(operation: Awaitable[object], what: str) -> StateError:
         await operation
     except StateError as error:
         return error
-    except Exception as error:
+    except Exception as error:  # of the store, whatever it is
         raise AssertionError(f"{what} raised {error!r}, not a StateError") from error
     raise AssertionError(f"{what} raised no StateError")

@@ -12,7 +12,8 @@ from typing import Any
 
 import attrs
 
-from impasto.states import Reservation, StateStore, StoredCall, Use
+from impasto.state_records import Reservation, StoredCall, Use
+from impasto.states import StateStore
 from impasto.testing.watch import check, process_check, run
 
 from .budgets import BudgetChecks
@@ -44,12 +45,12 @@ class StateSuite(CallChecks, BudgetChecks, ObjectChecks):
         async def cycle() -> None:
             unopened = self.create(address)
             await unopened.aclose()
-            async with self.opened(address) as state:
+            async with self.open_store(address) as state:
                 call = await insert_call(state)
             await state.aclose()
             error = await refusal_of(state.calls.find(call.id, OWNER), "an operation of a closed store")
             assert str(error), "the error of a closed store has no message"
-            async with self.opened(address) as state, self.opened(address) as second:
+            async with self.open_store(address) as state, self.open_store(address) as second:
                 assert await second.calls.find(call.id, OWNER) == call, "a call is lost after the store was closed"
                 other = await insert_call(state)
                 assert await second.calls.find(other.id, OWNER) == other, "a second connection does not see a call"
@@ -161,7 +162,7 @@ class StateSuite(CallChecks, BudgetChecks, ObjectChecks):
             for name, operation in operations.items():
                 try:
                     found = await operation()
-                except Exception as error:
+                except Exception as error:  # of the store, whatever it is
                     raise AssertionError(f"{name} failed after the outage: {error}") from error
                 assert name != "calls.find" or found == call, "after the outage a call is lost or changed"
 

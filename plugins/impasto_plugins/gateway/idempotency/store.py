@@ -149,8 +149,8 @@ class OutcomeStore:
 
         Fetching a job is free. Whatever else ran there may have been charged.
         """
-        lost = dump_outcome(charge_unknown_error())
-        return await self.calls.take_over(dead, worker, outcome=lost, seconds=RETRY_SECONDS)
+        outcome = dump_outcome(charge_unknown_error())
+        return await self.calls.take_over(dead, worker, outcome=outcome, seconds=RETRY_SECONDS)
 
     async def remove_expired(self) -> None:
         """Delete expired rows with their files, and old files without a row. Report lost rows, once.

@@ -31,7 +31,9 @@ class SQLiteBudgets:
             for use, parts in zip(uses, rows, strict=True):
                 if (refusal := check_use(use, parts, now)) is not None:
                     return refusal  # returned, not raised, so that what was brought back stays so
-            amounts = {(use.what, use.period, current_part(use.period, now)): use.amount for use in uses}
+            amounts: dict[tuple[str, Period, int], int] = {
+                (use.what, use.period, current_part(use.period, now)): use.amount for use in uses
+            }
             db.executemany(_ADD, [(key, *name, amount) for name, amount in amounts.items()])
             return Reservation(key=key, amounts=amounts)
 

@@ -27,9 +27,9 @@ _TABLES = (
 )
 
 _FROM_VERSION_0 = {
-    "used": """INSERT INTO budgets SELECT key, replace(what, 'pictures', 'images'),
-        CASE what WHEN 'requests' THEN 'minute' WHEN 'pictures' THEN 'day' ELSE 'month' END, period, amount
-        FROM used WHERE true ON CONFLICT DO UPDATE SET amount = amount + excluded.amount""",
+    "used": """INSERT INTO budgets SELECT key, CASE what WHEN :old THEN 'images' ELSE what END,
+        CASE what WHEN 'requests' THEN 'minute' WHEN :old THEN 'day' ELSE 'month' END,
+        period, amount FROM used WHERE true ON CONFLICT DO UPDATE SET amount = amount + excluded.amount""",
     "outcomes": """INSERT OR IGNORE INTO calls SELECT id, owner, identity, content, state, model, response_format,
         worker, given, accepted, outcome, made, expires FROM outcomes""",
     "files": """INSERT OR IGNORE INTO objects SELECT 'file', id, owner,
@@ -53,7 +53,7 @@ def _create_tables(db: sqlite3.Connection) -> str:
     moved = []
     for table, move in _FROM_VERSION_0.items():
         if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone():
-            db.execute(move)
+            db.execute(move, {"old": "pictures"})  # the former name of images in budgets
             (count,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - a name written above
             moved.append(f"{count} of {table}")
             db.execute(f"DROP TABLE {table}")

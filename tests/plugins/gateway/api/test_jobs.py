@@ -6,7 +6,9 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -15,6 +17,7 @@ import pytest
 from openai.types import ImagesResponse
 
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.api import delivery
 from tests.conftest import KEY
 from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry
@@ -82,16 +85,15 @@ async def test_an_edit_with_files_and_several_pictures(gateway: Running, impasto
     assert gateway.gateway._app.memory.used_bytes == 0
 
 
-async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) -> None:
+async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     job = await begin(gateway, n=2, response_format="url")
     done = await finished_job(gateway, job)
     assert (await finished_job(gateway, job)).body == done.body
     for each in done.json["data"]:
         assert "b64_json" not in each
         assert (await gateway.ask("GET", each["url"])).body.startswith(b"\x89PNG")
-    data = database(gateway)
-    now = data.clock()
-    data.clock = lambda: now + 3601
+    now = time.time()
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(time=lambda: now + 3601))
     later = await finished_job(gateway, job)
     assert {each["url"] for each in later.json["data"]}.isdisjoint(each["url"] for each in done.json["data"])
     assert (await gateway.ask("GET", later.json["data"][0]["url"])).body.startswith(b"\x89PNG")

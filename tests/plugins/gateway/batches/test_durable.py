@@ -234,6 +234,6 @@ async def test_a_file_and_a_batch_that_were_accepted_outlive_a_loss_of_power(
     events = watched(gateway, monkeypatch)
     batch = await finish(gateway.sdk, await submit(gateway.sdk, lines(1)))
     assert batch.status == "completed"
-    written = [each for each in events if "UPDATE files" in each or "INTO batches" in each]
+    written = [each for each in events if "UPDATE objects" in each or "INTO objects" in each]
     assert len(written) > 2
     assert {each.split()[0] for each in written} == {"2"}, "SQLite's FULL"

@@ -4,13 +4,16 @@ import asyncio
 import base64
 import json
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.api import delivery
 from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, key_entry
 from tests.plugins.gateway.raw import answered_unread, until
@@ -316,12 +319,12 @@ async def test_a_stream_is_replayed_as_one(gateway: Running, impasto_emulator: E
 
 
 async def test_a_url_is_replayed_and_made_anew_where_it_has_expired(
-    gateway: Running, impasto_emulator: Emulator, tmp_path: Path
+    gateway: Running, impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await ask(gateway, key="k", response_format="url", n=2)
     assert (await ask(gateway, key="k", response_format="url", n=2)).body == first.body
-    now = database(gateway).clock()
-    database(gateway).clock = lambda: now + 3601
+    now = time.time()
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(time=lambda: now + 3601))
     for each in (tmp_path / "files").iterdir():
         os.utime(each, (0, 0))
     again = await ask(gateway, key="k", response_format="url", n=2)

@@ -93,39 +93,39 @@ class Clock:
 
 
 @pytest.fixture
-async def state(tmp_path: Path) -> AsyncIterator[SQLiteState]:
+async def records(tmp_path: Path) -> AsyncIterator[SQLiteState]:
     state = SQLiteState(str(tmp_path), clock=Clock())
     await state.open()
     yield state
     await state.aclose()
 
 
-def outcome_store(state: SQLiteState) -> OutcomeStore:
-    return OutcomeStore(state, state.database.folder)
+def outcome_store(records: SQLiteState) -> OutcomeStore:
+    return OutcomeStore(records, records.database.folder)
 
 
-def row(state: SQLiteState, **values: Any) -> StoredCall:
+def row(records: SQLiteState, **values: Any) -> StoredCall:
     base = StoredCall(
         id=new_row_id(),
         owner=ONE,
         identity=ONE,
         content=ONE,
         worker="w",
-        created=state.database.clock(),
+        created=records.database.clock(),
         expires=NOON + 100,
     )
     return attrs.evolve(base, **values)
 
 
-async def rows(state: SQLiteState) -> list[tuple[str, bytes, str]]:
-    return await state.database.write(
+async def rows(records: SQLiteState) -> list[tuple[str, bytes, str]]:
+    return await records.database.write(
         lambda db: db.execute("SELECT id, identity, state FROM calls ORDER BY created").fetchall()
     )
 
 
-async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(state: SQLiteState) -> None:
-    store, clock = outcome_store(state), Clock()
-    state.database.clock = clock
+async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(records: SQLiteState) -> None:
+    store, clock = outcome_store(records), Clock()
+    records.database.clock = clock
     assert await store.save(ONE, DONE)
     assert await store.save(TWO, charge_unknown_error())
     clock.now = NOON + 899.5
@@ -135,46 +135,46 @@ async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(state: SQLiteSt
     assert await store.calls.claim(ONE, 2, as_job=False) is None
     assert await store.calls.find_failed(TWO) is None
     await store.remove_expired()
-    assert await rows(state) == []
+    assert await rows(records) == []
 
 
-async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(state: SQLiteState) -> None:
-    store, clock = outcome_store(state), Clock()
-    state.database.clock = clock
-    first = await store.calls.insert_or_join(row(state), join=True)
+async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(records: SQLiteState) -> None:
+    store, clock = outcome_store(records), Clock()
+    records.database.clock = clock
+    first = await store.calls.insert_or_join(row(records), join=True)
     clock.now = NOON + 99.5
-    assert (await store.calls.insert_or_join(row(state), join=True)).id == first.id
+    assert (await store.calls.insert_or_join(row(records), join=True)).id == first.id
     assert await store.calls.find(first.id, ONE) is not None
     assert await store.calls.find(first.id, TWO) is None
     clock.now = NOON + 100
     assert await store.calls.find(first.id, ONE) is None
-    second = await store.calls.insert_or_join(row(state, expires=NOON + 200), join=True)
+    second = await store.calls.insert_or_join(row(records, expires=NOON + 200), join=True)
     assert second.id != first.id
-    assert [id for id, *_ in await rows(state)] == [second.id]
+    assert [id for id, *_ in await rows(records)] == [second.id]
 
 
 @asynccontextmanager
-async def statements(state: SQLiteState) -> AsyncIterator[list[str]]:
+async def statements(records: SQLiteState) -> AsyncIterator[list[str]]:
     """Yield the statements that are run meanwhile."""
     found: list[str] = []
-    await state.database.write(lambda db: db.set_trace_callback(found.append))
+    await records.database.write(lambda db: db.set_trace_callback(found.append))
     yield found
-    await state.database.write(lambda db: db.set_trace_callback(None))
+    await records.database.write(lambda db: db.set_trace_callback(None))
 
 
-async def test_a_paid_image_survives_a_power_loss(state: SQLiteState) -> None:
+async def test_a_paid_image_survives_a_power_loss(records: SQLiteState) -> None:
     """SQLite syncs a commit to the disk in the mode FULL alone."""
-    store = outcome_store(state)
-    first = await store.calls.insert_or_join(row(state), join=True)
+    store = outcome_store(records)
+    first = await store.calls.insert_or_join(row(records), join=True)
     works: dict[str, Callable[[], Awaitable[object]]] = {
-        "a call, before it is sent": lambda: store.calls.insert_or_join(row(state), join=False),
+        "a call, before it is sent": lambda: store.calls.insert_or_join(row(records), join=False),
         "a provider's job": lambda: store.record_jobs(first, "[]"),
         "an outcome": lambda: store.finish(first, DONE, forget=False),
         "the outcome for a retry": lambda: store.save(TWO, DONE),
         "a call of a dead worker": lambda: store.take_over({"dead": [ONE]}, "w"),
     }
     for name, work in works.items():
-        async with statements(state) as run:
+        async with statements(records) as run:
             await work()
         written = next(at for at, each in enumerate(run) if each.startswith(("INSERT", "UPDATE")))
         modes = [each for each in run[:written] if each.startswith("PRAGMA synchronous")]
@@ -182,38 +182,38 @@ async def test_a_paid_image_survives_a_power_loss(state: SQLiteState) -> None:
         assert "COMMIT" in run[written:], name
 
 
-async def test_only_a_key_is_joined(state: SQLiteState) -> None:
-    store = outcome_store(state)
+async def test_only_a_key_is_joined(records: SQLiteState) -> None:
+    store = outcome_store(records)
     first, second = (
-        await store.calls.insert_or_join(row(state), join=False),
-        await store.calls.insert_or_join(row(state), join=False),
+        await store.calls.insert_or_join(row(records), join=False),
+        await store.calls.insert_or_join(row(records), join=False),
     )
     assert first.id != second.id
-    assert len(await rows(state)) == 2
+    assert len(await rows(records)) == 2
 
 
 @pytest.mark.parametrize("forget", [True, False])
-async def test_a_free_failure_is_not_found_by_its_key(state: SQLiteState, forget: bool) -> None:
+async def test_a_free_failure_is_not_found_by_its_key(records: SQLiteState, forget: bool) -> None:
     """A job's id, which its caller has, is still told what became of it."""
-    store = outcome_store(state)
-    first = await store.calls.insert_or_join(row(state), join=True)
+    store = outcome_store(records)
+    first = await store.calls.insert_or_join(row(records), join=True)
     assert await store.finish(first, APIError(503, "no"), forget=forget)
-    assert await rows(state) == ([] if forget else [(first.id, b"", "failed")])
+    assert await rows(records) == ([] if forget else [(first.id, b"", "failed")])
 
 
 @pytest.mark.parametrize("outcome", [DONE, charge_unknown_error()], ids=["done", "unknown"])
-async def test_a_possible_charge_is_found_by_its_key(state: SQLiteState, outcome: CallOutcome | APIError) -> None:
-    store = outcome_store(state)
-    first = await store.calls.insert_or_join(row(state), join=True)
+async def test_a_possible_charge_is_found_by_its_key(records: SQLiteState, outcome: CallOutcome | APIError) -> None:
+    store = outcome_store(records)
+    first = await store.calls.insert_or_join(row(records), join=True)
     assert await store.finish(first, outcome, forget=True)
-    (found,) = await rows(state)
+    (found,) = await rows(records)
     assert found == (first.id, ONE, "done" if outcome is DONE else "failed")
 
 
 async def test_at_most_64_images_are_in_memory_until_they_are_kept(
-    state: SQLiteState, monkeypatch: pytest.MonkeyPatch
+    records: SQLiteState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, groups = outcome_store(state), list[int]()
+    store, groups = outcome_store(records), list[int]()
     save = type(store._files).save
 
     def counted(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
@@ -223,13 +223,13 @@ async def test_at_most_64_images_are_in_memory_until_they_are_kept(
     monkeypatch.setattr(type(store._files), "save", counted)
     assert all(await asyncio.gather(*(store.save(ONE, DONE) for _ in range(70))))
     assert groups == [64, 6]
-    assert len(await rows(state)) == 70
+    assert len(await rows(records)) == 70
 
 
 async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(
-    state: SQLiteState, monkeypatch: pytest.MonkeyPatch
+    records: SQLiteState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = outcome_store(state)
+    store = outcome_store(records)
 
     def breaks(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         raise RuntimeError("a bug")
@@ -241,37 +241,37 @@ async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(
     assert await store.save(ONE, DONE)
 
 
-async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(state: SQLiteState) -> None:
-    store = outcome_store(state)
+async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(records: SQLiteState) -> None:
+    store = outcome_store(records)
     tasks = [asyncio.create_task(store.save(ONE, DONE)) for _ in range(2)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     assert await tasks[1]
-    assert len(await rows(state)) == 2
+    assert len(await rows(records)) == 2
 
 
-async def test_a_row_that_can_not_be_written_is_not_promised(state: SQLiteState) -> None:
-    store = outcome_store(state)
-    first = await store.calls.insert_or_join(row(state), join=True)
-    await state.database.write(lambda db: db.execute("DROP TABLE calls"))
+async def test_a_row_that_can_not_be_written_is_not_promised(records: SQLiteState) -> None:
+    store = outcome_store(records)
+    first = await store.calls.insert_or_join(row(records), join=True)
+    await records.database.write(lambda db: db.execute("DROP TABLE calls"))
     assert not await store.save(ONE, DONE)
     assert not await store.finish(first, DONE, forget=True)
     assert not await store.finish(first, APIError(503, "no"), forget=True)
 
 
-async def test_an_image_that_is_gone_may_have_been_charged(state: SQLiteState) -> None:
-    store = outcome_store(state)
+async def test_an_image_that_is_gone_may_have_been_charged(records: SQLiteState) -> None:
+    store = outcome_store(records)
     await store.save(ONE, DONE)
     claimed = await store.calls.claim(ONE, 1, as_job=False)
     assert claimed is not None
-    (state.database.folder / "outcomes" / f"{claimed.id}.0").unlink()
+    (records.database.folder / "outcomes" / f"{claimed.id}.0").unlink()
     with pytest.raises(APIError) as caught:
         await store.load(claimed)
     assert (caught.value.code, caught.value.not_charged, caught.value.should_retry) == ("charge_unknown", False, False)
 
 
-async def test_a_failure_is_replayed_as_one_that_may_have_been_charged(state: SQLiteState) -> None:
-    store = outcome_store(state)
+async def test_a_failure_is_replayed_as_one_that_may_have_been_charged(records: SQLiteState) -> None:
+    store = outcome_store(records)
     error = APIError(504, "no", "server_error", "charge_unknown", "p", should_retry=False, not_charged=False)
     await store.save(ONE, error)
     found = await store.calls.find_failed(ONE)
