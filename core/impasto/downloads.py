@@ -102,7 +102,12 @@ def _unfetched(error: BaseException, download: Download) -> ImpastoError:
 def _with_statements(artifact: Artifact, download: Download) -> Artifact:
     """Return the artifact with what the answer states of it."""
     seed = artifact.seed if download.seed is None else download.seed
-    return attrs.evolve(artifact, seed=seed, finish_reason=download.finish_reason or artifact.finish_reason)
+    return attrs.evolve(
+        artifact,
+        seed=seed,
+        finish_reason=download.finish_reason or artifact.finish_reason,
+        revised_prompt=download.revised_prompt or artifact.revised_prompt,
+    )
 
 
 def _combined(

@@ -48,13 +48,15 @@ class Request:
 class Artifact:
     """One image, sound or 3D model. ``seed`` is the one that was used, ``finish_reason`` the provider's word.
 
-    Give ``file`` in place of ``data`` if the data is on disk.
+    ``revised_prompt`` is the prompt that the provider made of the caller's, if it says so. Give ``file`` in place of
+    ``data`` if the data is on disk.
     """
 
     _data: bytes = attrs.field(default=b"", alias="data")
     media_type: str
     seed: int | None = None
     finish_reason: str | None = None
+    revised_prompt: str | None = None
     file: File | None = None
 
     @property
@@ -232,14 +234,15 @@ EventOutcome = Partial | Result | Usage
 class Download:
     """An image of an answer that has its address only. ``request`` fetches it; ``index`` is its number in the answer.
 
-    ``seed`` and ``finish_reason`` are those that the answer states for it. ``response``: the answer to the request, if
-    it is there already, as that of a ``data:`` URI is.
+    ``seed``, ``finish_reason`` and ``revised_prompt`` are those that the answer states for it. ``response``: the answer
+    to the request, if it is there already, as that of a ``data:`` URI is.
     """
 
     request: WireRequest
     index: int = 0
     seed: int | None = None
     finish_reason: str | None = None
+    revised_prompt: str | None = None
     response: WireResponse | None = None
 
 

@@ -59,6 +59,7 @@ def _pending_problem(pending: Pending, call: Call) -> str:
 
 _NOT_ARTIFACTS = "the artifacts of the plugin's result must be a tuple of Artifact"
 _SEEDS = (int, type(None))  # no bool
+_TEXTS = (str, type(None))
 
 
 def result_problem(outcome: object, call: Call) -> str:
@@ -84,10 +85,11 @@ def result_problem(outcome: object, call: Call) -> str:
         if not is_valid or not isinstance(each.media_type, str):
             return "an artifact of the plugin's result must have bytes or a File, and a media type as text"
         is_whole = is_whole and (each.file is not None or data != b"")
-        reason = each.finish_reason
-        if reason is not None:
-            texts = f"{texts}\n{reason}"
-        is_plain = is_plain and type(each.seed) in _SEEDS and (reason is None or type(reason) is str)
+        reason, prompt = each.finish_reason, each.revised_prompt
+        if reason is not None or prompt is not None:
+            texts = f"{texts}\n{reason}\n{prompt}"
+            is_plain = is_plain and type(reason) in _TEXTS and type(prompt) in _TEXTS
+        is_plain = is_plain and type(each.seed) in _SEEDS
     if not artifacts and outcome.errors:
         errors: object = outcome.errors
         if isinstance(errors, tuple) and all(map(is_failure, errors)):
@@ -180,14 +182,18 @@ def _left_out(name: str, expected: str, value: object, wrong: list[str]) -> None
 
 
 def _checked(artifact: Artifact, secrets: tuple[str, ...], wrong: list[str]) -> Artifact:
-    reason: object = artifact.finish_reason
-    if reason is not None and not isinstance(reason, str):
-        _left_out("finish_reason", "text", reason, wrong)
+    texts: dict[str, str | None] = {}
+    for name in ("finish_reason", "revised_prompt"):
+        text: object = getattr(artifact, name)
+        if text is not None and not isinstance(text, str):
+            _left_out(name, "text", text, wrong)
+        texts[name] = redact(text, secrets) if isinstance(text, str) else None
     has_seed = artifact.seed is None or type(artifact.seed) is int  # no bool
     if not has_seed:
         _left_out("seed", "a whole number", artifact.seed, wrong)
     return attrs.evolve(
         artifact,
-        finish_reason=redact(reason, secrets) if isinstance(reason, str) else None,
         seed=artifact.seed if has_seed else None,
+        finish_reason=texts["finish_reason"],
+        revised_prompt=texts["revised_prompt"],
     )

@@ -223,9 +223,11 @@ def test_an_error_stands_for_an_image_that_was_filtered() -> None:
 def test_a_damaged_image_drops_no_other() -> None:
     whole = png(8, 8)
     texts = [base64.b64encode(data).decode() for data in (whole, whole[:-20], b"", whole)]
-    result = images_from_base64([*texts, None, "%%%"], response(200, {}), is_complete, seeds=[5, 6, 7, True])
+    result = images_from_base64(
+        [*texts, None, "%%%"], response(200, {}), is_complete, seeds=[5, 6, 7, True], revised_prompts=["a", "b", "c", 7]
+    )
     assert [artifact.data for artifact in result.artifacts] == [whole, whole]
-    assert [artifact.seed for artifact in result.artifacts] == [5, None]
+    assert [(each.seed, each.revised_prompt) for each in result.artifacts] == [(5, "a"), (None, None)]
     assert [error.index for error in result.errors] == [1, 2, 4, 5]
     assert {error.error.billed for error in result.errors} == {"yes"}
     with pytest.raises(UnusableResult, match="has no complete image; it was charged"):

@@ -93,6 +93,7 @@ class Dialect:
             anonymous=True,
             seeds=body.get("seeds", ()),
             finish_reasons=body.get("reasons", ()),
+            revised_prompts=body.get("prompts", ()),
             cost=Cost(usd=body["usd"], as_of="2026-11-01") if "usd" in body else None,
             usage=usage_in(body.get("usage")),
         )
@@ -156,12 +157,13 @@ def sizes(result: Result) -> list[int]:
 
 @pytest.mark.parametrize("accepts", [True, False], ids=["job", "direct"])
 async def test_every_image_is_fetched_side_by_side_and_without_the_key(accepts: bool) -> None:
-    end = says(urls=addresses(4), seeds=[5, 6, None, 8], reasons=["ok", None, "ok"], usd=0.5)
+    end = says(urls=addresses(4), seeds=[5, 6, None, 8], reasons=["ok", None, "ok"], prompts=[None, "a", 7], usd=0.5)
     async with acme(Vendor(end, accepts, together=4)) as (client, recorder):
         result = await client.run("acme/x", prompt="a kite", n=4)
     assert sizes(result) == [8, 9, 10, 11]
     assert [each.seed for each in result.artifacts] == [5, 6, None, 8]
     assert [each.finish_reason for each in result.artifacts] == ["ok", None, "ok", None]
+    assert [each.revised_prompt for each in result.artifacts] == [None, "a", None, None]
     assert (result.cost, result.errors, result.warnings) == (Cost(usd=0.5, as_of="2026-11-01"), (), ())
     assert len(recorder.posts) == 1
     fetched = [each for each in recorder.requests if each.host == "signed_url"]

@@ -69,12 +69,13 @@ async def run(streams: bool, **result: Any) -> Result:
         ("seed", "7"),
         ("seed", 7.0),
         ("finish_reason", 7),
+        ("revised_prompt", ["a kite"]),
     ],
 )
 async def test_a_wrong_type_beside_a_paid_image_loses_no_image_and_is_named(
     name: str, value: object, streams: bool
 ) -> None:
-    if name in ("seed", "finish_reason"):
+    if name in ("seed", "finish_reason", "revised_prompt"):
         wrong: dict[str, Any] = {name: value}
         result = await run(streams, artifacts=(attrs.evolve(ARTIFACT, **wrong),))
     else:
@@ -84,7 +85,8 @@ async def test_a_wrong_type_beside_a_paid_image_loses_no_image_and_is_named(
     assert {type(each) for each in result.warnings} == {str}
     assert all(isinstance(each.error, impasto.ImpastoError) for each in result.errors)
     assert result.request_id is None
-    assert (result.artifacts[0].seed, result.artifacts[0].finish_reason) == (None, None)
+    [artifact] = result.artifacts
+    assert (artifact.seed, artifact.finish_reason, artifact.revised_prompt) == (None, None, None)
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "event"])
@@ -124,8 +126,12 @@ async def test_a_result_without_artifacts_is_unusable_even_if_nothing_was_sent()
 
 @pytest.mark.parametrize(
     "result",
-    [{"request_id": f"to {KEY}"}, {"artifacts": (attrs.evolve(ARTIFACT, finish_reason=f"to {KEY}"),)}],
-    ids=["request_id", "finish_reason"],
+    [
+        {"request_id": f"to {KEY}"},
+        {"artifacts": (attrs.evolve(ARTIFACT, finish_reason=f"to {KEY}"),)},
+        {"artifacts": (attrs.evolve(ARTIFACT, revised_prompt=f"to {KEY}"),)},
+    ],
+    ids=["request_id", "finish_reason", "revised_prompt"],
 )
 async def test_a_single_text_of_a_result_does_not_show_the_key(result: dict[str, Any]) -> None:
     assert KEY[:12] not in repr(await run(False, **result))

@@ -18,6 +18,7 @@ from tests.distributions import pip_install
 EXAMPLES = ROOT / "examples"
 NAMES = ("impasto-openai", "impasto-bfl", "impasto-nova", "impasto-imagen")
 GPT, FLUX, NOVA = "openai/gpt-image-1", "bfl/flux-2-pro", "bedrock/amazon.nova-canvas-v1:0"
+REVISED = "a lighthouse, in the evening light"
 GEMINI, VERTEX = "gemini/imagen-4.0-generate-001", "vertex_ai/imagen-4.0-generate-001"
 
 CONFIG = """
@@ -82,6 +83,7 @@ print(json.dumps({
     "images": [len(each.data) for each in (gpt, edit, flux, combined, *others)],
     "usage": [gpt.usage.input_tokens, gpt.usage.output_tokens, gpt.usage.total_tokens],
     "warnings": [each.warnings for each in (gpt, edit, flux, combined, *others)],
+    "revised": [each.data[0].revised_prompt for each in (gemini, vertex)],
 }, default=list))
 """
 
@@ -111,6 +113,7 @@ print(json.dumps({
     "images": [len(each.data) for each in (gpt, edit, flux, combined, *others)],
     "usage": [gpt.usage.input_tokens, gpt.usage.output_tokens, gpt.usage.total_tokens],
     "refusal": refusal,
+    "revised": [each.data[0].revised_prompt for each in (gemini, vertex)],
 }))
 """
 
@@ -230,10 +233,12 @@ def test_every_entrance_carries_their_images_usage_and_prices(site: Site) -> Non
         assert payload["images"] == [2, 1, 1, 1, 2, 1, 2, 1]
         assert payload["usage"] == [2, 544, 546]
         assert payload["warnings"] == [[]] * 8
+        assert payload["revised"] == [None, REVISED]
         assert _gateway(site) == {
             "images": [2, 1, 1, 1, 2, 1, 2, 1],
             "usage": [2, 544, 546],
             "refusal": "moderation_blocked",
+            "revised": [None, REVISED],
         }
         rows = [
             {"id": "gpt", "model": GPT, "prompt": "a lighthouse", "n": 2, "quality": "low", "size": "1024x1024"},
@@ -246,6 +251,9 @@ def test_every_entrance_carries_their_images_usage_and_prices(site: Site) -> Non
         site.impasto("batch", "run", "rows.jsonl", "--out", "images")
         status = json.loads(site.impasto("batch", "status", "images", "--json"))
         assert (status["state"], status["done"]) == ("complete", 15)
+        lines = map(json.loads, (site.folder / "images" / "results.jsonl").read_text().splitlines())
+        images = {each["custom_id"]: each["response"]["body"]["data"][0] for each in lines}
+        assert [images[name].get("revised_prompt") for name in ("gemini", "vertex")] == [None, REVISED]
         tokens, flux, imagen = 2 * 5e-6 + 544 * 40e-6, 0.03, 6 * 0.04  # one request for both images of gpt
         assert status["cost_usd"] == pytest.approx(tokens + flux + imagen)
         charges = stand_ins.communicate(timeout=60)[0].split()

@@ -72,6 +72,7 @@ def images_from_urls(
     anonymous: bool = False,
     seeds: Sequence[object] = (),
     finish_reasons: Sequence[object] = (),
+    revised_prompts: Sequence[object] = (),
     result_ttl: float | None = None,
     cost: Cost | None = None,
     usage: Usage | None = None,
@@ -79,9 +80,9 @@ def images_from_urls(
     """Return the end of a job whose images are fetched from their addresses, with GETs, side by side.
 
     Each of ``urls`` is the address of an image, its ``data:`` URI, or the error that stands for it, such as a
-    ContentFiltered. ``seeds`` and ``finish_reasons`` are theirs, in the same order. Without ``id`` the addresses are
-    the job's id, see ``images_of_job``. ``anonymous``: without the key. Their hosts must be in ``Provider.hosts``,
-    anonymous or not. If there is no address, the first error is raised, or UnusableResult.
+    ContentFiltered. ``seeds``, ``finish_reasons`` and ``revised_prompts`` are theirs, in the same order. Without ``id``
+    the addresses are the job's id, see ``images_of_job``. ``anonymous``: without the key. Their hosts must be in
+    ``Provider.hosts``, anonymous or not. If there is no address, the first error is raised, or UnusableResult.
     """
     downloads: list[Download] = []
     errors: list[FailedArtifact] = []
@@ -90,11 +91,13 @@ def images_from_urls(
             answer = _answer_in(url)
             seed = seeds[index] if index < len(seeds) else None
             reason = finish_reasons[index] if index < len(finish_reasons) else None
+            prompt = revised_prompts[index] if index < len(revised_prompts) else None
             download = Download(
                 request=WireRequest(url=url if answer is None else None, method="GET", anonymous=anonymous),
                 index=index,
                 seed=seed if type(seed) is int else None,
                 finish_reason=reason if isinstance(reason, str) else None,
+                revised_prompt=prompt if isinstance(prompt, str) else None,
                 response=answer,
             )
             downloads.append(download)

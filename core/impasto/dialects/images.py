@@ -20,11 +20,13 @@ def images_from_base64(
     is_complete: Callable[[bytes, str], bool],
     media_types: Collection[str] = (),
     seeds: Sequence[object] = (),
+    *,
+    revised_prompts: Sequence[object] = (),
 ) -> Result:
     """Return the images of a paid answer, each a base64 text. A damaged one drops no other: it is in ``errors``.
 
-    Each of ``texts`` may be the error that stands for an image, such as a ContentFiltered. ``seeds`` are theirs, in the
-    same order; what is not a whole number is passed over.
+    Each of ``texts`` may be the error that stands for an image, such as a ContentFiltered. ``seeds`` and
+    ``revised_prompts`` are theirs, in the same order; what is not a whole number, or text, is passed over.
     ``is_complete(data, media_type)`` returns False for an image that is cut short. Those of ``media_types``, which are
     the operation's, are passed on without it. Raises the first given error if there is no image, or UnusableResult.
     """
@@ -43,7 +45,14 @@ def images_from_base64(
         media_type = _media_type(data, None, media_types)
         if media_type is not None and (media_type in media_types or is_complete(data, media_type)):
             seed = seeds[index] if index < len(seeds) else None
-            artifacts.append(Artifact(data=data, media_type=media_type, seed=seed if type(seed) is int else None))
+            prompt = revised_prompts[index] if index < len(revised_prompts) else None
+            artifact = Artifact(
+                data=data,
+                media_type=media_type,
+                seed=seed if type(seed) is int else None,
+                revised_prompt=prompt if isinstance(prompt, str) else None,
+            )
+            artifacts.append(artifact)
         else:
             errors.append(FailedArtifact(index=index, error=unusable(f"has no complete image {index + 1}", response)))
     if not artifacts:

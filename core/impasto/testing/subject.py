@@ -139,7 +139,7 @@ class Subject(Limited):
     scenarios: ClassVar[Mapping[str, Scenario]] = {}
     """Further calls by name: several images, a filtered one, a job that failed."""
     reports: ClassVar[Mapping[str, object] | None] = None
-    """What the result of ``success`` reports: ``seed``, ``finish_reason``, ``usage`` and ``usd``."""
+    """What the result of ``success`` reports: ``seed``, ``finish_reason``, ``revised_prompt``, ``usage``, ``usd``."""
     estimates: ClassVar[Sequence[tuple[Mapping[str, object], float]]] = ()
     """The documented USD of one image before its call, if they depend on parameters: ``[({"size": "wide"}, 0.05)]``."""
     request_id: ClassVar[str | None] = "x-request-id"

@@ -28,8 +28,12 @@ def answer(*images: bytes | None) -> Answer:
     predictions = [
         {"raiFilteredReason": FILTERED}
         if each is None
-        else {"mimeType": "image/png", "bytesBase64Encoded": base64.b64encode(each).decode()}
-        for each in images
+        else {
+            "mimeType": "image/png",
+            "bytesBase64Encoded": base64.b64encode(each).decode(),
+            "prompt": f"a lighthouse, seen {index}",
+        }
+        for index, each in enumerate(images)
     ]
     return Answer(headers=JSON, body=json.dumps({"predictions": predictions}).encode())
 
@@ -81,7 +85,7 @@ class Imagen(OperationSuite):
         "outputOptions.compressionQuality": 75,
     }
     success = answer(IMAGE)
-    reports: dict[str, object] = {"usd": 0.04}
+    reports: dict[str, object] = {"usd": 0.04, "revised_prompt": "a lighthouse, seen 0"}
     request_id = None
     media_types = ("image/png", "image/jpeg")
     requirements = Requirements(partial_results=False)
@@ -98,7 +102,10 @@ class Imagen(OperationSuite):
     )
     scenarios = {
         "one of three is filtered": Scenario(
-            answers=(answer(IMAGE, None, OTHER),), images=(IMAGE, OTHER), errors={1: impasto.ContentFiltered}
+            answers=(answer(IMAGE, None, OTHER),),
+            images=(IMAGE, OTHER),
+            errors={1: impasto.ContentFiltered},
+            reports={"revised_prompt": ("a lighthouse, seen 0", "a lighthouse, seen 2")},
         ),
         "all are filtered": Scenario(answers=(answer(None),), error=impasto.ContentFiltered, billed="unknown"),
         "one of two is damaged": Scenario(

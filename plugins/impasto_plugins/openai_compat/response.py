@@ -144,17 +144,17 @@ class Image(Record):
     """One image. Its base64 text is encoded at first use.
 
     ``b64_json``, or ``url`` if that was requested: a ``data:`` URI. ``seed`` is the one that was used,
-    ``finish_reason`` the provider's word; ``revised_prompt`` is always None, as no prompt is revised here.
+    ``finish_reason`` the provider's word, ``revised_prompt`` the prompt that the provider made of the caller's.
     """
 
     _names = ("b64_json", "url", "revised_prompt", "seed", "finish_reason")
-    revised_prompt: str | None = None
 
     def __init__(self, artifact: Artifact, form: Format) -> None:
         self._artifact = artifact
         self._form = form
         self.seed = artifact.seed
         self.finish_reason = artifact.finish_reason
+        self.revised_prompt = artifact.revised_prompt
 
     @overload
     def __getitem__(self, name: Literal["b64_json", "url", "revised_prompt", "finish_reason"]) -> str | None: ...

@@ -40,7 +40,7 @@ class ScenarioChecks(Subject):
             "give each image of a scenario its own content, or their order can't be seen; the answers at several "
             "addresses are downloads, by their paths"
         )
-        for name in {"seed", "finish_reason"} & set(self.reports or {}):
+        for name in {"seed", "finish_reason", "revised_prompt"} & set(self.reports or {}):
             assert any(isinstance(each.reports.get(name), tuple) for each in several.values()), (
                 f"give a scenario with several images the {name} of each, reports={{'{name}': (..., ...)}}"
             )
@@ -200,7 +200,9 @@ def _wrong_images(images: list[bytes], found: list[bytes]) -> Iterator[str]:
     if sorted(found) == sorted(images):
         yield f"its {len(images)} images are in another order"
     else:
-        yield f"{sum(image in found for image in images)} of its {len(images)} images came"
+        came = sum(image in found for image in images)
+        others = f", and {len(found) - came} that it does not name" if len(found) > came else ""
+        yield f"{came} of its {len(images)} images came{others}"
 
 
 def _names(errors: Mapping[int, type]) -> str:
@@ -211,7 +213,7 @@ def _reported(result: Result, name: str, *, several: bool) -> object:
     match name:
         case "usd":
             return None if result.cost is None else result.cost.usd
-        case "seed" | "finish_reason" | "media_type":
+        case "seed" | "finish_reason" | "revised_prompt" | "media_type":
             values = tuple(getattr(artifact, name) for artifact in result.artifacts)
             return values if several else next(iter(values), None)
         case _:

@@ -50,7 +50,9 @@ class Dialect:
         predictions = json_object(response).get("predictions")
         if not isinstance(predictions, list) or not predictions:
             raise unusable("has no predictions", response)
-        return images_from_base64([_image(each, response) for each in predictions], response, is_complete)
+        images = [_image(each, response) for each in predictions]
+        prompts = [each.get("prompt") if isinstance(each, dict) else None for each in predictions]
+        return images_from_base64(images, response, is_complete, revised_prompts=prompts)
 
 
 def _image(prediction: object, response: WireResponse) -> object:

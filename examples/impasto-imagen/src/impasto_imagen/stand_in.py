@@ -156,7 +156,10 @@ class StandIn:
                 predictions += [{"raiFilteredReason": FILTERED}] if parameters.get("includeRaiReason") else []
                 continue
             data = paint(prompt, index, kind.removeprefix("image/"), ratio)
-            predictions.append({"mimeType": kind, "bytesBase64Encoded": base64.b64encode(data).decode()})
+            image = {"mimeType": kind, "bytesBase64Encoded": base64.b64encode(data).decode()}
+            if on_vertex and parameters.get("enhancePrompt", True):
+                image["prompt"] = f"{prompt}, in the evening light"
+            predictions.append(image)
             self.charges += 1
         return web.json_response({"predictions": predictions})
 

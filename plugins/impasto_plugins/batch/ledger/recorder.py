@@ -356,6 +356,7 @@ def artifact_row(
         "media_type": artifact.media_type,
         "seed": artifact.seed,
         "finish_reason": artifact.finish_reason,
+        **({"revised_prompt": artifact.revised_prompt} if artifact.revised_prompt is not None else {}),
         "request_id": outcome.request_id,
         "warnings": list(outcome.warnings),
         **({"usage": attrs.asdict(outcome.usage)} if outcome.usage is not None else {}),

@@ -107,7 +107,7 @@ def _result(done: list[Row]) -> Line:
     body: dict[str, object] = {
         "created": int(first["at"]),
         "model": first["model"],
-        "data": [{"index": row["index"], **{name: row[name] for name in _OF_IMAGE}} for row in done],
+        "data": [_image_fields(row) for row in done],
         "usd": None if None in costs else round(sum(cost for cost in costs if cost is not None), 10),
     }
     if (usage := usage_of(done)) is not None:
@@ -117,6 +117,11 @@ def _result(done: list[Row]) -> Line:
         body["warnings"] = list(warnings)
     response = {"status_code": 200, "request_id": first["request_id"], "body": body}
     return {"id": _line_id(first["id"]), "custom_id": first["id"], "response": response, "error": None}
+
+
+def _image_fields(row: Row) -> Line:
+    revised = {"revised_prompt": row["revised_prompt"]} if "revised_prompt" in row else {}  # few providers have one
+    return {"index": row["index"], **{name: row[name] for name in _OF_IMAGE}, **revised}
 
 
 def usage_of(done: Iterable[Row]) -> Mapping[str, object] | None:

@@ -249,6 +249,7 @@ def _file(saved: SavedArtifact) -> dict[str, object]:
         "bytes": artifact.content.size,
         "seed": artifact.seed,
         "finish_reason": artifact.finish_reason,
+        **({"revised_prompt": artifact.revised_prompt} if artifact.revised_prompt is not None else {}),
     }
 
 

@@ -126,7 +126,7 @@ def build_headers(cost: Cost | None, warnings: Sequence[str], *, is_replayed: bo
 def _image_object(image: ResponseImage, fields: Mapping[str, object]) -> Iterator[Segment]:
     """Return a JSON object with its image first, or without one if that has a URL."""
     artifact = image.artifact
-    facts = {"seed": artifact.seed, "finish_reason": artifact.finish_reason, "url": image.url}
+    facts = {name: getattr(artifact, name) for name in ("revised_prompt", "seed", "finish_reason")} | {"url": image.url}
     rest = _json({**fields, **{name: value for name, value in facts.items() if value is not None}}).encode()
     if image.url is not None:
         yield rest

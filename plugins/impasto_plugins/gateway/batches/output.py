@@ -151,8 +151,8 @@ def line_id(id: str) -> str:
 
 
 def _image_fields(row: Row) -> Payload:
-    names = ("seed", "finish_reason", "sha256", "bytes", "media_type")
-    return {name: row[name] for name in names if row[name] is not None}
+    names = ("revised_prompt", "seed", "finish_reason", "sha256", "bytes", "media_type")
+    return {name: row[name] for name in names if row.get(name) is not None}
 
 
 def _error_fields(row: Row, place: str) -> dict[str, object]:
