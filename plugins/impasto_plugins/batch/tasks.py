@@ -99,6 +99,15 @@ def join_request(tasks: list[ImageTask]) -> ImageTask:
     return attrs.evolve(first, others=tuple(others))
 
 
+def join_jobs(tasks: Iterable[ImageTask]) -> Iterator[ImageTask]:
+    """Join the images of one job, as they came with one request."""
+    jobs: dict[tuple[str, str | None], list[ImageTask]] = {}
+    for task in tasks:
+        jobs.setdefault((task.id, task.job), []).append(task)
+    for first, *others in jobs.values():
+        yield attrs.evolve(first, others=tuple(others))
+
+
 def key_of(account: Account) -> str:
     """Return the ledger's name of an account, which does not reveal its key."""
     return account.fingerprint[:16]

@@ -17,7 +17,7 @@ from impasto import Account, Artifact, Cost, Result
 from impasto.ext import media_type_of
 from impasto_plugins.batch.classification import outcome_of_result
 from impasto_plugins.batch.filenames import fit_components
-from impasto_plugins.batch.tasks import ImageTask, key_of
+from impasto_plugins.batch.tasks import ImageTask, join_jobs, key_of
 from impasto_plugins.cli.terminal.output import count_of
 from impasto_plugins.images import completeness as images
 from impasto_plugins.media import completeness as media, mp3
@@ -83,13 +83,13 @@ async def recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[st
 
 
 def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -> WriteSteps[RecoverySummary]:
-    found, jobs = RecoverySummary(), dict[tuple[str, str], list[ImageTask]]()
+    found, jobs = RecoverySummary(), list[ImageTask]()
     # The last row of each image that is not finished; another host's is settled by the end of its lease
     left = [row for row in rows_at(folder.layout.ledger, folder.images.open()) if "from" not in row]
     for row in left:
         if row["row"] == "accepted":
             if row["key"] in keys:
-                jobs.setdefault((row["id"], row["job"]), []).append(task_of_row(row))
+                jobs.append(task_of_row(row))
             else:
                 found.jobs_of_other_accounts += 1
             continue
@@ -109,8 +109,7 @@ def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -
         else:
             found.ambiguous += 1
             folder.write((yield from _write_ambiguous(folder, row)))
-    for first, *others in jobs.values():  # the images of one request
-        found.jobs.append(attrs.evolve(first, others=tuple(others)))
+    found.jobs += join_jobs(jobs)
     if left:
         yield "ledger"
     needed = {_publish_staged(folder, row) for row in found.staged}

@@ -169,10 +169,14 @@ class ImageBucket:
 
     async def claim_shared(self, mark: Mapping[str, object]) -> None:
         """Claim the prefix for a batch that all hosts with an equal mark share. Raises ConfigError, NotStored."""
-        content = json.dumps(mark, sort_keys=True).encode()
-        if await self.objects.put(_MARK, File.of(content), "application/json", tries=TRIES, only_new=True):
+        content = File.of(json.dumps(mark, sort_keys=True).encode())
+        if not await self.objects.put(_MARK, content, "application/json", tries=TRIES, only_new=True):
+            await self.check_shared(mark)
+
+    async def check_shared(self, mark: Mapping[str, object]) -> None:
+        """Raise ConfigError if the prefix belongs to another batch. Raises NotStored."""
+        if (found := await self.objects.get(_MARK, tries=TRIES)) is None:
             return
-        found = await self.objects.get(_MARK, tries=TRIES) or b""
         if not found.startswith(b"{"):
             raise ConfigError(f"--out {self.target} contains a batch that was run without --join: give another prefix")
         before: Mapping[str, object] = json.loads(found)

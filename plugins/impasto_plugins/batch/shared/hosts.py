@@ -100,14 +100,18 @@ class Lease:
     async def renew(self) -> None:
         """Write it again. Raises NotStored, ConfigError, NotSent."""
         async with self._renewing:
-            began = lease_clock()
-            try:
-                async with asyncio.timeout(self.record.seconds / 3):
-                    name = f"{_FOLDER}{self.record.name}"
-                    await self.objects.put(name, self.record.to_file(), JSON_TYPE, tries=1)
-            except TimeoutError:
-                raise NotStored(0, "TimeoutError") from None
-            self._until = began + self.record.seconds - _TOLERANCE
+            for left in reversed(range(TRIES)):
+                began = lease_clock()
+                try:
+                    async with asyncio.timeout(self.record.seconds / 3):  # a slow answer must not use up the lease
+                        name = f"{_FOLDER}{self.record.name}"
+                        await self.objects.put(name, self.record.to_file(), JSON_TYPE)
+                except (TimeoutError, NotStored) as error:
+                    if not left:
+                        raise error if isinstance(error, NotStored) else NotStored(0, "TimeoutError") from None
+                else:
+                    self._until = began + self.record.seconds - _TOLERANCE
+                    return
 
     async def end(self) -> None:
         """Say that all rows of this host are written. Raises NotStored, ConfigError, NotSent."""

@@ -24,11 +24,11 @@ from impasto_plugins.batch.ledger.recovery import task_of_row
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import Workspace
 from impasto_plugins.batch.output.s3 import TRIES, BucketTarget, ImageBucket
-from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.batch.tasks import ImageTask, join_jobs
 from impasto_plugins.transports.s3 import NotStored
 
 from .hosts import JSON_TYPE, HostRecord, Hosts, Lease
-from .merging import Key, Merge
+from .merging import Key, Merge, key_of_row
 from .segments import OwnLog, read_segments, storage_errors
 from .share import Share
 
@@ -132,11 +132,12 @@ class SharedBatch:
         """
         self.keys = keys
         with self.bucket.configuration_errors():
-            await self.bucket.claim_shared(mark)
+            await self.bucket.check_shared(mark)
             addresses = dict(self.folder.history.addresses)
             self.lease.record = attrs.evolve(self.lease.record, images=images, addresses=addresses)
-            await self.lease.create()
+            await self.lease.create()  # before anything else is written: the bucket must honour conditions
             stack.push_async_callback(self._leave)
+            await self.bucket.claim_shared(mark)
             stack.push_async_callback(_cancel, asyncio.create_task(self._renew()))
             await self.hosts.refresh()
             self.start = (len(self.hosts.records) - 1) * _GOLDEN_RATIO % 1
@@ -189,9 +190,11 @@ class SharedBatch:
             if died:
                 await asyncio.gather(*map(self._read_log, died))  # its last rows, before anything is judged
                 await self._read_intents()
-            for name in dead:
-                for key, row in list(self.merge.left_open.get(name, {}).items()):
-                    await self._settle_image(key, row)
+            left = [row for name in dead for row in list(self.merge.left_open.get(name, {}).values())]
+            self.jobs += join_jobs(self._adopt(row) for row in left if self._is_to_adopt(row))
+            for row in left:
+                if row["row"] != "accepted":
+                    await self.folder.submit(self.folder.write_row(await self._judge(row), on_disk=True))
             if died:
                 await self.log.flush()
             for name in died:  # for hosts that start later; if it comes back it writes its lease again
@@ -250,30 +253,31 @@ class SharedBatch:
         if intent["host"] != self.host:
             await self.folder.submit(self._import(intent["host"], intent["rows"]))
 
-    async def _settle_image(self, key: Key, row: Row) -> None:
-        if row["row"] == "accepted":
-            if row["key"] in self.keys and key not in self._adopted:
-                self._adopted.add(key)
-                self.merge.claims[key] = {name: row[name] for name in ("attempt", "share") if name in row}
-                self.jobs.append(task_of_row(row))
-            return
-        common = {name: row[name] for name in ("attempt", "share") if name in row}
+    def _is_to_adopt(self, row: Row) -> bool:
+        return row["row"] == "accepted" and row["key"] in self.keys and key_of_row(row) not in self._adopted
+
+    def _adopt(self, row: Row) -> ImageTask:
+        """Return the task of a dead host's job. Its result counts as that host's attempt."""
+        self._adopted.add(key_of_row(row))
+        self.merge.claims[key_of_row(row)] = _claim_of(row)
+        return task_of_row(row)
+
+    async def _judge(self, row: Row) -> Row:
+        """Return the row that closes an image of a dead host: done if it was uploaded, otherwise ambiguous."""
         if row["row"] == "staged" and (name := await self.bucket.find(row)) is not None:
-            verdict: Row = {**row, "row": "done", "path": name, "modified": None}
-            verdict = {each: value for each, value in verdict.items() if each not in ("from", "replaces")}
-        else:
-            verdict = {
-                "row": "ambiguous",
-                "settles": int(TaskState.STAGED if row["row"] == "staged" else TaskState.INTENT),
-                **common,
-                **{name: row[name] for name in ("id", "index", "usd", "n", "model", "asks")},
-                "at": time.time(),
-                "code": "charge_unknown",
-                "message": _DEAD_HOST,
-                "billed": "unknown",
-                "again": False,
-            }
-        await self.folder.submit(self.folder.write_row(verdict, on_disk=True))
+            own = {each: value for each, value in row.items() if each not in ("from", "replaces")}
+            return {**own, "row": "done", "path": name, "modified": None}
+        return {
+            "row": "ambiguous",
+            "settles": int(TaskState.STAGED if row["row"] == "staged" else TaskState.INTENT),
+            **_claim_of(row),
+            **{name: row[name] for name in ("id", "index", "usd", "n", "model", "asks")},
+            "at": time.time(),
+            "code": "charge_unknown",
+            "message": _DEAD_HOST,
+            "billed": "unknown",
+            "again": False,
+        }
 
     async def renew_lease(self) -> None:
         """Renew a lease that has ended. Raises OSError, and ConfigError if the share is another host's by now."""
@@ -348,6 +352,10 @@ class SharedBatch:
         own = images.usd_of_shares[str(share)]
         same = sum(usd for name, usd in images.usd_of_shares.items() if name.endswith(f"/{share.count}"))
         stops.usd = own + max(images.usd - same, 0.0) / share.count
+
+
+def _claim_of(row: Row) -> Mapping[str, object]:
+    return {name: row[name] for name in ("attempt", "share") if name in row}
 
 
 def intent_name(id: str, index: int, attempt: int) -> str:

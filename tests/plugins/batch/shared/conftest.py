@@ -18,6 +18,10 @@ from tests.moto_s3 import Bucket, moto, new_bucket
 
 _numbers = itertools.count()
 SHORT = Times()
+"""For hosts that die: others need not wait long."""
+
+LONG = Times(lease=60.0)
+"""For hosts that live: none is found dead because the machine is busy."""
 
 Host = Callable[..., ForkServerProcess]
 
@@ -55,7 +59,7 @@ def host(tmp_path: Path, bucket: Bucket, at: Provider) -> Iterator[Host]:
     """Starts ``impasto batch run`` as a host with this name and its own folder."""
     started: list[ForkServerProcess] = []
 
-    def start(name: str, manifest: Path, *words: str, times: Times = SHORT, **variables: str) -> ForkServerProcess:
+    def start(name: str, manifest: Path, *words: str, times: Times = LONG, **variables: str) -> ForkServerProcess:
         command = ["batch", "run", str(manifest), "--out", bucket.out, "--join", "--concurrency", "4", *words]
         environment = {**bucket.environment, **at.environment, "XDG_STATE_HOME": str(tmp_path / name), **variables}
         process = start_host(command, environment, tmp_path / f"{name}.log", times)
@@ -73,7 +77,7 @@ def host(tmp_path: Path, bucket: Bucket, at: Provider) -> Iterator[Host]:
         print(log.name, log.read_text(), sep="\n")
 
 
-def exit_code_of(process: ForkServerProcess, seconds: float = 60.0) -> int:
+def exit_code_of(process: ForkServerProcess, seconds: float = 150.0) -> int:
     """Wait for the end of a host; return its exit code."""
     process.join(seconds)
     assert process.exitcode is not None, "it does not end"

@@ -19,7 +19,7 @@ from tests.images import png
 from tests.moto_s3 import Bucket
 from tests.plugins.batch.conftest import CREATIVE, Run, Write, many, row
 
-from .conftest import Host, errors, exit_code_of, results
+from .conftest import SHORT, Host, errors, exit_code_of, results
 from .proxy_s3 import faulty
 
 
@@ -58,10 +58,10 @@ def test_another_host_fetches_the_job_of_a_dead_one(
     (tmp_path / "small.png").write_bytes(png(64, 64))
     path = manifest(row("job", model=CREATIVE, image="small.png", seed=5))
     with provider("--job-seconds", "4") as slow:
-        first = host("a", path, **slow.environment)
+        first = host("a", path, times=SHORT, **slow.environment)
         wait_for(lambda: any(each["row"] == "accepted" for each in rows_of(bucket)))
         first.kill()
-        assert exit_code_of(host("b", path, **slow.environment)) == 0
+        assert exit_code_of(host("b", path, times=SHORT, **slow.environment)) == 0
         assert slow.charges() == Counter({5: 1})
     assert set(results(bucket)) == {"job"}
 
@@ -70,10 +70,10 @@ def test_a_host_that_was_stopped_longer_than_its_lease(
     bucket: Bucket, at: Provider, host: Host, manifest: Write, batch: Run
 ) -> None:
     path = manifest(*many(16))
-    first = host("a", path)
+    first = host("a", path, times=SHORT)
     wait_for(lambda: len(bucket.intents()) >= 4)
     stop(first)
-    assert exit_code_of(host("b", path)) == 1
+    assert exit_code_of(host("b", path, times=SHORT)) == 1
     status = json.loads(batch("status", bucket.out, "--json", **bucket.environment).stdout)
     assert 1 <= status["ambiguous"] <= 4
     assert status["done"] + status["ambiguous"] == 16
@@ -94,25 +94,29 @@ def stop(process: ForkServerProcess) -> None:
 
 def test_a_clock_that_is_ahead_changes_nothing(bucket: Bucket, at: Provider, host: Host, manifest: Write) -> None:
     path = manifest(*many(16))
-    processes = [host("a", path, times=Times(skew=60.0)), host("b", path), host("c", path, times=Times(skew=-60.0))]
+    processes = [
+        host("a", path, times=Times(lease=30.0, skew=60.0)),
+        host("b", path),
+        host("c", path, times=Times(lease=30.0, skew=-60.0)),
+    ]
     assert [exit_code_of(process) for process in processes] == [0, 0, 0]
     assert at.charges() == Counter(range(1, 17))
     assert errors(bucket) == {}
 
 
 def test_a_host_without_the_bucket_stops_sending(bucket: Bucket, at: Provider, host: Host, manifest: Write) -> None:
-    path = manifest(*many(60))
+    path = manifest(*many(24))
     with faulty(bucket.url) as proxy:
-        cut_off = host("a", path, AWS_ENDPOINT_URL_S3=proxy.url)
+        cut_off = host("a", path, times=SHORT, AWS_ENDPOINT_URL_S3=proxy.url)
         wait_for(lambda: len(bucket.intents()) >= 6)
         proxy.is_cut = True
         intents = len(bucket.intents())
-        assert exit_code_of(cut_off, 120) == 1
+        assert exit_code_of(cut_off) == 1
     assert at.charges().total() <= intents
-    assert exit_code_of(host("b", path)) == 1  # those of the first host wait in its folder
-    assert exit_code_of(host("a", path)) == 0
-    assert at.charges() == Counter(range(1, 61))
-    assert len(results(bucket)) == 60
+    assert exit_code_of(host("b", path, times=SHORT)) == 1  # those of the first host wait in its folder
+    assert exit_code_of(host("a", path, times=SHORT)) == 0
+    assert at.charges() == Counter(range(1, 25))
+    assert len(results(bucket)) == 24
 
 
 def test_a_faulty_bucket_delays_and_changes_nothing(bucket: Bucket, at: Provider, host: Host, manifest: Write) -> None:
@@ -120,7 +124,7 @@ def test_a_faulty_bucket_delays_and_changes_nothing(bucket: Bucket, at: Provider
     with faulty(bucket.url) as proxy:
         proxy.share = 0.3
         processes = [host(name, path, AWS_ENDPOINT_URL_S3=proxy.url) for name in "ab"]
-        assert [exit_code_of(process, 120) for process in processes] == [0, 0]
+        assert [exit_code_of(process) for process in processes] == [0, 0]
         assert {"409", "503", "slow", "lost"} <= proxy.counts.keys()
     assert at.charges() == Counter(range(1, 21))
     assert len(results(bucket)) == 20
@@ -133,7 +137,7 @@ def test_an_intent_without_an_answer_is_given_up_and_not_ambiguous(
     path = manifest(*many(3))
     with faulty(bucket.url) as proxy:
         proxy.loses_intents = True
-        assert exit_code_of(host("a", path, AWS_ENDPOINT_URL_S3=proxy.url), 120) == 1
+        assert exit_code_of(host("a", path, AWS_ENDPOINT_URL_S3=proxy.url)) == 1
     assert at.charges() == Counter()
     assert len(bucket.intents()) == 3
     assert exit_code_of(host("b", path)) == 0

@@ -10,7 +10,9 @@ import pytest
 import impasto
 from impasto import ConfigError, RateLimit
 from impasto_plugins.batch import BatchOptions
+from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.shared.share import Share
+from impasto_plugins.batch.tasks import ImageTask, join_jobs, join_shared_tasks
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.moto_s3 import Bucket
@@ -74,6 +76,25 @@ def test_other_batches_under_one_name(batch: Run, manifest: Write, bucket: Bucke
     assert other.exit_code == 2
     assert "contains a batch that was run without --join" in other.output
     assert len(impasto_emulator.charges) == 4
+
+
+def test_another_address(batch: Run, manifest: Write, bucket: Bucket, impasto_emulator: Emulator) -> None:
+    path = str(manifest(*many(2)))
+    assert batch("run", path, "--out", bucket.out, "--join", "--staging", "a").exit_code == 0
+    other = batch("run", path, "--out", bucket.out, "--join", "--staging", "b", "--emulator")
+    assert other.exit_code == 2
+    assert f"the images of this batch came from stability at {impasto_emulator.url}" in other.output
+
+
+def test_every_host_makes_the_same_requests() -> None:
+    tasks = [ImageTask(id="a", index=index, n=10, model="m", native_maximum=4) for index in range(10)]
+    new = [[each.index for each in unit.images] for unit in join_shared_tasks(tasks, [0] * 10)]
+    assert new == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    again = TaskState.REFUSED_AGAIN
+    left = [[each.index for each in unit.images] for unit in join_shared_tasks(tasks[2:], [again, again, *[0] * 6])]
+    assert left == [[2], [3], [4, 5, 6, 7], [8, 9]]
+    jobs = [ImageTask(id="a", index=index, n=3, model="m", job="x" if index < 2 else "y") for index in range(3)]
+    assert [[each.index for each in unit.images] for unit in join_jobs(jobs)] == [[0, 1], [2]]
 
 
 def test_a_status_of_nothing(batch: Run, bucket: Bucket) -> None:

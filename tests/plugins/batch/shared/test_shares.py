@@ -7,12 +7,13 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+from tests.campaigns.hosts import Times
 from tests.campaigns.provider import Provider, provider
 from tests.images import png
 from tests.moto_s3 import Bucket
 from tests.plugins.batch.conftest import CREATIVE, Write, many, row
 
-from .conftest import Host, exit_code_of, results
+from .conftest import SHORT, Host, exit_code_of, results
 from .test_deaths import wait_for
 
 
@@ -25,7 +26,7 @@ def test_a_share_of_a_running_host_is_refused(bucket: Bucket, host: Host, manife
     (tmp_path / "small.png").write_bytes(png(64, 64))
     path = manifest(row("job", model=CREATIVE, image="small.png"))
     with provider("--job-seconds", "600") as slow:
-        first = host("a", path, "--share", "1/2", **slow.environment)
+        first = host("a", path, "--share", "1/2", times=Times(lease=15.0), **slow.environment)
         wait_for(bucket.intents)
         others = {"b": ("--share", "1/2"), "c": ("--share", "1/3"), "d": ()}
         processes = [host(name, path, *words, **slow.environment) for name, words in others.items()]
@@ -40,10 +41,10 @@ def test_a_share_of_a_running_host_is_refused(bucket: Bucket, host: Host, manife
 
 def test_a_dead_hosts_share_goes_to_the_next(bucket: Bucket, at: Provider, host: Host, manifest: Write) -> None:
     path = manifest(*many(20))
-    first = host("a", path, "--share", "2/2")
+    first = host("a", path, "--share", "2/2", times=SHORT)
     wait_for(bucket.intents)
     first.kill()
-    assert exit_code_of(host("b", path, "--share", "2/2")) in (0, 1)
+    assert exit_code_of(host("b", path, "--share", "2/2", times=SHORT)) in (0, 1)
     assert max(at.charges().values()) == 1
     holders = bucket.objects(".impasto/shares/2-of-2/")
     assert list(holders) == ["000000", "000001"]
@@ -53,16 +54,16 @@ def test_a_host_that_was_stopped_does_not_send_with_a_share_that_another_has(
     bucket: Bucket, at: Provider, host: Host, manifest: Write, tmp_path: Path
 ) -> None:
     path = manifest(*many(24))
-    first = host("a", path, "--share", "1/1")
+    first = host("a", path, "--share", "1/1", times=SHORT)
     wait_for(lambda: len(bucket.intents()) >= 4)
     os.kill(first.pid or 0, signal.SIGSTOP)
-    assert exit_code_of(host("b", path, "--share", "1/1")) == 1
+    assert exit_code_of(host("b", path, "--share", "1/1", times=SHORT)) == 1
     sent = at.charges().total()
     os.kill(first.pid or 0, signal.SIGCONT)
     assert exit_code_of(first) == 1
     assert "another one has taken share 1/1" in log(tmp_path, "a")
     assert at.charges().total() == sent
-    assert exit_code_of(host("b", path, "--share", "1/1")) == 0
+    assert exit_code_of(host("b", path, "--share", "1/1", times=SHORT)) == 0
     assert at.charges() == Counter(range(1, 25))
     assert len(results(bucket)) == 24
 
