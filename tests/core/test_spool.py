@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -110,6 +111,21 @@ async def test_a_large_answer_that_is_parsed_is_read_back(
     with pytest.raises(impasto.BadRequest, match="eeee"):
         await client.invoke(CORE, {"prompt": "p"}, call=SpoolingText)
     assert len(b"".join(spools[0].pieces)) > 200_000
+
+
+async def test_a_large_answer_that_waits_for_memory_until_the_calls_time_is_over_is_saved(
+    client: impasto.Client, recorder: Recorder
+) -> None:
+    class Waiting(SpoolingText):
+        async def load(self, file: File) -> bytes:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    recorder.answer = lambda _: in_json({"image": "e" * 200_000})
+    with pytest.raises(ChargeUnknown) as caught:
+        await client.invoke(CORE, {"prompt": "p"}, timeout=0.3, call=Waiting)
+    assert caught.value.file is not None
+    assert json.loads(caught.value.file.read()) == {"image": "e" * 200_000}
 
 
 async def test_an_answer_that_is_not_an_image_is_not_spooled(
