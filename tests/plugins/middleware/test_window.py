@@ -108,6 +108,16 @@ def test_a_request_without_an_answer_frees_no_place_at_the_moment_when_it_must_h
     assert window.try_acquire(one, slack(one)) == one.seconds
 
 
+@pytest.mark.parametrize("kind", ["process", "machine"])
+def test_a_narrow_limit_counts_the_request_that_arrived_last(kind: str, tmp_path: Path) -> None:
+    """It may be counted before one that arrived earlier and was not answered."""
+    window = Window() if kind == "process" else shared(tmp_path)
+    silent, answered = acquire(window, 0.0), acquire(window, 0.0)
+    window.mark_written(silent, 0.0)
+    window.mark_arrived(answered, 9.0)
+    assert window.try_acquire(RateLimit(1, 10.0), 11.0) == 8.0
+
+
 def test_a_late_answer_does_not_delay_the_count_of_an_earlier_request() -> None:
     window = Window()
     first, second = acquire_and_write(window, 0.0), acquire_and_write(window, 0.0)
