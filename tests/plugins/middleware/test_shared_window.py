@@ -16,10 +16,12 @@ import attrs
 import pytest
 
 from impasto import ConfigError, RateLimit
+from impasto_plugins.middleware import shared_window as module
 from impasto_plugins.middleware.gate import Gate, share
 from impasto_plugins.middleware.shared_window import CAPACITY, RATES, SEATS, Seat, SharedWindow, machine_state
 from impasto_plugins.middleware.window import Permit, slack
 from impasto_plugins.stability.provider import stability
+from tests.descriptors import open_descriptors
 
 LIMIT = RateLimit(3, 10.0)
 
@@ -73,14 +75,18 @@ def test_history_is_restored_once(tmp_path: Path) -> None:
 
 
 def test_requests_of_a_dead_process_count_as_arrived_now(tmp_path: Path) -> None:
+    """Also if a process that it forked lives on."""
     script = """
-import sys
+import os, sys
 from pathlib import Path
+from impasto_plugins.middleware import gate
 from tests.plugins.middleware.test_shared_window import LIMIT, window_of
 window = window_of(Path(sys.argv[1]))
+gate._seats[Path(sys.argv[1])] = window._seat
 for _ in range(3):
     window.try_acquire(LIMIT, 5.0)
-print("holds", flush=True)
+if os.fork():
+    print("holds", flush=True)
 sys.stdin.read()
 """
     window = window_of(tmp_path)
@@ -90,8 +96,9 @@ sys.stdin.read()
         assert process.stdout.readline() == "holds\n"
         assert window.try_acquire(LIMIT, 6.0) == slack(LIMIT), "it lives: an upload may take minutes"
         process.kill()
-    assert window.try_acquire(LIMIT, 6.5) == slack(LIMIT), "it is not looked for all the time"
-    assert window.try_acquire(LIMIT, 8.0) == LIMIT.seconds
+        process.wait()
+        assert window.try_acquire(LIMIT, 6.5) == slack(LIMIT), "it is not looked for all the time"
+        assert window.try_acquire(LIMIT, 8.0) == LIMIT.seconds
     for _ in range(LIMIT.requests):
         acquire(window, 18.0)
     assert len(list((tmp_path / SEATS).iterdir())) == 1, "the dead process's mark is deleted"
@@ -160,6 +167,23 @@ def test_a_wide_window_is_counted_to_its_last_place(tmp_path: Path) -> None:
         window.mark_arrived(permit, number * 0.01)
     assert window.try_acquire(limit, 200.0) == 3400.0
     assert isinstance(window.try_acquire(limit, 3600.0), Permit)
+
+
+def test_a_window_that_nobody_uses_has_no_file_open(tmp_path: Path) -> None:
+    window = window_of(tmp_path)
+    assert open_descriptors(tmp_path / RATES / "a-key") > 0
+    del window
+    assert open_descriptors(tmp_path / RATES / "a-key") == 0
+
+
+def test_no_more_requests_are_in_transit_than_the_file_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CAPACITY", 3)
+    window, wide = window_of(tmp_path), RateLimit(9, 10.0)
+    for _ in range(3):
+        assert isinstance(window.try_acquire(wide, 0.0), Permit)
+    assert window.try_acquire(wide, 0.0) == slack(wide)
 
 
 def test_a_folder_that_cannot_be_written_is_in_the_log(
