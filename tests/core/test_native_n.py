@@ -230,6 +230,14 @@ async def test_an_end_of_call_sees_the_result_that_its_caller_gets() -> None:
     assert ends == [result]
 
 
+@pytest.mark.parametrize("n", [0, 11, True, "2"])
+async def test_a_job_with_an_invalid_number_of_images_is_not_fetched(n: int) -> None:
+    async with acme() as (client, recorder):
+        with pytest.raises(InvalidRequest, match="^acme/four: n: must be a whole number from 1 to 10"):
+            await client.resume("acme/four", "a-job", n=n)
+    assert recorder.requests == []
+
+
 async def test_an_estimate_sends_nothing_and_checks_everything() -> None:
     async with acme() as (client, recorder):
         cost = await client.estimate("acme/four", n=6, prompt="a kite")

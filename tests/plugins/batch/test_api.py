@@ -16,6 +16,7 @@ from impasto import BatchStopped, ConfigError, InvalidRequest, Outcome, StorageE
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
+from tests.descriptors import open_descriptors
 from tests.images import png
 
 from .conftest import CREATIVE, ledger_rows, lines, many, row
@@ -65,6 +66,7 @@ async def test_a_folder_keeps_it(client: impasto.Client, impasto_emulator: Emula
 
     first = await all_of(client.batch(rows(), out=tmp_path / "out"))
     assert all(outcome.path is not None and outcome.path.is_file() for outcome in first.values())
+    assert [open_descriptors(path) for path in (tmp_path / "out").glob("*.png")] == [0] * 4, "each is closed"
     again = await all_of(client.batch([*many(6)], out=tmp_path / "out"))
     assert [outcome.state for outcome in again.values()] == ["done"] * 6
     assert again["picture-0", 0].path == tmp_path / "out" / "picture-0.png"

@@ -197,6 +197,16 @@ def test_reservations_for_images_in_flight_count_against_the_budget_until_these_
     assert not stops.try_reserve(UNIT)
 
 
+def test_a_share_of_failures_is_one_of_the_finished_images() -> None:
+    stops = StopConditions(max_failures=FailureLimit.parse("50%"))
+    for _ in range(MIN_FINISHED // 2):
+        stops.settle(UNIT, outcome("done"))
+        stops.settle(UNIT, outcome("refused", NotSent("away")))
+    assert stops.reason is None
+    stops.settle(UNIT, outcome("refused", NotSent("away")))
+    assert stops.reason == "11 of 21 images failed; --max-failures is 50%"
+
+
 def test_unknown_outcomes_that_lie_apart_stop_nothing() -> None:
     stops = StopConditions()
     for _ in range(MAX_CONSECUTIVE_UNKNOWN):
