@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -19,6 +20,7 @@ from blockbuster import BlockBuster, BlockBusterFunction
 from hypothesis import settings
 
 import impasto
+from tests.postgres import PostgresServer, shared_server
 from tests.recorder import Recorder, recording
 
 ROOT = Path(__file__).parent
@@ -106,6 +108,9 @@ def nothing_blocks_the_loop() -> Iterator[BlockBuster]:
         # a loop of its own, in a thread of its own
         watched.can_block_in("impasto_plugins/transports/aws.py", "run_in_loop_of_its_own")
         watched.can_block_in("impasto/testing/watch/run_queue.py", "seconds")  # a counter of the system, no file
+        watched.can_block_in("tests/plugins/state/postgres/test_suite.py", "_execute")  # the test's own statements
+        # the driver looks for the user's certificates and passwords, once for each of its few connections
+        watched.can_block_in("asyncpg/connect_utils.py", "_parse_connect_arguments")
         watched.can_block_in("/linecache.py", "updatecache")  # a finalizer's error is told with its lines
         watched.can_block_in("coverage/collector.py", "lock_data")  # the tracer's own, in whichever code it meets anew
     guard.activate()
@@ -134,6 +139,20 @@ def no_rate_window_of_another_test(
     if (gate := sys.modules.get("impasto_plugins.middleware.gate")) is not None:
         gate._gates.clear()
         gate.model_pauses._ends.clear()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server, one for all processes of the run."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_server(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> str:
+    """The address of a store in a schema of its own, which does not exist yet."""
+    return postgres_server.dsn(schema=f"test_{secrets.token_hex(6)}")
 
 
 @pytest.fixture

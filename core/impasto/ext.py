@@ -25,6 +25,7 @@ _HOMES = {
     "records": "MAX_ARTIFACTS",
     "redact": "describe_error kind_in_words printable redact",
     "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS STATES TRANSPORTS is_pattern",
+    "replicas": "CallInFlight Rates ReplicaStore WorkerEnded Workers",
     "retry_after": "retry_after",
     "state_records": "LimitReached ObjectsFull Period Reservation StateError StateReport StoredCall StoredObject Use",
     "states": "Budgets CallRecords ObjectRecords StateStore",

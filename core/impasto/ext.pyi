@@ -76,6 +76,13 @@ from .registry import (
     TRANSPORTS as TRANSPORTS,
     is_pattern as is_pattern,
 )
+from .replicas import (
+    CallInFlight as CallInFlight,
+    Rates as Rates,
+    ReplicaStore as ReplicaStore,
+    WorkerEnded as WorkerEnded,
+    Workers as Workers,
+)
 from .retry_after import retry_after as retry_after
 from .state_records import (
     LimitReached as LimitReached,

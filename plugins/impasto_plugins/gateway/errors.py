@@ -177,7 +177,9 @@ def _convert(error: ImpastoError) -> APIError:
             message = f"the provider refused the gateway's own account: {message}"
             return APIError(502, message, SERVER, "provider_account", should_retry=False)
         case NotSent():
-            return APIError(503, message, SERVER, "provider_unreachable", should_retry=error.retryable)
+            wait = 1.0 if error.retryable else None
+            should_retry = error.retryable
+            return APIError(503, message, SERVER, "provider_unreachable", retry_after=wait, should_retry=should_retry)
         case ProviderFault():
             return APIError(503, message, SERVER, "provider_fault", should_retry=error.retryable)
         case UnusableResult():

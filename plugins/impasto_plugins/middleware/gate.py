@@ -22,6 +22,7 @@ from .window import Permit, Window, slack
 
 if TYPE_CHECKING:
     from .shared_window import Seat, SharedWindow
+    from .store_window import StoreWindow
 
 _IDLE_SECONDS = 600.0
 """Seconds after which a gate that nobody uses is removed."""
@@ -47,14 +48,21 @@ class Gate:
         self._lock = threading.Lock()
         self._window: Window | SharedWindow = Window()
         self.is_shared = False
-        """True if processes share its window."""
+        """True if the processes of this machine share its window."""
+        self._next_try = 0.0
+        """The time of the next try that a store's window gave."""
         self._waiting = 0
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
-    async def acquire(self, call: Call) -> Permit | None:
-        """Wait until the call may send. Raises RateLimited if its time would end before."""
+    async def acquire(self, call: Call, window: StoreWindow | None = None) -> Permit | None:
+        """Wait until the call may send. Raises RateLimited if its time would end before.
+
+        ``window``: that of a store, which replicas share; it takes the place of the gate's own. Raises NotSent if the
+        store can't be used.
+        """
         if not self._waiting:  # nobody is ahead: no lock of a queue is needed
-            permit = self._try_acquire(call.account)
+            account = call.account
+            permit = self._try_acquire(account) if window is None else await self._try_window(account, window)
             if permit is None or isinstance(permit, Permit):
                 return permit
         with self._lock:
@@ -63,9 +71,9 @@ class Gate:
         try:
             # Its time runs: it goes before all calls that have not started, whose time begins with their turn.
             if call.remaining() != math.inf:
-                return await self._wait_at_front(queue, call)
+                return await self._wait_at_front(queue, call, window)
             async with queue.others:
-                return await self._wait_at_front(queue, call)
+                return await self._wait_at_front(queue, call, window)
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -75,7 +83,7 @@ class Gate:
         with self._lock:
             now, limit = time.monotonic(), self._limit(account)
             queue_wait = self._window.estimate_wait(limit, self._waiting, now) if limit is not None else 0.0
-            return max(self._window.paused_until - now, queue_wait, 0.0)
+            return max(self._window.paused_until - now, self._next_try - now + queue_wait, queue_wait, 0.0)
 
     def mark_written(self, permit: Permit) -> None:
         """Note that all of the request was written."""
@@ -122,15 +130,29 @@ class Gate:
         is_unused = self.last_used < time.monotonic() - _IDLE_SECONDS
         return is_unused and not self._waiting and not self.remaining_pause()
 
-    async def _wait_at_front(self, queue: _Queue, call: Call) -> Permit | None:
+    async def _wait_at_front(self, queue: _Queue, call: Call, window: StoreWindow | None) -> Permit | None:
         # Before the lock: behind others it would learn only at its turn that the pause is too long.
         raise_if_too_long(self.remaining_pause(), call)
         async with queue.first:
             # A loop: another thread may take the place, or a 429 may pause the key, while this call sleeps.
-            while isinstance(wait := self._try_acquire(call.account), int | float):
+            while True:
+                account = call.account
+                wait = self._try_acquire(account) if window is None else await self._try_window(account, window)
+                if wait is None or isinstance(wait, Permit):
+                    return wait
                 raise_if_too_long(wait, call)
                 await asyncio.sleep(wait)
-            return wait
+
+    async def _try_window(self, account: Account, window: StoreWindow) -> Permit | float | None:
+        """Return what ``_try_acquire`` does, by the window of a store."""
+        self.last_used = time.monotonic()
+        if (pause := self.remaining_pause()) > 0:
+            return pause
+        if (limit := self._limit(account)) is None:
+            return None
+        answer = await window.acquire(account.fingerprint, limit)
+        self._next_try = time.monotonic() + answer if isinstance(answer, float) else 0.0
+        return answer
 
     def _try_acquire(self, account: Account) -> Permit | float | None:
         """Return a permit (None if no limit counts the request), or the seconds until one is available."""

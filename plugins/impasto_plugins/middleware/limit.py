@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from impasto import (
+    Call,
     ChargeUnknown,
     ConfigError,
     Handler,
@@ -18,16 +20,20 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
-from impasto.ext import Options
+from impasto.ext import Options, ReplicaStore
 
-from .gate import gate_of, model_pauses, raise_if_too_long, share
+from .gate import Gate, gate_of, model_pauses, raise_if_too_long, share
+
+if TYPE_CHECKING:
+    from .store_window import StoreWindow
 
 
 class _Limit:
     position = "limit"
 
-    def __init__(self, state: Path | None) -> None:
+    def __init__(self, state: Path | None, window: StoreWindow | None) -> None:
         self._state = state
+        self._window = window
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         if wire.anonymous:  # it has no key, so it neither counts in the key's rate nor waits for its pause
@@ -36,49 +42,76 @@ class _Limit:
         gate = gate_of(call.account)
         if self._state is not None and call.account.rate_limit is not None and not gate.is_shared:
             await share(gate, call.account, self._state)
+        window = self._window
         while (wait := model_pauses.remaining(wire)) > 0:  # again: the pause may have become longer meanwhile
             raise_if_too_long(wait, call)
             await asyncio.sleep(wait)
-        permit = await gate.acquire(call)
+        permit = await gate.acquire(call, window)
+        counter = gate if window is None else window
         if permit is not None:
-            call.on_written = functools.partial(gate.mark_written, permit)
+            call.on_written = functools.partial(counter.mark_written, permit)
         try:
             return await next(wire)
         except NotSent:
             if permit is not None:
-                gate.release(permit)
+                counter.release(permit)
             raise
         except RateLimited as error:
             # Without a time to wait each call backs off by itself, see the retry middleware: the key is not locked.
             if error.retry_after is not None and error.per_model:
                 model_pauses.pause(wire, min(error.retry_after, call.retry.max_wait))
             elif not error.per_model:
-                gate.pause(min(error.retry_after or 0.0, call.retry.max_wait))
+                _pause(gate, window, call, error.retry_after or 0.0)
             raise
         except ChargeUnknown as error:
             if error.pause:  # a proxy's 429, which is not the provider's word but locks the key all the same
-                gate.pause(min(error.pause, call.retry.max_wait))
+                _pause(gate, window, call, error.pause)
             raise
         finally:
             if permit is not None:
-                gate.mark_arrived(permit)  # it was answered, or given up; changes nothing after a release
+                counter.mark_arrived(permit)  # it was answered, or given up; changes nothing after a release
+
+
+def _pause(gate: Gate, window: StoreWindow | None, call: Call, seconds: float) -> None:
+    seconds = min(seconds, call.retry.max_wait)
+    gate.pause(seconds)
+    if window is not None:
+        window.pause(call.account.fingerprint, seconds)
+
+
+def _store_window(address: str, registry: Registry) -> StoreWindow:
+    from impasto_plugins.state import state_of  # only for those who give a URL
+
+    from .store_window import StoreWindow
+
+    store = state_of(address, registry)
+    if not hasattr(store, "rates"):
+        raise ConfigError(
+            f'state: {type(store).__name__} shares no rate limits; give a postgresql:// URL, "machine" or a folder'
+        )
+    return StoreWindow(cast("ReplicaStore", store))
 
 
 class LimitPlugin:
     """The plugin of the rate middleware. Each call's account has its limit."""
 
     def __init__(self, options: Options) -> None:
+        self._state: Path | None = None
+        self._window: StoreWindow | None = None
         if isinstance(options.state, str):
-            from impasto_plugins.state import state_type  # only for those who give a URL
-
-            store = state_type(options.state, Registry(allow=options.plugins))
-            raise ConfigError(f'state: {store.__name__} shares no rate limits yet; give "machine" or a folder')
-        self._state = options.state
+            self._window = _store_window(options.state, Registry(allow=options.plugins))
+        else:
+            self._state = options.state
 
     @hookimpl
     def middleware(self) -> Middleware:
-        """Return the middleware. The windows belong to the process, or to the machine."""
-        return _Limit(self._state)
+        """Return the middleware. The windows belong to the process, to the machine, or to all replicas."""
+        return _Limit(self._state, self._window)
+
+    async def aclose(self) -> None:
+        """Close the store of the windows."""
+        if self._window is not None:
+            await self._window.aclose()
 
 
 plugin = LimitPlugin

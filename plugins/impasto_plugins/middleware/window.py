@@ -51,12 +51,13 @@ class Permit:
     """Permission for one request.
 
     ``slack``: seconds after writing it at which the provider has counted it for certain. ``number``: its name in a
-    window that processes share.
+    window that processes share. ``key``: that of a window in a store.
     """
 
     slack: float
     is_counted: bool = False
     number: int = 0
+    key: str = ""
 
 
 class Window:

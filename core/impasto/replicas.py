@@ -1,0 +1,100 @@
+"""State that processes of several machines share, beside that of a StateStore: their leases, calls and rate windows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import attrs
+
+from .policy import RateLimit
+from .state_records import StateError
+from .states import StateStore
+
+
+class WorkerEnded(StateError):
+    """The lease of a worker has ended, and others may have taken over its calls: it must register again."""
+
+
+@attrs.frozen(kw_only=True)
+class CallInFlight:
+    """A call that runs in a worker.
+
+    It is ``running``, ``abandoned`` (its caller left) or ``lost`` (it is over, and its outcome is unknown).
+    """
+
+    id: str
+    identity: bytes
+    worker: str
+    state: str = "running"
+
+
+class Workers(Protocol):
+    """Processes on several machines. Each has a lease, which it renews, and its calls in flight.
+
+    A lease ends by the store's clock. From then on the worker can begin nothing, until it has registered again.
+    """
+
+    async def register(self, worker: str, seconds: float) -> None:
+        """Begin the lease of a worker, for so many seconds."""
+        ...
+
+    async def renew(self, worker: str, seconds: float) -> bool:
+        """Let a lease last for so many seconds from now; return False if it had ended."""
+        ...
+
+    async def remove(self, workers: Collection[str]) -> None:
+        """Delete workers that have stopped, or whose calls others have taken over, and their calls in flight."""
+        ...
+
+    async def dead(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the workers whose leases have ended, with the fingerprints of their calls: see ``take_over``."""
+        ...
+
+    async def begin_call(self, call: CallInFlight) -> Sequence[CallInFlight]:
+        """Add a call, and return the others with its fingerprint. Raises WorkerEnded."""
+        ...
+
+    async def mark_call(self, id: str, state: str) -> None:
+        """Change the state of a call."""
+        ...
+
+    async def end_call(self, id: str) -> None:
+        """Delete a call."""
+        ...
+
+
+class Rates(Protocol):
+    """Requests of keys in sliding windows, counted as their providers count them: when they arrive.
+
+    A permit holds a place until its holder reports that the request has arrived: at its answer, or when it must have,
+    some seconds after all of it was written. The requests of a worker whose lease ends count as having arrived then.
+    After the store has started again all keys wait for one whole window, since it may have forgotten requests.
+    """
+
+    async def begin(self, key: str, permit: int, worker: str, limit: RateLimit, slack: float) -> float:
+        """Return 0 if a request may go, which then holds a place, or the seconds to wait before the next try.
+
+        ``permit``: a number that its holder chooses. ``slack``: the seconds that a written request may take to arrive.
+        Raises WorkerEnded.
+        """
+        ...
+
+    async def count(self, permits: Collection[int]) -> None:
+        """Note that requests have arrived. Repeating it changes nothing."""
+        ...
+
+    async def release(self, key: str, permits: Collection[int]) -> None:
+        """Take back the permits of requests that never left."""
+        ...
+
+    async def pause(self, key: str, seconds: float) -> None:
+        """Let no request of a key go for so many seconds. A pause is never made shorter."""
+        ...
+
+
+class ReplicaStore(StateStore, Protocol):
+    """A store that processes of several machines can share."""
+
+    workers: Workers
+    rates: Rates

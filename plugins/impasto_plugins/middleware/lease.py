@@ -1,0 +1,74 @@
+"""The lease of this process in a store that replicas share."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+
+from impasto.ext import StateError, Workers
+
+LEASE_SECONDS = 20.0
+
+RENEW_SECONDS = 5.0
+
+_MARGIN = 5.0
+"""Seconds before its end from which this process no longer trusts its lease: no request of it arrives later."""
+
+
+class WorkerLease:
+    """A worker of a store, whose lease a task renews from its first use until it is closed."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._worker = ""
+        self._valid_until = -math.inf
+        self._renewing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_valid(self) -> bool:
+        """True if nobody can have taken this worker for dead."""
+        return time.monotonic() < self._valid_until
+
+    async def hold(self) -> str:
+        """Return the id of a worker whose lease is valid; register one if there is none. Raises StateError."""
+        if not self.is_valid:
+            async with self._renewing:
+                if not self.is_valid:
+                    await self._renew()
+        return self._worker
+
+    def end(self) -> None:
+        """Give the lease up: the store has ended it."""
+        self._worker, self._valid_until = "", -math.inf
+
+    async def aclose(self) -> None:
+        """Remove the worker. Raises StateError; its lease then ends by itself."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._worker:
+            await self._workers.remove([self._worker])
+
+    async def _renew(self) -> None:
+        # Before the store reads its clock: seen from here, the lease can only end later than this says.
+        end = time.monotonic() + LEASE_SECONDS - _MARGIN
+        if not self._worker or not await self._workers.renew(self._worker, LEASE_SECONDS):
+            self.end()
+            worker = secrets.token_hex(16)
+            await self._workers.register(worker, LEASE_SECONDS)
+            self._worker = worker
+        self._valid_until = end
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            async with self._renewing:
+                try:
+                    await self._renew()
+                except StateError:  # whoever sends next reports it
+                    continue

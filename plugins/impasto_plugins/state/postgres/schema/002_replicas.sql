@@ -1,0 +1,176 @@
+-- Workers with leases, their calls in flight, and the rate windows of keys.
+
+-- A lease ends by the server's clock. Its row stays until others have taken over the worker's calls.
+CREATE TABLE workers (id text PRIMARY KEY, expires float8 NOT NULL);
+
+CREATE TABLE in_flight (id text PRIMARY KEY, identity bytea NOT NULL, worker text NOT NULL, state text NOT NULL);
+CREATE INDEX in_flight_by_identity ON in_flight (identity);
+CREATE INDEX in_flight_by_worker ON in_flight (worker);
+
+CREATE TABLE rates (key text PRIMARY KEY, paused_until float8 NOT NULL, longest float8 NOT NULL);
+CREATE TABLE permits (id bigint PRIMARY KEY, key text NOT NULL, worker text NOT NULL);
+CREATE INDEX permits_by_key ON permits (key);
+CREATE TABLE arrivals (key text NOT NULL, at float8 NOT NULL);
+CREATE INDEX arrivals_by_key ON arrivals (key, at);
+
+-- The server that the windows were last used on, and the moment from which it may have forgotten requests.
+CREATE TABLE servers (started float8 NOT NULL, timeline text NOT NULL, since float8 NOT NULL);
+
+CREATE FUNCTION server_started() RETURNS float8 LANGUAGE sql STABLE AS
+$$ SELECT extract(epoch FROM pg_postmaster_start_time())::float8 $$;
+
+-- A replica that is promoted begins a new timeline.
+CREATE FUNCTION server_timeline() RETURNS text LANGUAGE sql STABLE AS
+$$ SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) $$;
+
+INSERT INTO servers VALUES (server_started(), server_timeline(), '-infinity');
+
+
+CREATE FUNCTION register_worker(worker_id text, seconds float8) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable();
+    INSERT INTO workers VALUES (worker_id, seconds_now() + seconds)
+        ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
+END $$;
+
+CREATE FUNCTION renew_worker(worker_id text, seconds float8) RETURNS boolean
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    now float8;
+BEGIN
+    PERFORM make_durable();
+    PERFORM FROM workers WHERE id = worker_id FOR UPDATE;
+    now := seconds_now();
+    UPDATE workers SET expires = now + seconds WHERE id = worker_id AND expires > now;
+    RETURN FOUND;
+END $$;
+
+-- Its permits stay: their requests count as arrived at the next look.
+CREATE FUNCTION remove_workers(worker_ids text[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable(), lock_name('workers', '');
+    DELETE FROM in_flight WHERE worker = ANY(worker_ids);
+    DELETE FROM workers WHERE id = ANY(worker_ids);
+END $$;
+
+-- The workers whose leases have ended, each with the fingerprints of its calls.
+CREATE FUNCTION dead_workers() RETURNS TABLE (id text, identities bytea[])
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    now float8 := seconds_now();
+BEGIN
+    RETURN QUERY SELECT w.id, ARRAY(SELECT f.identity FROM in_flight f WHERE f.worker = w.id ORDER BY f.id)
+        FROM workers w WHERE w.expires <= now;
+END $$;
+
+-- Return the other calls with this fingerprint; no row with an id of null says that the worker's lease has ended.
+CREATE FUNCTION begin_call(call_id text, call_identity bytea, call_worker text) RETURNS SETOF in_flight
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable(), lock_name('in_flight', encode(call_identity, 'hex'));
+    IF NOT EXISTS (SELECT FROM workers w WHERE w.id = call_worker AND w.expires > seconds_now()) THEN
+        RETURN NEXT NULL::in_flight;
+        RETURN;
+    END IF;
+    INSERT INTO in_flight VALUES (call_id, call_identity, call_worker, 'running') ON CONFLICT (id) DO NOTHING;
+    RETURN QUERY SELECT * FROM in_flight f WHERE f.identity = call_identity AND f.id <> call_id ORDER BY f.id;
+END $$;
+
+CREATE FUNCTION change_call(call_id text, new_state text) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable();
+    IF new_state IS NULL THEN
+        DELETE FROM in_flight WHERE id = call_id;
+    ELSE
+        UPDATE in_flight SET state = new_state WHERE id = call_id;
+    END IF;
+END $$;
+
+
+-- Return the moment from which this server may have forgotten requests: it has started again, or has become the first.
+CREATE FUNCTION server_since(now float8) RETURNS float8 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    moment float8;
+BEGIN
+    SELECT s.since INTO moment FROM servers s WHERE s.started = server_started() AND s.timeline = server_timeline();
+    IF FOUND THEN RETURN moment; END IF;
+    UPDATE servers s SET started = server_started(), timeline = server_timeline(),
+        since = CASE WHEN s.timeline = server_timeline() THEN server_started() ELSE now END
+        WHERE s.started <> server_started() OR s.timeline <> server_timeline();
+    RETURN (SELECT s.since FROM servers s);
+END $$;
+
+-- The seconds until a place is free. One statement reads permits and arrivals: a request that arrives is not missed.
+CREATE FUNCTION wait_for_place(send_key text, requests integer, seconds float8, slack float8, now float8)
+RETURNS float8 LANGUAGE sql SET search_path FROM CURRENT AS $$
+    WITH places AS (SELECT requests - count(*)::integer AS free FROM permits WHERE key = send_key)
+    SELECT CASE WHEN free <= 0 THEN slack ELSE greatest((
+        -- One more request fits once the free-th newest arrival is a window old.
+        SELECT a.at FROM arrivals a WHERE a.key = send_key ORDER BY a.at DESC OFFSET free - 1 LIMIT 1
+    ) + seconds - now, 0) END FROM places
+$$;
+
+-- Return 0 and hold a place if a request may go, otherwise the seconds to wait; null if the worker's lease has ended.
+CREATE FUNCTION begin_send(
+    send_key text, permit bigint, holder text, requests integer, seconds float8, slack float8
+) RETURNS float8 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    now float8;
+    rate rates;
+    wait float8;
+BEGIN
+    PERFORM make_durable(), lock_name('rate', send_key);
+    now := seconds_now();
+    IF NOT EXISTS (SELECT FROM workers w WHERE w.id = holder AND w.expires > now) THEN RETURN NULL; END IF;
+    IF EXISTS (SELECT FROM permits p WHERE p.id = permit) THEN RETURN 0; END IF; -- the answer was lost
+    SELECT * INTO rate FROM rates r WHERE r.key = send_key;
+    IF rate.longest IS NULL OR rate.longest < seconds THEN
+        INSERT INTO rates VALUES (send_key, 0, seconds) ON CONFLICT (key) DO UPDATE SET longest = excluded.longest;
+    END IF;
+    wait := greatest(rate.paused_until, server_since(now) + seconds + slack) - now;
+    IF wait > 0 THEN RETURN wait; END IF;
+    wait := wait_for_place(send_key, requests, seconds, slack, now);
+    IF wait > 0 THEN
+        WITH dead AS (
+            SELECT p.id, least(w.expires, now) AS at FROM permits p LEFT JOIN workers w ON w.id = p.worker
+            WHERE p.key = send_key AND coalesce(w.expires, now) <= now FOR UPDATE OF p SKIP LOCKED
+        ), counted AS (DELETE FROM permits p USING dead d WHERE p.id = d.id RETURNING d.at)
+        INSERT INTO arrivals SELECT send_key, c.at FROM counted c;
+        IF NOT FOUND THEN RETURN wait; END IF;
+        wait := wait_for_place(send_key, requests, seconds, slack, now);
+        IF wait > 0 THEN RETURN wait; END IF;
+    END IF;
+    INSERT INTO permits VALUES (permit, send_key, holder);
+    DELETE FROM arrivals a WHERE a.key = send_key AND a.at < now - greatest(rate.longest, seconds);
+    RETURN 0;
+END $$;
+
+CREATE FUNCTION count_arrivals(permit_ids bigint[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    now float8;
+BEGIN
+    PERFORM make_durable();
+    PERFORM FROM permits WHERE id = ANY(permit_ids) ORDER BY id FOR UPDATE;
+    now := seconds_now();
+    WITH counted AS (DELETE FROM permits p WHERE p.id = ANY(permit_ids) RETURNING p.key)
+        INSERT INTO arrivals SELECT c.key, now FROM counted c;
+END $$;
+
+-- Behind the key's lock: a permit that is only being given is not missed.
+CREATE FUNCTION release_permits(send_key text, permit_ids bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable(), lock_name('rate', send_key);
+    PERFORM FROM permits WHERE id = ANY(permit_ids) ORDER BY id FOR UPDATE;
+    DELETE FROM permits WHERE id = ANY(permit_ids);
+END $$;
+
+CREATE FUNCTION pause_rate(send_key text, seconds float8) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable(), lock_name('rate', send_key);
+    INSERT INTO rates VALUES (send_key, seconds_now() + seconds, 0)
+        ON CONFLICT (key) DO UPDATE SET paused_until = greatest(rates.paused_until, excluded.paused_until);
+END $$;
