@@ -25,6 +25,7 @@ from impasto import (
     Partial,
     Provider,
     ProviderFault,
+    RateLimited,
     Registry,
     Request,
     Result,
@@ -33,6 +34,7 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
+from impasto.dialects import Refusals
 from impasto.fields import file, integer, text
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
@@ -80,6 +82,8 @@ class Dialect:
             message, code = body["error"]["message"], body["error"]["code"]
             if code == "moderation_blocked":
                 raise ContentFiltered(message, billed="no")
+            if code == "slow_down":
+                raise Refusals({"slow_down": RateLimited}).in_event(event)
             raise ProviderFault(message, billed="unknown")
         if event.event.endswith(".partial_image"):
             return Partial(artifact(body), body["partial_image_index"])

@@ -19,6 +19,7 @@ from impasto import (
     Handler,
     Partial,
     ProviderFault,
+    RateLimited,
     Result,
     Retry,
     ServerEvent,
@@ -266,6 +267,15 @@ async def test_an_error_event_is_what_the_plugin_makes_of_it() -> None:
 async def test_an_error_event_that_may_be_charged_is_not_retried() -> None:
     async with painting(stream(failed("server_error")), retry=Retry()) as (client, server):
         with pytest.raises(ProviderFault) as caught:
+            await collect(client)
+    assert (caught.value.billed, caught.value.retryable, len(server.paid)) == ("unknown", False, 1)
+
+
+async def test_a_rate_that_is_refused_in_a_stream_may_be_charged_and_is_not_retried() -> None:
+    async with painting(stream(failed("slow_down"), completed())) as (client, server):
+        assert images(await collect(client)) == [FINAL]
+    async with painting(stream(failed("slow_down")), stream(ALL)) as (client, server):
+        with pytest.raises(RateLimited, match="it ended with slow_down") as caught:
             await collect(client)
     assert (caught.value.billed, caught.value.retryable, len(server.paid)) == ("unknown", False, 1)
 

@@ -82,19 +82,18 @@ class _Retry:
                 if authorizations > 1 or not _may_authorize_again(error):
                     raise
                 continue
-            except (NotSent, RateLimited) as error:
-                attempts += 1
-                may_retry = error.retryable and attempts < call.retry.attempts
-                failure: ImpastoError = error
-            except (ProviderFault, ChargeUnknown) as error:
-                # The bill decides, not the class: a fault whose charge is unknown is retried only by permission.
-                if error.billed == "no":
-                    refusals += 1
-                    may_retry = error.retryable and refusals <= call.retry.refused
-                else:
+            except (NotSent, RateLimited, ProviderFault, ChargeUnknown) as error:
+                # The bill decides, not the class: a failure whose charge is unknown is retried only by permission.
+                if error.billed != "no":
                     charges += 1
                     may_retry = call.retry.on_ambiguous and charges < call.retry.max_charges
-                failure = error
+                elif isinstance(error, NotSent | RateLimited):
+                    attempts += 1
+                    may_retry = error.retryable and attempts < call.retry.attempts
+                else:
+                    refusals += 1
+                    may_retry = error.retryable and refusals <= call.retry.refused
+                failure: ImpastoError = error
             # Outside the except blocks, so that a later failure does not carry this one as its context.
             if not may_retry:
                 raise failure
