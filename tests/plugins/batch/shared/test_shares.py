@@ -57,7 +57,7 @@ def test_a_host_that_was_stopped_does_not_send_with_a_share_that_another_has(
     first = host("a", path, "--share", "1/1", times=SHORT)
     wait_for(lambda: len(bucket.intents()) >= 4)
     os.kill(first.pid or 0, signal.SIGSTOP)
-    assert exit_code_of(host("b", path, "--share", "1/1", times=SHORT)) == 1
+    assert exit_code_of(host("b", path, "--share", "1/1", "--budget", "0.4", times=SHORT)) == 1
     sent = at.charges().total()
     os.kill(first.pid or 0, signal.SIGCONT)
     assert exit_code_of(first) == 1
