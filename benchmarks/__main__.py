@@ -27,6 +27,7 @@ CASES = {
     "lag": "how long the loop is held up by large answers",
     "batch": "what a batch's row costs, how fast a manifest is looked at and a run taken up",
     "emulator": "how long the emulator takes for a call",
+    "state": "CPU of operations on a PostgreSQL store",
     "gateway": "answers a second, memory and start of impasto serve",
 }
 """Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``.
