@@ -90,7 +90,7 @@ class Budgets(Protocol):
     """Amounts that keys have used, by period. Amounts of a later period count in this one: a clock was set back."""
 
     async def reserve(self, key: bytes, uses: Sequence[Use]) -> Reservation | LimitReached:
-        """Count all of these uses, or none of them if one would pass its limit."""
+        """Count all of these uses, or none of them if one would pass its limit. A name has one use in a period."""
         ...
 
     async def settle(self, reservation: Reservation, spent: Mapping[str, int]) -> None:

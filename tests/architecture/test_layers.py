@@ -116,6 +116,11 @@ def test_state_is_below_the_gateway_and_batches() -> None:
     assert [f"{name_of(path)} imports {module}" for path, module in modules if module.startswith(above)] == []
 
 
+def test_sql_stands_in_the_stores_alone() -> None:
+    users = {path.parent.relative_to(PLUGINS) for path in python_files("plugins") if "sqlite3" in imported(path)}
+    assert {str(folder) for folder in users} == {"state/sqlite"}
+
+
 def test_plugins_use_the_core_through_its_public_modules() -> None:
     inner = {path.stem for path in (ROOT / "core/impasto").glob("*.py")} - {*PUBLIC, "__init__"}
     examples = [path for path in (ROOT / "examples").glob("*/src/**/*.py") if path.is_file()]

@@ -299,6 +299,13 @@ class IgnoresResults(Sound):
         super().__init__(address, setting=setting)
 
 
+class BlocksTheLoop(Sound):
+    class calls_type(SQLiteCalls):  # noqa: N801 - as above
+        async def find(self, id: str, owner: bytes) -> StoredCall | None:
+            time.sleep(0.01)
+            return await super().find(id, owner)
+
+
 class HasAnotherClock(Sound):
     async def now(self) -> float:
         return time.monotonic()
@@ -332,6 +339,7 @@ DEFECTS: Sequence[tuple[type[StateStore], str, str]] = (
     (StaysAway, "while_it_is_away_each_operation_says_so", "the connection is closed"),
     (CreatesAtACheck, "it_reports_its_schema_and_its_records", "does not exist has the schema"),
     (IgnoresResults, "a_new_store_beside_results_is_refused", "raised no StateError"),
+    (BlocksTheLoop, "nothing_blocks_the_loop", "sleep"),
     (HasAnotherClock, "its_clock_is_that_of_the_world", "not seconds since 1970"),
 )
 """Each defect with its check, and what that says."""

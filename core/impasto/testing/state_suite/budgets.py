@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import UTC, datetime, timedelta
 
 from impasto.state_records import LimitReached, Reservation, Use
@@ -229,6 +230,4 @@ class BudgetChecks(StateSubject):
         self.use(address, work)
 
     async def _at(self, state: StateStore, moment: float) -> None:
-        import time
-
         self.set_clock(state, moment - time.time())

@@ -14,7 +14,7 @@ import attrs
 
 from impasto.state_records import Reservation, StoredCall, Use
 from impasto.states import StateStore
-from impasto.testing.watch import check, process_check, run
+from impasto.testing.watch import blocking_calls, check, process_check, run
 
 from .budgets import BudgetChecks
 from .calls import CallChecks
@@ -186,6 +186,22 @@ class StateSuite(CallChecks, BudgetChecks, ObjectChecks):
             assert not any(_PASSWORD in text for text in texts), "the password is in a message"
 
         run(fail())
+
+    @check
+    def test_nothing_blocks_the_loop(self, address: str) -> None:
+        """Check operations of an open store for calls of the operating system that block."""
+
+        async def work(state: StateStore) -> None:
+            call, item = await new_call(state), await new_object(state)
+            with blocking_calls() as found:
+                await state.calls.insert_or_join(call, join=True)
+                await state.calls.find(call.id, OWNER)
+                await state.budgets.reserve(b"k", [Use(what="images", period="day", amount=1)])
+                await state.objects.insert(item, max_count=9)
+                await state.is_usable()
+            assert not found, found[0]
+
+        self.use(address, work)
 
     @check
     def test_an_operation_that_is_cancelled_is_made_as_a_whole_or_not(self, address: str) -> None:

@@ -37,11 +37,12 @@ class SQLiteDatabase:
     ) -> None:
         self.folder = folder
         self.clock = clock
+        self._path = folder / DATABASE_NAME
         self._setting = setting
         self._result_folders = result_folders
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-state")
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
+        self._inode: int | None = None
         self._is_closed = False
 
     async def open(self) -> None:
@@ -115,7 +116,7 @@ class SQLiteDatabase:
         """Return the connection to the file that is there. A removed file takes writes as long as it is open."""
         if self._connection is None:
             self._connect()
-        elif not (path := self.folder / DATABASE_NAME).exists() or path.stat().st_ino != self._inode:
+        elif _inode_of(self._path) != self._inode:
             raise sqlite3.DatabaseError(
                 f"{DATABASE_NAME} was removed or replaced while it was in use; move it back, or restart the program:"
                 " without these records repeated Idempotency-Keys are charged again"
@@ -127,7 +128,7 @@ class SQLiteDatabase:
         """Open a connection, and return the steps of the migration."""
         self._close()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self.folder / DATABASE_NAME
+        path = self._path
         with _exclusive_lock(self.folder):
             if not path.exists() or not path.stat().st_size:
                 self._check_new()
@@ -140,14 +141,14 @@ class SQLiteDatabase:
             except BaseException:
                 db.close()
                 raise
-        self._connection, self._inode = db, path.stat().st_ino
+        self._connection, self._inode = db, _inode_of(path)
         return steps
 
     def _check(self) -> StateReport:
-        path = self.folder / DATABASE_NAME
-        if not path.exists():
+        if not self._path.exists():
             return StateReport(version=0, newest=VERSION, problems=[f"{DATABASE_NAME} does not exist"])
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)) as db:
+        uri = f"{self._path.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
             _check_pages(db)
             return report(db) if version_of(db) else StateReport(version=0, newest=VERSION)
 
@@ -164,6 +165,14 @@ class SQLiteDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _inode_of(path: Path) -> int | None:
+    """Return the number of a file, None if it is missing."""
+    try:
+        return path.stat().st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _write_nothing(db: sqlite3.Connection) -> None:
