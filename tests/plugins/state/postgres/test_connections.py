@@ -91,6 +91,13 @@ async def test_an_operation_is_one_round_trip(store: PostgresState) -> None:
     assert store.round_trips == before + 1
 
 
+async def test_without_prepared_statements_each_operation_is_a_transaction(factory: StoreFactory) -> None:
+    store = await factory(statement_cache_size=0, pool_size=2)
+    answers = await asyncio.gather(*(store.budgets.reserve(b"key", [IMAGES]) for _ in range(20)))
+    assert all(isinstance(each, Reservation) for each in answers)
+    assert await store.budgets.used(b"key", "images", "day") == 20
+
+
 async def test_a_cancelled_operation_happened_or_not_and_leaves_no_connection_behind(factory: StoreFactory) -> None:
     store = await factory(pool_size=1)
     counted = 0
@@ -160,7 +167,7 @@ async def test_after_kills_of_the_database_nothing_is_forgotten_and_the_store_re
 
         is_over = False
         tasks = [asyncio.create_task(spend()) for _ in range(8)]
-        for _ in range(3):
+        for _ in range(2):
             goal = reserved + 50
             while reserved < goal:
                 await asyncio.sleep(0.01)
@@ -176,4 +183,4 @@ async def test_after_kills_of_the_database_nothing_is_forgotten_and_the_store_re
         await store.aclose()
     # An answer that was lost may have been counted: at most one of each connection and kill.
     assert reserved <= used <= reserved + failed
-    assert used - reserved <= 4 * 3
+    assert used - reserved <= 4 * 2
