@@ -12,7 +12,7 @@ import pytest
 import impasto
 from impasto import Account, BrokenPlugin, hookimpl
 from impasto.dialects import Token
-from impasto.testing import recording
+from impasto.testing import Answer, recording
 from tests.core.test_authorize import PICTURE, REFUSED, Cloud, Tokens, client_of
 
 WRONG_TOKENS: tuple[Any, ...] = (
@@ -46,7 +46,10 @@ async def test_a_fetch_that_returns_no_token_is_a_broken_plugin_that_says_what_t
     assert "secret-1" not in everything_of(caught.value)
 
 
-async def test_an_error_of_authorize_shows_neither_the_key_nor_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answer", [REFUSED, PICTURE], ids=["same call", "next call"])
+async def test_an_error_of_authorize_shows_neither_the_key_nor_a_token(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The endpoint of tokens may repeat in its error what it was sent, and what it answered before."""
     key, answers = "key-canary-0123456789", ["token-canary-9876543210"]
 
@@ -62,7 +65,9 @@ async def test_an_error_of_authorize_shows_neither_the_key_nor_a_token(monkeypat
 
     monkeypatch.setattr(Cloud, "authorize", hookimpl(authorize))
     own = {"cloud": {"api_key": key}}
-    async with recording(lambda _: REFUSED) as api, client_of(Tokens(), api.url, own=own) as client:
+    async with recording(lambda _: answer) as api, client_of(Tokens(), api.url, own=own) as client:
+        if answer is PICTURE:
+            await client.run("cloud/x", prompt="a kite")
         with pytest.raises(impasto.BadRequest) as caught:
             await client.run("cloud/x", prompt="a kite")
         assert len(api.posts) == 1

@@ -231,8 +231,11 @@ async def test_an_end_of_call_sees_the_result_that_its_caller_gets() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 11, True, "2"])
-async def test_a_job_with_an_invalid_number_of_images_is_not_fetched(n: int) -> None:
+async def test_an_invalid_number_of_images_is_neither_requested_nor_fetched(n: int) -> None:
     async with acme() as (client, recorder):
+        request = (await client.operation("acme/four")).request("acme/four", {"prompt": "a kite"})
+        with pytest.raises(InvalidRequest, match="^acme/four: n: must be a whole number from 1 to 10"):
+            await client.invoke("acme/four", request, n=n)
         with pytest.raises(InvalidRequest, match="^acme/four: n: must be a whole number from 1 to 10"):
             await client.resume("acme/four", "a-job", n=n)
     assert recorder.requests == []
