@@ -56,7 +56,6 @@ class IdempotencySession:
     _call: InFlightCall | None = None
     _row: StoredCall | None = None
     _outcome: CallOutcome | APIError | None = None
-    _replayed: bool = False
     _call_seconds: float = 0.0
     """Seconds that the call took."""
 
@@ -75,7 +74,6 @@ class IdempotencySession:
             if call is not None:
                 running = coordinator.run_and_record(self._row, call, partial(make, self._row))
                 return await running, None
-            self._replayed = True
             return await coordinator.store.load(self._row), self._row
         self._call = coordinator.in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
         started_at = time.monotonic()
@@ -119,7 +117,7 @@ class IdempotencySession:
         closed = broken or client_disconnected(fingerprint.request)
         if call is None:  # replayed, or stored by run_and_record
             # A replay that may not have arrived is released: the next retry claims it.
-            if closed and self._replayed and self._row is not None and fingerprint.key is None and fingerprint.count:
+            if closed and self._row is not None and fingerprint.key is None and fingerprint.count:
                 await coordinator.store.release(self._row, fingerprint.count)
         elif outcome is None:
             coordinator.in_flight.mark_lost(call)  # the process ends, or has a bug
