@@ -137,6 +137,7 @@ class SharedBatch:
             await self.bucket.check_shared(mark)
             addresses = dict(self.folder.history.addresses)
             self.lease.record = attrs.evolve(self.lease.record, images=images, addresses=addresses)
+            self.hosts.check_shares(self.share, self.host)  # a host that does not fit leaves no lease
             await self.lease.create()  # before anything else is written: the bucket must honour conditions
             stack.push_async_callback(self._leave)
             await self.bucket.claim_shared(mark)
