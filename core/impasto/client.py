@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Self, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import attrs
 
@@ -37,9 +38,8 @@ class Client:
     its slot, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (the provider's own; 10 for
     Stability), ``max_concurrency`` (calls in flight; by default as many as the limit of open files allows),
     ``rate_limit``, ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the
-    distributions whose plugins may be used beside impasto's own; ``"none"``), ``state`` (``"machine"``, a folder or
-    the URL of a store: processes share a key's rate limit), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and
-    addresses.
+    distributions whose plugins may be used beside impasto's own; ``"none"``), ``state`` (``"machine"``, a folder or the
+    URL of a store: processes share limits and keys), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys, addresses.
 
     Raises ConfigError.
     """
@@ -63,16 +63,15 @@ class Client:
         if fixed := sorted(SHARED & settings.keys()):
             raise ConfigError(f"{fixed[0]} is shared by both clients and can't change; make another Client")
         sibling = object.__new__(Client)
-        sibling._options = self._options.changed(settings)
+        sibling._options, sibling._accounts = self._options.changed(settings), {}
         sibling._registry, sibling._shared = self._registry, self._shared
-        sibling._accounts = {}
         return sibling
 
-    def __reduce__(self) -> tuple[Callable[[Settings], Client], tuple[dict[str, object]]]:
+    def __reduce__(self) -> tuple[Callable[[], Client], tuple[()]]:
         """Return the settings. A key from the environment is not among them: another process reads its own."""
         if self._registry is not None:
             raise TypeError("a client with its own registry can't be pickled; make it in the other process")
-        return _client_of, ({name: getattr(self._options, name) for name in attrs.fields_dict(Options)},)
+        return partial(Client, **{name: getattr(self._options, name) for name in attrs.fields_dict(Options)}), ()
 
     async def __aenter__(self) -> Self:
         self._shared.check()
@@ -86,8 +85,7 @@ class Client:
     async def aclose(self) -> None:
         """Cancel every call and close every connection, those of ``with_options`` siblings too.
 
-        A call whose request was sent raises ChargeUnknown (with the job's ``id``, if there is one), any other
-        ClientClosedError.
+        A call whose request was sent raises ChargeUnknown (with a job's ``id``), any other ClientClosedError.
         """
         await self._shared.aclose()
 
@@ -100,13 +98,16 @@ class Client:
         timeout: float | None = None,
         retry: Retry | None = None,
         base_model: str | None = None,
+        idempotency_key: str | None = None,
         **params: object,
     ) -> Result:
         """Run a model with the provider's own fields. ``n`` images are ``n`` calls side by side (1 to 10).
 
-        Raises InvalidRequest before anything is sent, with every problem; otherwise the errors of ``impasto.errors``.
+        ``idempotency_key`` (with a ``state``): the same key and request joins the running call or gets its result for a
+        day. Raises InvalidRequest before anything is sent, with every problem; otherwise ``impasto.errors``.
         """
-        return await self.invoke(model, params, n=n, timeout=timeout, retry=retry, base_model=base_model)
+        settings: dict[str, Any] = {"timeout": timeout, "retry": retry, "base_model": base_model}
+        return await self.invoke(model, params, n=n, idempotency_key=idempotency_key, **settings)
 
     def stream(
         self,
@@ -149,13 +150,14 @@ class Client:
         retry: Retry | None = None,
         base_model: str | None = None,
         user: str | None = None,
+        idempotency_key: str | None = None,
         call: Callable[..., Call] = Call,
     ) -> Result:
         """Run a model as ``run`` does, with its parameters as a mapping. ``user``: the end user's id for the provider.
 
         ``params`` may be a request that ``operation.request`` has checked already; its files are closed here.
-        ``call``: a Call subclass (or a factory with the same arguments) that records progress. Raises ConfigError if
-        ``retry`` is not a Retry, and the errors of ``run``.
+        ``call``: a Call subclass (or a factory with the same arguments) that records progress, without an idempotency
+        key. Raises ConfigError if ``retry`` is not a Retry, and the errors of ``run``.
         """
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
@@ -173,6 +175,11 @@ class Client:
         if address is not None:
             request = attrs.evolve(request, target=address)
         try:
+            if idempotency_key is not None:
+                from . import run_idempotent
+
+                state, settings = self._shared.state_store, (n, timeout, retry, base_model)
+                return await run_idempotent(self, self._options, state, idempotency_key, model, request, *settings)
             if n == 1 and operation.native_n is None:
                 return await self._run_once(route, request, timeout, retry, call)
             return await fan_out(n, request, operation, lambda each: self._run_once(route, each, timeout, retry, call))
@@ -261,12 +268,10 @@ class Client:
         retry: Retry | None,
         make: Callable[..., Call],
     ) -> Result:
-        options, shared = self._options, self._shared
-        operation = route.operation
-        account = self._account(operation, request.target)
+        options, shared, operation = self._options, self._shared, route.operation
         call = make(
             request,
-            account,
+            self._account(operation, request.target),
             timeout=options.timeout if timeout is None else check_seconds("timeout", timeout),
             retry=retry or options.retry,
             watch=shared.deadlines,
@@ -281,7 +286,7 @@ class Client:
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:
-                with shared.spend.reserve(call, limit) as settle:
+                async with shared.reserve(call, limit) as settle:
                     result = await route(call, poll_interval=options.poll_interval)
                     settle(result)
         finally:
@@ -293,8 +298,3 @@ class Client:
         if (account := self._accounts.get(key)) is None:
             account = self._accounts[key] = self._shared.new_account(operation, self._options, region=key[1])
         return account
-
-
-def _client_of(settings: Settings) -> Client:
-    """Return the client of a pickle."""
-    return Client(**settings)

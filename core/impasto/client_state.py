@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import attrs
 
 from .deadline import DeadlineScheduler
-from .errors import BrokenPlugin, ClientClosedError, ConfigError, LoopMismatchError
+from .errors import BrokenPlugin, ClientClosedError, ConfigError, LoopMismatchError, StorageError
 from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
@@ -22,11 +22,16 @@ from .provider import account_of
 from .redact import describe_error
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
-from .spend_limit import Spend
+from .spend_limit import Spend, reserve_in_state
+from .state_records import StateError
+from .states import state_of
 
 if TYPE_CHECKING:
+    from .call import Call
     from .operation import Operation
     from .provider import Account
+    from .records import Result
+    from .states import StateStore
 
 _log = logging.getLogger("impasto")
 
@@ -67,6 +72,7 @@ class ClientState:
         self._layers: dict[str, object] = {}
         self._identity_holders: list[object] = []
         """Plugins whose identity is part of a route's key. Held here so that no other object gets the same identity."""
+        self._store: StateStore | None = None
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,6 +109,33 @@ class ClientState:
             self._identity_holders += (options.transport, *options.middleware)
             self.routes[key] = route
             return route
+
+    async def state_store(self) -> StateStore:
+        """Return the store of the client's state, opened once. Raises ConfigError without one, StorageError."""
+        address = self._options.state
+        if address is None:
+            raise ConfigError('idempotency_key needs a state: give Client(state="machine"), or the path of a folder')
+        async with self._opening:
+            self.check()
+            if self._store is None:
+                store = await asyncio.to_thread(state_of, os.fspath(address), self.registry)
+                self._close_later("the state", store.aclose)  # first: it may be opened in part
+                try:
+                    await store.open()
+                except StateError as error:
+                    raise StorageError(f"{error}; nothing was sent") from None
+                self._store = store
+            return self._store
+
+    @asynccontextmanager
+    async def reserve(self, call: Call, limit: float) -> AsyncIterator[Callable[[Result], None]]:
+        """Reserve money for a call, see ``Spend.reserve``; clients with a state share it."""
+        if self._options.state is None:
+            with self.spend.reserve(call, limit) as settle:
+                yield settle
+        else:
+            async with reserve_in_state(await self.state_store(), call, limit) as settle:
+                yield settle
 
     def emulator_url(self, operation: Operation, options: Options) -> str | None:
         """Return the base URL of what stands in for a model's provider, or None if the provider itself is called."""

@@ -35,7 +35,7 @@ from .files import (
     stat_regular as stat_regular,
 )
 from .free_requests import ask as ask
-from .interrupts import pass_interrupt as pass_interrupt
+from .interrupts import finish as finish, pass_interrupt as pass_interrupt
 from .metadata import Distribution as Distribution, read_folders as read_folders
 from .model_names import resolve_model as resolve_model
 from .operation import Makes as Makes
@@ -100,6 +100,8 @@ from .states import (
     CallRecords as CallRecords,
     ObjectRecords as ObjectRecords,
     StateStore as StateStore,
+    state_of as state_of,
+    state_type as state_type,
 )
 from .streaming import stream_call as stream_call
 from .suggestions import closest as closest

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
 
 
 async def wait_for_end(task: asyncio.Task[object]) -> None:
@@ -20,6 +23,20 @@ async def wait_for_end(task: asyncio.Task[object]) -> None:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
             continue
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that ends by itself, to its end, and then raise the caller's cancellation again."""
+    import asyncio
+
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await wait_for_end(task)
+        if not task.cancelled():
+            task.exception()  # nobody else asks for it
+        raise
 
 
 def pass_interrupt(error: BaseException) -> None:

@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from .charges import billed_of_images
-from .errors import ImpastoError, SpendLimitExceeded
+from .errors import ImpastoError, SpendLimitExceeded, StorageError
+from .interrupts import finish
 from .records import Result
 
 if TYPE_CHECKING:
     from .call import Call
+    from .states import StateStore
+
+_log = logging.getLogger("impasto")
 
 _DIGITS = 10
 """Digits of a dollar that sums are compared by: 0.1 and 0.2 are 0.3, though not in binary."""
+
+_NANO = 1_000_000_000
+_KEY, _WHAT = b"spend_limit_usd", "nano_usd"
+"""The budget of a state's clients, in billionths of a dollar."""
+
+
+class _Charge:
+    """The most that a call may cost, and what it possibly did cost, in USD. Raises SpendLimitExceeded."""
+
+    def __init__(self, call: Call) -> None:
+        if call.price is None:
+            raise SpendLimitExceeded(
+                "its price is unknown for these parameters, and spend_limit_usd is set; nothing was sent"
+            )
+        most = call.retry.max_charges if call.retry.on_ambiguous else 1
+        self.maximum = round(call.price.usd * call.request.count * most, _DIGITS)
+        self.spent = 0.0
+        self._call, self._price = call, call.price.usd
+
+    def check(self, left: float, limit: float, where: str = "") -> None:
+        """Raise SpendLimitExceeded if the call may cost more than is left."""
+        if self.maximum > left:
+            raise SpendLimitExceeded(
+                f"a call may cost {self.maximum:g} USD, only {left:g} of spend_limit_usd={limit:g} is left{where};"
+                " nothing was sent"
+            )
+
+    @contextmanager
+    def measured(self) -> Iterator[Callable[[Result], None]]:
+        """Yield a function that takes the call's result; all that is not proved free counts as spent."""
+        call, count = self._call, self._call.request.count
+
+        def settle(result: Result) -> None:
+            self.spent = result.possible_cost.usd if result.possible_cost is not None else self.maximum
+
+        try:
+            yield settle
+        except ImpastoError as error:
+            charged = count - billed_of_images(error, count).count("no")
+            self.spent = 0.0 if error.billed == "no" else self._price * (charged + call.unknown_attempts * count)
+            raise
+        except BaseException:  # cancelled, or a plugin's: the call's own evidence says if anything was sent
+            self.spent = self._price * count * call.possible_charges
+            raise
 
 
 class Spend:
@@ -32,34 +81,39 @@ class Spend:
         Yields a function that takes the call's result and counts its possible cost. Raises SpendLimitExceeded before
         anything is sent.
         """
-        price, count = call.price, call.request.count
-        if price is None:
-            raise SpendLimitExceeded(
-                "its price is unknown for these parameters, and spend_limit_usd is set; nothing was sent"
-            )
-        most = call.retry.max_charges if call.retry.on_ambiguous else 1
-        maximum = round(price.usd * count * most, _DIGITS)
-        left = max(round(limit - self.usd - self.reserved, _DIGITS), 0)
-        if maximum > left:
-            raise SpendLimitExceeded(
-                f"a call may cost {maximum:g} USD, only {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
-            )
-        self.reserved += maximum
-        usd = 0.0
-
-        def settle(result: Result) -> None:
-            nonlocal usd
-            usd = result.possible_cost.usd if result.possible_cost is not None else maximum
-
+        charge = _Charge(call)
+        charge.check(max(round(limit - self.usd - self.reserved, _DIGITS), 0), limit)
+        self.reserved += charge.maximum
         try:
-            yield settle
-        except ImpastoError as error:
-            charged = count - billed_of_images(error, count).count("no")
-            usd = 0.0 if error.billed == "no" else price.usd * (charged + call.unknown_attempts * count)
-            raise
-        except BaseException:  # cancelled, or a plugin's: the call's own evidence says if anything was sent
-            usd = price.usd * count * call.possible_charges
-            raise
+            with charge.measured() as settle:
+                yield settle
         finally:
-            self.reserved -= maximum
-            self.usd += usd
+            self.reserved -= charge.maximum
+            self.usd += charge.spent
+
+
+@asynccontextmanager
+async def reserve_in_state(store: StateStore, call: Call, limit: float) -> AsyncIterator[Callable[[Result], None]]:
+    """Reserve as ``Spend.reserve`` does, in a budget that all clients of a state share, over restarts too.
+
+    Raises StorageError if the state can't be used, before anything is sent.
+    """
+    from .state_records import LimitReached, StateError, Use  # few clients have a state
+
+    charge = _Charge(call)
+    use = Use(what=_WHAT, period="ever", amount=round(charge.maximum * _NANO), limit=round(limit * _NANO))
+    try:
+        reservation = await store.budgets.reserve(_KEY, [use])
+    except StateError as error:
+        raise StorageError(f"spend_limit_usd can't be checked: {error}; nothing was sent") from None
+    if isinstance(reservation, LimitReached):
+        charge.check(reservation.left / _NANO, limit, " to the clients of its state")
+        raise AssertionError("a store refused a reservation that fits")
+    try:
+        with charge.measured() as settle:
+            yield settle
+    finally:
+        try:
+            await finish(store.budgets.settle(reservation, {_WHAT: round(charge.spent * _NANO)}))
+        except StateError as error:  # it stays reserved: too much counts as spent, never too little
+            _log.error("the cost of a call can't be recorded for spend_limit_usd: %s", error)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
+from .registry import STATES
 from .state_records import (
     LimitReached,
     ObjectsFull,
@@ -23,6 +24,9 @@ from .state_records import (
     StoredObject,
     Use,
 )
+
+if TYPE_CHECKING:
+    from .registry import Registry
 
 
 class CallRecords(Protocol):
@@ -221,3 +225,23 @@ class StateStore(Protocol):
         Needs no ``open``.
         """
         ...
+
+
+FOLDER_PLUGIN = "sqlite"
+"""The plugin for addresses without a scheme."""
+
+
+def state_type(address: str, registry: Registry) -> type[StateStore]:
+    """Return the class of the store that an address belongs to. Raises RegistryError."""
+    scheme = address.partition("://")[0].lower() if "://" in address else FOLDER_PLUGIN
+    return cast("type[StateStore]", registry.load(STATES, scheme, type))
+
+
+def state_of(
+    address: str, registry: Registry, *, setting: str = "state", result_folders: Sequence[Path] = ()
+) -> StateStore:
+    """Return the store of an address: a folder, or a URL whose scheme names the plugin. Raises RegistryError.
+
+    ``setting``, ``result_folders``: see StateStore.
+    """
+    return state_type(address, registry)(address, setting=setting, result_folders=result_folders)

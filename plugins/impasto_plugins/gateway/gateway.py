@@ -14,10 +14,9 @@ from typing import Self
 from aiohttp import web
 
 from impasto import Client, Registry
-from impasto.ext import StateError, StateStore, StoredCall, is_loopback
+from impasto.ext import StateError, StateStore, StoredCall, is_loopback, state_of
 from impasto_plugins.concurrency import Listener, listen
 from impasto_plugins.middleware.shared_window import machine_state
-from impasto_plugins.state import state_of
 from impasto_plugins.transports.s3 import S3Clients
 
 from .api import jobs

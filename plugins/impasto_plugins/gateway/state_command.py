@@ -95,8 +95,7 @@ def _run(ctx: click.Context, address: str | None, config: str | None, work: Call
 
 
 def _store_of_address(ctx: click.Context, address: str) -> StateStore:
-    from impasto.ext import machine_folder
-    from impasto_plugins.state import state_of
+    from impasto.ext import machine_folder, state_of
 
     return state_of(str(machine_folder()) if address == "machine" else address, registry_of(ctx), setting="ADDRESS")
 

@@ -27,9 +27,8 @@ def damaged(file: File) -> str:
 class Limits:
     """An image's limits: sides and pixels in pixels, ``max_bytes`` in bytes.
 
-    ``aspect`` limits the longer side divided by the shorter. ``formats`` are those of PNG, JPEG and WebP that the
-    provider takes, by their media types. ``media_types`` are further types, such as ``image/gif`` or
-    ``application/pdf``: of such a file only ``max_bytes`` is checked. Called with a file, it yields its problems.
+    ``aspect`` limits the longer side divided by the shorter. ``media_types`` are further types, such as ``image/gif``
+    or ``application/pdf``: of such a file only ``max_bytes`` is checked. Called with a file, it yields its problems.
     """
 
     min_side: int | None = None
@@ -38,13 +37,12 @@ class Limits:
     max_pixels: int | None = None
     aspect: float | None = None
     max_bytes: int | None = None
-    formats: tuple[str, ...] = tuple(FORMATS)
     media_types: tuple[str, ...] = ()
 
     def __call__(self, file: File) -> Iterator[str]:
         """Yield the problems of a file. The bytes come first: a file that is too large is not opened."""
-        if file.media_type not in self.formats and not self._takes(file.media_type):
-            what = "not a PNG, JPEG or WebP image" if self._takes_the_usual() else "of another type"
+        if file.media_type not in FORMATS and not self._takes(file.media_type):
+            what = "of another type" if self.media_types else "not a PNG, JPEG or WebP image"
             yield f"{file.label!r} is {what}; give {self}"
             return
         if self.max_bytes is not None and file.size > self.max_bytes:
@@ -64,9 +62,6 @@ class Limits:
             yield f"is {width}x{height} pixels: {problem}"
         elif not intact:
             yield damaged(file)
-
-    def _takes_the_usual(self) -> bool:
-        return self.formats == tuple(FORMATS) and not self.media_types
 
     def _takes(self, media_type: str) -> bool:
         """Return True for a further type, and for content of unknown type if it may be one of them."""
@@ -91,8 +86,7 @@ class Limits:
         return ", ".join(problems)
 
     def __str__(self) -> str:
-        types = (*(FORMATS[each] for each in self.formats), *self.media_types)
-        parts = ["PNG, JPEG or WebP" if self._takes_the_usual() else ", ".join(types)]
+        parts = [", ".join(("PNG", "JPEG", "WebP", *self.media_types)) if self.media_types else "PNG, JPEG or WebP"]
         if self.min_side is not None or self.max_side is not None:
             upper = f"..{self.max_side}" if self.max_side is not None else " or more"
             parts.append(f"sides {self.min_side or 1}{upper}")

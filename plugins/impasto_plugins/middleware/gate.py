@@ -21,7 +21,7 @@ from impasto import Account, Call, ConfigError, RateLimit, RateLimited, WireRequ
 from .window import Permit, Window, slack
 
 if TYPE_CHECKING:
-    from .shared_window import Seat, SharedWindow
+    from .shared_window import SharedWindow
     from .store_window import StoreWindow
 
 _IDLE_SECONDS = 600.0
@@ -192,7 +192,6 @@ def gate_of(account: Account) -> Gate:
     return gate
 
 
-_seats: dict[Path, Seat] = {}
 _sharing_lock = threading.Lock()
 
 
@@ -202,7 +201,9 @@ async def share(gate: Gate, account: Account, state: Path) -> None:
 
 
 def _share(gate: Gate, account: Account, state: Path) -> None:
-    from .shared_window import CAPACITY, RATES, SEATS, Seat, SharedWindow  # few clients have a state
+    from impasto_plugins.concurrency.seats import SEATS, seat_in  # few clients have a state
+
+    from .shared_window import CAPACITY, RATES, SharedWindow
 
     limit = account.rate_limit
     if limit is not None and limit.requests > CAPACITY:
@@ -211,21 +212,17 @@ def _share(gate: Gate, account: Account, state: Path) -> None:
         if gate.is_shared:
             return
         try:
-            if (seat := _seats.get(state)) is None:
-                seat = _seats[state] = Seat.take(state / SEATS)
-            gate.share(SharedWindow.open(state / RATES, account.fingerprint, seat, time.monotonic()))
+            window = SharedWindow.open(state / RATES, account.fingerprint, seat_in(state / SEATS), time.monotonic())
         except OSError as error:
             raise ConfigError(f"state: can't use {str(state)!r}: {error.strerror}; give another folder") from None
+        gate.share(window)
 
 
 def _forget_in_child() -> None:
-    """Forget the parent's gates in a forked process: its permits and its seat are the parent's."""
+    """Forget the parent's gates in a forked process: its permits are the parent's."""
     global _gates_lock, _sharing_lock  # another thread of the parent may have had them
     _gates_lock, _sharing_lock = threading.Lock(), threading.Lock()
     _gates.clear()
-    for seat in _seats.values():
-        seat.close()
-    _seats.clear()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

@@ -21,14 +21,15 @@ from pathlib import Path
 
 from impasto import RateLimit
 from impasto.ext import machine_folder
+from impasto_plugins.concurrency.seats import SEATS, Seat
 
 from .window import Permit, estimate_wait, slack, wait_for_place
 
 CAPACITY = 16_384
 """The largest number of requests in a window."""
 
-SEATS, RATES = "processes", "rates"
-"""Folders below that of the state."""
+RATES = "rates"
+"""The folder of windows below that of a state."""
 
 _log = logging.getLogger("impasto")
 
@@ -62,45 +63,6 @@ def machine_state() -> Path | None:
         _log.warning("can't write to %r (%s): other processes do not share the rate limit", str(folder), reason)
         return None
     return folder
-
-
-class Seat:
-    """This process's mark in a folder: a locked file. Whoever can lock it knows that the process has ended."""
-
-    def __init__(self, folder: Path, number: int, fd: int) -> None:
-        self.number = number
-        self._folder, self._fd = folder, fd
-
-    @classmethod
-    def take(cls, folder: Path) -> Seat:
-        """Create the file, visible once it is locked. Raises OSError."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number = secrets.randbits(63)
-        temporary_path = folder / f".{number:016x}"
-        fd = os.open(temporary_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        temporary_path.rename(folder / f"{number:016x}")
-        return cls(folder, number, fd)
-
-    def close(self) -> None:
-        """Close the file. A forked process must not keep it locked for its parent."""
-        os.close(self._fd)
-
-    def has_ended(self, number: int) -> bool:
-        """Return True if the process of another seat has ended. Its file is deleted."""
-        path = self._folder / f"{number:016x}"
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return True
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(fd)
-        return True
 
 
 class SharedWindow:

@@ -95,6 +95,7 @@ async def aimage_generation(
     aws_profile_name: str | None = None,
     aws_bedrock_runtime_endpoint: str | None = None,
     base_model: str | None = None,
+    idempotency_key: str | None = None,
     stream: Literal[False] | None = None,
     **params: object,
 ) -> ImagesResponse:
@@ -104,9 +105,10 @@ async def aimage_generation(
     (whole further tries, for calls that cost nothing). None means not given. Every parameter is honoured, or refused by
     name with InvalidRequest before anything is sent; ``drop_params`` drops parameters that the model has no field for
     and adds a warning to the response's ``warnings``. ``timeout`` is in seconds, as a number, text, or an
-    ``httpx.Timeout``, whose ``read`` counts for the whole call. With ``stream=True`` the answer is an iterator of
-    OpenAI's events: ``image_generation.partial_image`` where the provider sends them (``partial_images``), and
-    ``image_generation.completed``. Raises the errors of ``impasto``.
+    ``httpx.Timeout``, whose ``read`` counts for the whole call. ``idempotency_key``: the same key and request joins the
+    running call, or returns its stored result for 24 hours, in all processes of this user on the machine. With
+    ``stream=True`` the answer is an iterator of OpenAI's events: ``image_generation.partial_image`` where the provider
+    sends them (``partial_images``), and ``image_generation.completed``. Raises the errors of ``impasto``.
     """
     return await _answer(locals(), edit=False)
 
@@ -139,6 +141,7 @@ async def aimage_edit(
     aws_profile_name: str | None = None,
     aws_bedrock_runtime_endpoint: str | None = None,
     base_model: str | None = None,
+    idempotency_key: str | None = None,
     stream: Literal[False] | None = None,
     **params: object,
 ) -> ImagesResponse:
@@ -182,6 +185,7 @@ async def image_edit(
     aws_profile_name: str | None = None,
     aws_bedrock_runtime_endpoint: str | None = None,
     base_model: str | None = None,
+    idempotency_key: str | None = None,
     stream: Literal[False] | None = None,
     **params: object,
 ) -> ImagesResponse:
@@ -195,11 +199,11 @@ async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
     is_streamed = arguments_of_call.get("stream") is True
     if is_streamed:
         del arguments_of_call["stream"]
-    base_model, extra_body, drop_params = (
-        arguments_of_call.pop(name) for name in ("base_model", "extra_body", "drop_params")
+    base_model, extra_body, drop_params, idempotency_key = (
+        arguments_of_call.pop(name) for name in ("base_model", "extra_body", "drop_params", "idempotency_key")
     )
     model, base_model = take_arn(arguments_of_call, take_model(arguments_of_call), base_model)
-    client = await client_of_this_loop()
+    client = await client_of_this_loop("machine" if idempotency_key is not None else None)
     operation = await client.operation(model, base_model=base_model)
     options = take_call_options(arguments_of_call, model, {*operation.fields, *operation.provider.settings})
     settings, words = split_settings(operation, arguments_of_call)
@@ -212,6 +216,8 @@ async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
         problems = [Problem("n", "must be 1 with stream")] if translation.n != 1 else []
         if translation.response_format != "b64_json":
             problems.append(Problem("response_format", "must be b64_json with stream"))
+        if idempotency_key is not None:
+            problems.append(Problem("idempotency_key", "can't be used with stream; leave one of them out"))
         translation = attrs.evolve(translation, problems=(*translation.problems, *problems))
     request, warnings = await check(operation, model, translation)
     warnings = (*(f"{name} was dropped: additional_drop_params names it" for name in dropped), *warnings)
@@ -221,5 +227,5 @@ async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
             stream_call(client, model, request, **call), "image_edit" if edit else "image_generation", warnings
         )
         return cast("ImagesResponse", events)  # the function's type for stream=True has the events
-    result = await client.invoke(model, request, n=translation.n, **call)
+    result = await client.invoke(model, request, n=translation.n, idempotency_key=idempotency_key, **call)
     return ImagesResponse(result, translation.response_format, warnings, options.hidden_params)

@@ -72,15 +72,6 @@ def test_a_file_of_another_format_is_refused_with_its_name(data: bytes, tmp_path
     assert problem.endswith(("is not a PNG, JPEG or WebP image; give PNG, JPEG or WebP", "file; give the whole file"))
 
 
-def test_a_format_that_the_provider_lacks_is_refused_with_those_that_it_takes() -> None:
-    masks = Limits(formats=("image/png",), max_side=256)
-    assert [*masks(File.of(png(64, 65)))] == []
-    assert [*masks(File.of(("a.jpg", drawn("JPEG"))))] == [
-        "'a.jpg' is of another type; give PNG, sides 1..256",
-    ]
-    assert str(Limits(formats=("image/png", "image/webp"), media_types=("image/gif",))) == "PNG, WebP, image/gif"
-
-
 def test_a_png_bomb_is_measured_without_being_decoded() -> None:
     bomb = png(30_000, 30_000)
     tracemalloc.start()

@@ -16,9 +16,10 @@ import attrs
 import pytest
 
 from impasto import ConfigError, RateLimit
+from impasto_plugins.concurrency.seats import SEATS, Seat
 from impasto_plugins.middleware import shared_window as module
 from impasto_plugins.middleware.gate import Gate, share
-from impasto_plugins.middleware.shared_window import CAPACITY, RATES, SEATS, Seat, SharedWindow, machine_state
+from impasto_plugins.middleware.shared_window import CAPACITY, RATES, SharedWindow, machine_state
 from impasto_plugins.middleware.window import Permit, slack
 from impasto_plugins.stability.provider import stability
 from tests.descriptors import open_descriptors

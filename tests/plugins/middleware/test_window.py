@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from impasto import RateLimit
-from impasto_plugins.middleware.shared_window import RATES, SEATS, Seat, SharedWindow
+from impasto_plugins.concurrency.seats import SEATS, Seat
+from impasto_plugins.middleware.shared_window import RATES, SharedWindow
 from impasto_plugins.middleware.window import MIN_HISTORY, Permit, Window, slack
 
 LIMIT = RateLimit(3, 10.0)

@@ -54,7 +54,11 @@ class SQLiteDatabase:
         if self._is_closed:
             return
         self._is_closed = True
-        closed = self._thread.submit(self._close)
+        try:
+            closed = self._thread.submit(self._close)
+        except RuntimeError:  # the interpreter ends: its threads have ended, so that this one may use the connection
+            self._close()
+            return
         self._thread.shutdown(wait=False)  # what is queued runs to its end
         await asyncio.wrap_future(closed)
 
@@ -133,7 +137,7 @@ class SQLiteDatabase:
             if not path.exists() or not path.stat().st_size:
                 self._check_new()
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
-            db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+            db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
             try:
                 _check_pages(db)
                 db.execute("PRAGMA journal_mode=WAL")

@@ -1,0 +1,398 @@
+"""One call with an idempotency key: it is made here, joins the one that runs, or returns the outcome of an earlier one.
+
+Before anything is sent the store has a record of the call, and its worker: this process. Whoever repeats the call finds
+the record. It waits while the worker lives; of a worker that ended without an outcome it fetches the jobs, which is
+free, and anything else may have been charged. A call that is proved to have cost nothing leaves no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from impasto import (
+    Call,
+    ChargeUnknown,
+    Client,
+    ConfigError,
+    Cost,
+    ImpastoError,
+    InvalidRequest,
+    NotSent,
+    Pending,
+    Problem,
+    Request,
+    Result,
+    Retry,
+    StorageError,
+    WireRequest,
+)
+from impasto.ext import (
+    Options,
+    StateError,
+    StateStore,
+    StoredCall,
+    check_seconds,
+    combine_results,
+    combined_error,
+    finish,
+    is_not_charged,
+    result_of_cancelled,
+)
+from impasto_plugins.concurrency.seats import SEATS, Seat, seat_in
+from impasto_plugins.fingerprints import IDEMPOTENCY_KEY, canonical_json
+
+from .artifact_files import ArtifactFiles
+from .outcomes import dump_outcome, load_artifact_fields, load_outcome
+
+RESULTS = "results"
+"""The folder of artifacts below that of a state."""
+
+KEY_SECONDS = 24 * 3600.0
+"""Seconds for which a key is bound to its request."""
+
+MAX_MEMORY_BYTES = 32 << 20
+"""The largest stored artifact that is read into memory."""
+
+_FIRST_LOOK, _LAST_LOOK = 0.02, 1.0
+"""Seconds between looks at a call that runs elsewhere: each twice as long as the one before."""
+
+_SWEEP_SECONDS = 600.0
+
+_log = logging.getLogger("impasto")
+
+_running: set[str] = set()
+"""Records of the calls that run in this process."""
+
+_swept_at: dict[Path, float] = {}
+
+
+@attrs.frozen(kw_only=True)
+class _KeyedRequest:
+    """A request with its key. ``owner``: the fingerprint of the account; ``seconds``: how long to wait for others.
+
+    ``price``: that of an image, None if unknown.
+    """
+
+    key: str
+    owner: str
+    request: Request
+    n: int
+    seconds: float
+    price: Cost | None
+
+    @property
+    def identity(self) -> bytes:
+        """The fingerprint of the key, which belongs to one account."""
+        return hashlib.sha256(f"key\0{self.owner}\0{self.key}".encode()).digest()
+
+    def content(self) -> bytes:
+        """Return the fingerprint of the request. Blocks: files are read."""
+        request = self.request
+        content = [request.operation, request.target, self.n, request.user, request.params]
+        return hashlib.sha256(canonical_json(content).encode()).digest()
+
+
+@attrs.frozen(kw_only=True)
+class _RecordedJob:
+    """A job for ``count`` images of a call; ``place``: the number of the call's images before them."""
+
+    id: str
+    place: int
+    count: int
+
+
+@attrs.define(eq=False)
+class _Progress:
+    """The requests of a call as they are made: their jobs go into its record before they are polled."""
+
+    store: StateStore
+    record_id: str
+    calls: list[Call] = attrs.field(factory=list[Call])
+    jobs: list[_RecordedJob] = attrs.field(factory=list[_RecordedJob])
+    images: int = 0
+    _is_recorded: bool = True
+
+    def add_job(self, job: _RecordedJob) -> None:
+        self.jobs.append(job)
+        self._is_recorded = False
+
+    async def record(self) -> None:
+        if not self._is_recorded:
+            self._is_recorded = True
+            try:
+                await self.store.calls.update(self.record_id, jobs=json.dumps([attrs.asdict(job) for job in self.jobs]))
+            except StateError as error:
+                _log.error("the job of a call can't be recorded, so only this process can fetch it: %s", error)
+
+    @property
+    def is_paid(self) -> bool:
+        """True if anything may have been charged."""
+        return any(call.possible_charges for call in self.calls)
+
+    @property
+    def can_resume(self) -> bool:
+        """True if all that may have been charged are jobs, which can be fetched."""
+        jobs = {job.id for job in self.jobs}
+        return bool(jobs) and all(call.job in jobs for call in self.calls if call.possible_charges)
+
+
+class _KeyedCall(Call):
+    """A call of one request, whose job is recorded before it is polled."""
+
+    is_recorded = True
+
+    def __init__(self, progress: _Progress, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._progress, self._place = progress, progress.images
+        progress.images += self.request.count  # the calls of a fan-out begin in the order of its images
+        progress.calls.append(self)
+
+    def mark_job_accepted(self, pending: Pending) -> None:
+        super().mark_job_accepted(pending)
+        self._progress.add_job(_RecordedJob(id=pending.id, place=self._place, count=self.request.count))
+
+    async def before_send(self, wire: WireRequest) -> None:
+        await self._progress.record()
+
+
+Make = Callable[[Callable[..., Call]], Awaitable[Result]]
+"""Makes the call with calls of this class."""
+
+Resume = Callable[[str, int], Awaitable[Result]]
+"""Fetches a job for so many images."""
+
+
+async def run_idempotent(  # noqa: PLR0917 - as the client has them
+    client: Client,
+    options: Options,
+    open_store: Callable[[], Awaitable[StateStore]],
+    key: object,
+    model: str,
+    request: Request,
+    n: int,
+    timeout: float | None,
+    retry: Retry | None,
+    base_model: str | None,
+) -> Result:
+    """Return the result of a call with an idempotency key. ``timeout`` in seconds: for waiting for others too.
+
+    Raises InvalidRequest if the key is invalid or belongs to another request, StorageError if the store can't be used
+    (nothing was sent then), and the errors of the call.
+    """
+    if not isinstance(key, str) or IDEMPOTENCY_KEY.fullmatch(key) is None:
+        message = "must be text of 1 to 255 printable ASCII characters, without a space at an end"
+        raise InvalidRequest([Problem("idempotency_key", message)], operation=request.operation)
+    if not isinstance(folder := options.state, Path):
+        raise ConfigError('idempotency_key needs the state of one machine for now: "machine" or the path of a folder')
+    operation = await client.operation(model, base_model=base_model)
+    account = await client.account(model, base_model=base_model)
+    keyed = _KeyedRequest(
+        key=key,
+        owner=account.fingerprint,
+        request=request,
+        n=n,
+        seconds=options.timeout if timeout is None else check_seconds("timeout", timeout),
+        price=operation.cost(request),
+    )
+
+    def make(call: Callable[..., Call]) -> Awaitable[Result]:
+        return client.invoke(model, request, n=n, timeout=timeout, retry=retry, base_model=base_model, call=call)
+
+    def resume(job: str, count: int) -> Awaitable[Result]:
+        return client.resume(model, job, n=count, timeout=timeout)
+
+    try:
+        store = await open_store()
+        seat = await asyncio.to_thread(seat_in, folder / SEATS)
+        return await _Repeats(store, seat, ArtifactFiles(folder / RESULTS), keyed, make, resume).result()
+    except (StateError, OSError) as error:
+        raise StorageError(f"the call can't be recorded under its idempotency key: {error}; nothing was sent") from None
+
+
+@attrs.define(eq=False)
+class _Repeats:
+    _store: StateStore
+    _seat: Seat
+    _files: ArtifactFiles
+    _keyed: _KeyedRequest
+    _make: Make
+    _resume: Resume
+
+    async def result(self) -> Result:
+        keyed, content = self._keyed, await asyncio.to_thread(self._keyed.content)
+        end, delay = time.monotonic() + keyed.seconds, _FIRST_LOOK
+        await self._sweep()
+        while True:
+            record = await self._new_record(content)
+            with _running_here(record.id):
+                found = await self._begin(record)
+                if found.id == record.id:
+                    return await self._run(record)
+                if found.content != content:
+                    message = "belongs to another request; use a new one for each"
+                    raise InvalidRequest([Problem("idempotency_key", message)], operation=keyed.request.operation)
+                if found.state != "running":
+                    return await self._load(found)
+                if await self._has_ended(found):
+                    if (taken := await self._take_over(found, record)) is not None:
+                        return await self._fetch(taken)
+                    continue
+            if time.monotonic() + delay > end:
+                raise ChargeUnknown(
+                    f"the call of this idempotency key still runs after {keyed.seconds:g} s; it may have been charged;"
+                    " repeat it with the same key to get its result"
+                )
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LAST_LOOK)
+
+    async def _new_record(self, content: bytes) -> StoredCall:
+        now, id = await self._store.now(), secrets.token_hex(32)
+        return StoredCall(
+            id=id,
+            owner=self._keyed.owner.encode(),
+            identity=self._keyed.identity,
+            content=content,
+            model=self._keyed.request.operation,
+            worker=f"{self._seat.number:x}:{id}",  # of this call alone: others of the process may go on
+            created=now,
+            expires=now + KEY_SECONDS,
+        )
+
+    async def _begin(self, record: StoredCall) -> StoredCall:
+        try:
+            return await self._store.calls.insert_or_join(record, join=True)
+        except asyncio.CancelledError:  # it may have been inserted, and nothing was sent
+            with suppress(StateError):
+                await finish(self._store.calls.delete(record.id))
+            raise
+
+    async def _has_ended(self, record: StoredCall) -> bool:
+        seat, _, token = record.worker.partition(":")
+        if seat == f"{self._seat.number:x}":
+            return token not in _running
+        return await asyncio.to_thread(self._seat.has_ended, int(seat, 16))
+
+    async def _take_over(self, found: StoredCall, record: StoredCall) -> StoredCall | None:
+        """Take a call that ended over if it has jobs; otherwise it becomes a failed one."""
+        outcome = dump_outcome(
+            ChargeUnknown("the call of this idempotency key was cut off; it may have been charged"), []
+        )
+        dead = {found.worker: ()}
+        taken = await self._store.calls.take_over(dead, record.worker, outcome=outcome, seconds=KEY_SECONDS)
+        return taken[0] if taken else None
+
+    async def _run(self, record: StoredCall) -> Result:
+        progress = _Progress(self._store, record.id)
+        try:
+            result = await self._make(partial(_KeyedCall, progress))
+        except ImpastoError as error:
+            if is_not_charged(error) and not progress.is_paid:
+                await finish(self._forget(record.id))
+            elif isinstance(error, ChargeUnknown) and progress.can_resume:
+                await finish(progress.record())  # who repeats the call fetches its jobs
+            else:
+                await finish(self._store_outcome(record.id, error))
+            raise
+        except BaseException as error:  # cancelled, or the process ends
+            if (part := result_of_cancelled(error)) is not None:
+                await finish(self._store_outcome(record.id, part))
+            elif not progress.is_paid:
+                await finish(self._forget(record.id))
+            else:  # its jobs can be fetched, and anything else may have been charged
+                await finish(progress.record())
+            raise
+        await finish(self._store_outcome(record.id, result))
+        return result
+
+    async def _fetch(self, record: StoredCall) -> Result:
+        """Fetch the jobs of a call that ended before them."""
+        jobs = [_RecordedJob(**each) for each in json.loads(record.jobs)]
+        outcomes = await asyncio.gather(*map(self._fetch_job, jobs))
+        parts: list[tuple[Result | ImpastoError, int]] = []
+        place = 0
+        for job, outcome in sorted(zip(jobs, outcomes, strict=True), key=lambda pair: pair[0].place):
+            parts += [*_cut_off(job.place - place), (outcome, job.count)]
+            place = job.place + job.count
+        result = combine_results([*parts, *_cut_off(self._keyed.n - place)], price=lambda: self._keyed.price)
+        error = None if result.artifacts else combined_error([each.error for each in result.errors])
+        if any(
+            isinstance(each, NotSent) or (isinstance(each, ChargeUnknown) and each.status != 404) for each in outcomes
+        ):
+            pass  # the provider could not be asked: who repeats the call asks again
+        elif error is not None and is_not_charged(error):
+            await finish(self._forget(record.id))
+        else:
+            await finish(self._store_outcome(record.id, error or result))
+        if error is not None:
+            raise error
+        return result
+
+    async def _fetch_job(self, job: _RecordedJob) -> Result | ImpastoError:
+        try:
+            result = await self._resume(job.id, job.count)
+        except ImpastoError as error:
+            return error
+        price = self._keyed.price
+        return result.priced(price) if result.cost is None and price is not None else result
+
+    async def _load(self, record: StoredCall) -> Result:
+        fields = load_artifact_fields(record.outcome)
+        try:
+            artifacts = await asyncio.to_thread(self._files.load, record.id, fields, max_memory_bytes=MAX_MEMORY_BYTES)
+        except OSError as error:
+            _log.error("a stored image is missing: %s", error.strerror)
+            raise ChargeUnknown("the stored images of this idempotency key are missing; they were charged") from None
+        outcome = load_outcome(record.outcome, artifacts)
+        if isinstance(outcome, ImpastoError):
+            raise outcome
+        return outcome
+
+    async def _store_outcome(self, id: str, outcome: Result | ImpastoError) -> None:
+        """Store an outcome; without it a repeated call learns only that it may have been charged."""
+        try:
+            fields = await asyncio.to_thread(self._files.save, id, outcome.artifacts)
+            state = "failed" if isinstance(outcome, ImpastoError) else "done"
+            await self._store.calls.update(id, state=state, outcome=dump_outcome(outcome, fields))
+        except (StateError, OSError) as error:
+            _log.error("the outcome of a call could not be stored under its idempotency key: %s", error)
+
+    async def _forget(self, id: str) -> None:
+        try:
+            await self._store.calls.delete(id)
+        except StateError as error:
+            _log.error("a call that cost nothing can't be removed from its idempotency key: %s", error)
+
+    async def _sweep(self) -> None:
+        """Delete expired calls and their artifacts now and then."""
+        now, folder = time.monotonic(), self._files.folder
+        if now - _swept_at.get(folder, -math.inf) > _SWEEP_SECONDS:
+            _swept_at[folder] = now
+            await self._store.calls.delete_expired()
+            await asyncio.to_thread(self._files.delete_old, KEY_SECONDS + _SWEEP_SECONDS)
+
+
+def _cut_off(count: int) -> list[tuple[Result | ImpastoError, int]]:
+    """Return the outcome of images whose request was sent and has no job."""
+    return [(ChargeUnknown("the call was cut off; it may have been charged"), count)] if count > 0 else []
+
+
+@contextmanager
+def _running_here(token: str) -> Iterator[None]:
+    _running.add(token)
+    try:
+        yield
+    finally:
+        _running.discard(token)
