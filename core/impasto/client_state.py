@@ -114,7 +114,7 @@ class ClientState:
         """Return the store of the client's state, opened once. Raises ConfigError without one, StorageError."""
         address = self._options.state
         if address is None:
-            raise ConfigError('idempotency_key needs a state: give Client(state="machine"), or the path of a folder')
+            raise ConfigError('the client has no state: give Client(state="machine"), or the path of a folder')
         async with self._opening:
             self.check()
             if self._store is None:

@@ -196,7 +196,7 @@ async def run_idempotent(  # noqa: PLR0917 - as the client has them
         message = "must be text of 1 to 255 printable ASCII characters, without a space at an end"
         raise InvalidRequest([Problem("idempotency_key", message)], operation=request.operation)
     if not isinstance(folder := options.state, Path):
-        raise ConfigError('idempotency_key needs the state of one machine for now: "machine" or the path of a folder')
+        raise ConfigError('idempotency_key needs a state on this machine: Client(state="machine"), or a folder')
     operation = await client.operation(model, base_model=base_model)
     account = await client.account(model, base_model=base_model)
     keyed = _KeyedRequest(

@@ -80,7 +80,7 @@ def _pause(gate: Gate, window: StoreWindow | None, call: Call, seconds: float) -
 
 
 def _store_window(address: str, registry: Registry) -> StoreWindow:
-    from impasto_plugins.state import state_of  # only for those who give a URL
+    from impasto.ext import state_of  # only for those who give a URL
 
     from .store_window import StoreWindow
 

@@ -6,7 +6,6 @@ Two forms: OpenAI's, whose body is that of the drop-in functions, and a short on
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -21,6 +20,7 @@ from impasto.ext import Makes, check_seconds, convert_files, kind_in_words, requ
 from impasto.fields import Field, format_value
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.fingerprints import canonical_json
 from impasto_plugins.openai_compat.check import check_request
 from impasto_plugins.openai_compat.translate import translate
 
@@ -232,17 +232,4 @@ def digest(row: ManifestRow, arguments: Mapping[str, object]) -> str:
     ``arguments``: the row's, with files in the place of their paths.
     """
     content = {"model": row.model, "base_model": row.base_model, **arguments}
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
-
-
-def _sha256(file: object) -> str:
-    if not isinstance(file, File):
-        raise TypeError(f"{type(file).__name__} is not a value of JSON")
-    found = hashlib.sha256()
-    with file.open() as source:
-        while piece := source.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
-
-
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_sha256).encode
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
 
 import attrs
 from aiohttp import web
 
-from impasto import File
+from impasto_plugins.fingerprints import IDEMPOTENCY_KEY, canonical_json
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.arguments import CallArguments
 from impasto_plugins.gateway.errors import APIError
@@ -19,7 +18,6 @@ KEY_HEADER = "Idempotency-Key"
 COUNT_HEADER = "x-stainless-retry-count"
 """The header in which OpenAI's SDKs count their attempts, from 0."""
 
-_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _COUNT = re.compile(r"[0-9]{1,6}")
 _SMALL_BODY_BYTES = 64 * 1024
 
@@ -41,7 +39,7 @@ class Fingerprint:
     async def create(cls, request: web.BaseRequest, caller: Caller, kind: str, call_args: CallArguments) -> Fingerprint:
         """Return the fingerprint of a request. Raises APIError if its headers are invalid."""
         keys = request.headers.getall(KEY_HEADER, [])
-        if keys and (len(keys) > 1 or _KEY.fullmatch(keys[0]) is None):
+        if keys and (len(keys) > 1 or IDEMPOTENCY_KEY.fullmatch(keys[0]) is None):
             message = f"{KEY_HEADER}: must be one header of 1 to 255 printable ASCII characters"
             raise APIError(400, message, code="invalid_value", param=KEY_HEADER)
         count = _COUNT.fullmatch(request.headers.get(COUNT_HEADER, ""))
@@ -62,12 +60,4 @@ class Fingerprint:
 
 def _hash_content(caller: Caller, kind: str, call_args: CallArguments) -> bytes:
     values = [kind, call_args.model, call_args.stream, call_args.params]
-    return hashlib.sha256(caller.digest + _encode_json(values).encode()).digest()
-
-
-def _hash_file(file: File) -> str:
-    with file.open() as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto where it matters
-
-
-_encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_hash_file).encode
+    return hashlib.sha256(caller.digest + canonical_json(values).encode()).digest()
