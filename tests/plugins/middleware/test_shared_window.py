@@ -80,10 +80,10 @@ def test_requests_of_a_dead_process_count_as_arrived_now(tmp_path: Path) -> None
     script = """
 import os, sys
 from pathlib import Path
-from impasto_plugins.middleware import gate
+from impasto_plugins.concurrency import seats
 from tests.plugins.middleware.test_shared_window import LIMIT, window_of
 window = window_of(Path(sys.argv[1]))
-gate._seats[Path(sys.argv[1])] = window._seat
+seats._seats[Path(sys.argv[1])] = window._seat
 for _ in range(3):
     window.try_acquire(LIMIT, 5.0)
 if os.fork():
