@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -15,7 +16,7 @@ import attrs
 from .deadline import DeadlineScheduler
 from .errors import BrokenPlugin, ClientClosedError, ConfigError, LoopMismatchError, StorageError
 from .hooks import hookimpl
-from .interrupts import pass_interrupt
+from .interrupts import finish, pass_interrupt
 from .options import Options, default_concurrency, identity
 from .plugin_boundary import is_cancelled, plugin_boundary
 from .provider import account_of
@@ -24,7 +25,7 @@ from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
 from .spend_limit import Spend, reserve_in_state
 from .state_records import StateError
-from .states import state_of
+from .states import RESULTS, state_of
 
 if TYPE_CHECKING:
     from .call import Call
@@ -73,6 +74,7 @@ class ClientState:
         self._identity_holders: list[object] = []
         """Plugins whose identity is part of a route's key. Held here so that no other object gets the same identity."""
         self._store: StateStore | None = None
+        self._store_users = 0
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,22 +112,44 @@ class ClientState:
             self.routes[key] = route
             return route
 
-    async def state_store(self) -> StateStore:
-        """Return the store of the client's state, opened once. Raises ConfigError without one, StorageError."""
+    @asynccontextmanager
+    async def state_store(self) -> AsyncIterator[StateStore]:
+        """Yield the store of the client's state, opened once. Raises ConfigError without one, StorageError.
+
+        It stays open for those who use it, whose calls end while the client closes: they record their ends in it.
+        """
+        store = await self._open_store()
+        self._store_users += 1
+        try:
+            yield store
+        finally:
+            self._store_users -= 1
+            if self.is_closed:
+                await self._close_store()
+
+    async def _open_store(self) -> StateStore:
         address = self._options.state
         if address is None:
             raise ConfigError('the client has no state: give Client(state="machine"), or the path of a folder')
         async with self._opening:
             self.check()
             if self._store is None:
-                store = await asyncio.to_thread(state_of, os.fspath(address), self.registry)
-                self._close_later("the state", store.aclose)  # first: it may be opened in part
+                folders = [address / RESULTS] if isinstance(address, Path) else []
+                store = await asyncio.to_thread(state_of, os.fspath(address), self.registry, result_folders=folders)
                 try:
                     await store.open()
-                except StateError as error:
-                    raise StorageError(f"{error}; nothing was sent") from None
+                except BaseException as error:
+                    await finish(_close("the state", store.aclose))  # it may be opened in part
+                    if isinstance(error, StateError):
+                        raise StorageError(f"{error}; nothing was sent") from None
+                    raise
                 self._store = store
             return self._store
+
+    async def _close_store(self) -> None:
+        if self._store is not None and not self._store_users:
+            store, self._store = self._store, None
+            await _close("the state", store.aclose)
 
     @asynccontextmanager
     async def reserve(self, call: Call, limit: float) -> AsyncIterator[Callable[[Result], None]]:
@@ -134,7 +158,7 @@ class ClientState:
             with self.spend.reserve(call, limit) as settle:
                 yield settle
         else:
-            async with reserve_in_state(await self.state_store(), call, limit) as settle:
+            async with self.state_store() as store, reserve_in_state(store, call, limit) as settle:
                 yield settle
 
     def emulator_url(self, operation: Operation, options: Options) -> str | None:
@@ -172,6 +196,7 @@ class ClientState:
         async with self._opening:
             self.routes.clear()
             await self._stack.aclose()
+            await self._close_store()
 
     async def _transport(self, operation: Operation, options: Options) -> object:
         chosen = options.transport if options.transport is not None else operation.provider.transport
@@ -210,17 +235,18 @@ class ClientState:
         return middleware
 
     def _close_later(self, plugin: str, aclose: Callable[[], Awaitable[object]]) -> None:
-        """Close a plugin with the client. If it fails at that, the results of the calls before must not be lost."""
+        """Close a plugin with the client."""
+        self._stack.push_async_callback(_close, plugin, aclose)
 
-        async def close() -> None:
-            try:
-                await aclose()
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # a plugin may raise anything
-                pass_interrupt(error)
-                if is_cancelled(error):
-                    raise
-                _log.error("%s could not be closed: %s", plugin, describe_error(error))
 
-        self._stack.push_async_callback(close)
+async def _close(plugin: str, aclose: Callable[[], Awaitable[object]]) -> None:
+    """Close a plugin. If it fails at that, the results of the calls before must not be lost."""
+    try:
+        await aclose()
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # a plugin may raise anything
+        pass_interrupt(error)
+        if is_cancelled(error):
+            raise
+        _log.error("%s could not be closed: %s", plugin, describe_error(error))

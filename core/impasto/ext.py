@@ -28,7 +28,7 @@ _HOMES = {
     "replicas": "CallInFlight Rates ReplicaStore WorkerEnded Workers",
     "retry_after": "retry_after",
     "state_records": "LimitReached ObjectsFull Period Reservation StateError StateReport StoredCall StoredObject Use",
-    "states": "Budgets CallRecords ObjectRecords StateStore state_of state_type",
+    "states": "RESULTS Budgets CallRecords ObjectRecords StateStore state_of state_type",
     "streaming": "stream_call",
     "suggestions": "closest",
     "urls": "check_base_url is_loopback",

@@ -96,6 +96,7 @@ from .state_records import (
     Use as Use,
 )
 from .states import (
+    RESULTS as RESULTS,
     Budgets as Budgets,
     CallRecords as CallRecords,
     ObjectRecords as ObjectRecords,

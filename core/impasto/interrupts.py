@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -25,8 +25,11 @@ async def wait_for_end(task: asyncio.Task[object]) -> None:
             continue
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that ends by itself, to its end, and then raise the caller's cancellation again."""
+async def finish(work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None) -> T:
+    """Await work that ends by itself, to its end, and then raise the caller's cancellation again.
+
+    ``undo`` takes the work's result if the caller was cancelled, who does not get it.
+    """
     import asyncio
 
     task = asyncio.create_task(work)
@@ -34,8 +37,8 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await wait_for_end(task)
-        if not task.cancelled():
-            task.exception()  # nobody else asks for it
+        if not task.cancelled() and task.exception() is None and undo is not None:
+            await finish(undo(task.result()))
         raise
 
 

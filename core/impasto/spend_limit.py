@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from .charges import billed_of_images
@@ -98,12 +98,20 @@ async def reserve_in_state(store: StateStore, call: Call, limit: float) -> Async
 
     Raises StorageError if the state can't be used, before anything is sent.
     """
-    from .state_records import LimitReached, StateError, Use  # few clients have a state
+    from .state_records import LimitReached, Reservation, StateError, Use  # few clients have a state
 
     charge = _Charge(call)
-    use = Use(what=_WHAT, period="ever", amount=round(charge.maximum * _NANO), limit=round(limit * _NANO))
+    amount = round(charge.maximum * _NANO)
+    # What costs nothing passes no limit, not even one that is lower than what was spent before.
+    use = Use(what=_WHAT, period="ever", amount=amount, limit=round(limit * _NANO) if amount else None)
+
+    async def give_back(reservation: Reservation | LimitReached) -> None:
+        if isinstance(reservation, Reservation):
+            with suppress(StateError):  # it stays reserved: too much counts as spent, never too little
+                await store.budgets.settle(reservation, {_WHAT: 0})
+
     try:
-        reservation = await store.budgets.reserve(_KEY, [use])
+        reservation = await finish(store.budgets.reserve(_KEY, [use]), undo=give_back)
     except StateError as error:
         raise StorageError(f"spend_limit_usd can't be checked: {error}; nothing was sent") from None
     if isinstance(reservation, LimitReached):

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 
+RESULTS = "results"
+"""The folder below that of a state for the images of calls with an idempotency key."""
+
+
 class CallRecords(Protocol):
     """The calls of a store. Expired ones are not found."""
 

@@ -23,12 +23,16 @@ class Seat:
     def take(cls, folder: Path) -> Seat:
         """Create the file, visible once it is locked. Raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        others = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
         number = secrets.randbits(63)
         temporary_path = folder / f".{number:016x}"
         fd = os.open(temporary_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         temporary_path.rename(folder / f"{number:016x}")
-        return cls(folder, number, fd)
+        seat = cls(folder, number, fd)
+        for other in others:  # otherwise each process would leave a file for good
+            seat.has_ended(int(other, 16))
+        return seat
 
     def close(self) -> None:
         """Close the file. A forked process must not keep it locked for its parent."""
@@ -39,8 +43,10 @@ class Seat:
         path = self._folder / f"{number:016x}"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
+        except FileNotFoundError:
             return True
+        except OSError:  # too many open files, another user's file: it is not proved
+            return False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)

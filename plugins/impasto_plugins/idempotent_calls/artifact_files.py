@@ -1,47 +1,45 @@
-"""Artifacts of stored calls: files in one folder, named by the call's id."""
+"""Images and other bytes of stored calls: files in one folder, named by the call's id."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import attrs
 
-from impasto import Artifact, File
+from impasto import File
+
+MAX_MEMORY_BYTES = 32 << 20
+"""The largest content that is read into memory."""
 
 _CHUNK_BYTES = 1 << 20
 
 
 @attrs.frozen
 class ArtifactFiles:
-    """A folder of artifacts. Its methods block: use them in a thread."""
+    """A folder of images. Its methods block: use them in a thread."""
 
     folder: Path
 
-    def save(self, id: str, artifacts: Sequence[Artifact]) -> list[dict[str, object]]:
-        """Write a call's artifacts to the disk and return the fields that describe them.
-
-        Raises OSError, and leaves nothing then.
-        """
+    def save(self, id: str, contents: Sequence[File]) -> None:
+        """Write a call's contents to the disk. Raises OSError or ValueError, and leaves nothing then."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            for index, artifact in enumerate(artifacts):
-                self._write(f"{id}.{index}", artifact)
-        except OSError:
+            for number, content in enumerate(contents):
+                self._write(f"{id}.{number}", content)
+        except (OSError, ValueError):  # ValueError: a file on the disk has changed
             self.delete(id)
             raise
         self._sync()
-        content = ("_data", "file")
-        return [attrs.asdict(each, filter=lambda field, _: field.name not in content) for each in artifacts]
 
-    def load(self, id: str, fields: Sequence[Mapping[str, Any]], *, max_memory_bytes: int) -> tuple[Artifact, ...]:
-        """Return a call's artifacts; larger ones than ``max_memory_bytes`` stay on disk. Raises OSError."""
-        return tuple(self._read(f"{id}.{index}", each, max_memory_bytes) for index, each in enumerate(fields))
+    def read(self, id: str, number: int) -> bytes | File:
+        """Return a content of a call; one of more than ``MAX_MEMORY_BYTES`` stays on the disk. Raises OSError."""
+        path = self.folder / f"{id}.{number}"
+        return path.read_bytes() if path.stat().st_size <= MAX_MEMORY_BYTES else File.of(path)
 
     def delete(self, id: str) -> None:
         """Delete a call's artifacts."""
@@ -58,18 +56,12 @@ class ArtifactFiles:
                     if path.stat().st_mtime < oldest:
                         path.unlink()
 
-    def _write(self, name: str, artifact: Artifact) -> None:
+    def _write(self, name: str, content: File) -> None:
         fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as target, artifact.content.open() as source:
+        with open(fd, "wb") as target, content.open() as source:
             shutil.copyfileobj(source, target, _CHUNK_BYTES)
             target.flush()
             os.fsync(fd)
-
-    def _read(self, name: str, fields: Mapping[str, Any], max_memory_bytes: int) -> Artifact:
-        path = self.folder / name
-        if path.stat().st_size <= max_memory_bytes:
-            return Artifact(data=path.read_bytes(), **fields)
-        return Artifact(file=File.of(path), **fields)
 
     def _sync(self) -> None:
         fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

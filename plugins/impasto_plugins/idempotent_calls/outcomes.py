@@ -1,56 +1,55 @@
-"""The outcome of a call as JSON, with its artifacts beside it: a result, or an error that may have cost something."""
+"""The outcome of a call as JSON, with the bytes that came beside it: a result, or an error that may have cost something."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
 import impasto
-from impasto import Artifact, Cost, FailedArtifact, ImpastoError, Result, Usage
+from impasto import Artifact, ChargeUnknown, Cost, FailedArtifact, File, ImpastoError, Result, UnusableResult, Usage
+
+Read = Callable[[int], bytes | File]
+"""Returns the content of a number."""
+
+_CONTENT = ("_data", "file")
 
 
-def dump_outcome(outcome: Result | ImpastoError, artifacts: Sequence[Mapping[str, object]]) -> str:
-    """Return the JSON of an outcome; ``artifacts``: the fields of those that are stored."""
+def dump_outcome(outcome: Result | ImpastoError) -> tuple[str, list[File]]:
+    """Return the JSON of an outcome, and the contents that it refers to by their numbers."""
+    contents: list[File] = []
     if isinstance(outcome, ImpastoError):
-        return json.dumps({"error": _dump_error(outcome), "artifacts": artifacts})
-    failures = [{"index": each.index, "error": _dump_error(each.error)} for each in outcome.errors]
-    content = {
-        "warnings": outcome.warnings,
-        "request_id": outcome.request_id,
-        "cost": _fields(outcome.cost),
-        "usage": _fields(outcome.usage),
-        "possible_cost": _fields(outcome.possible_cost),
-    }
-    return json.dumps({"result": content, "failures": failures, "artifacts": artifacts})
+        payload: dict[str, object] = {"error": _dump_error(outcome, contents)}
+    else:
+        payload = {
+            "artifacts": [_dump_artifact(each, contents) for each in outcome.artifacts],
+            "failures": [{"index": each.index, "error": _dump_error(each.error, contents)} for each in outcome.errors],
+            "warnings": outcome.warnings,
+            "request_id": outcome.request_id,
+            "cost": _fields(outcome.cost),
+            "usage": _fields(outcome.usage),
+            "possible_cost": _fields(outcome.possible_cost),
+        }
+    return json.dumps(payload, default=lambda _: None), contents  # a plugin's error may have any value
 
 
-def load_artifact_fields(text: str) -> list[dict[str, Any]]:
-    """Return the fields of the artifacts in the JSON of an outcome."""
-    fields: list[dict[str, Any]] = json.loads(text).get("artifacts", [])
-    return fields
-
-
-def load_outcome(text: str, artifacts: tuple[Artifact, ...]) -> Result | ImpastoError:
-    """Return the outcome in this JSON, with its artifacts."""
+def load_outcome(text: str, read: Read) -> Result | ImpastoError:
+    """Return the outcome in this JSON. Raises what ``read`` raises."""
     payload = json.loads(text)
     if (error := payload.get("error")) is not None:
-        failure = _load_error(error)
-        failure.artifacts = artifacts
-        return failure
-    content = payload["result"]
+        return _load_error(error, read)
     return Result(
-        artifacts=artifacts,
-        warnings=tuple(content["warnings"]),
+        artifacts=tuple(_load_artifact(each, read) for each in payload["artifacts"]),
+        warnings=tuple(payload["warnings"]),
         errors=tuple(
-            FailedArtifact(index=each["index"], error=_load_error(each["error"])) for each in payload["failures"]
+            FailedArtifact(index=each["index"], error=_load_error(each["error"], read)) for each in payload["failures"]
         ),
-        request_id=content["request_id"],
-        cost=Cost(**content["cost"]) if content["cost"] is not None else None,
-        usage=Usage(**content["usage"]) if content["usage"] is not None else None,
-        possible_cost=Cost(**content["possible_cost"]) if content["possible_cost"] is not None else None,
+        request_id=payload["request_id"],
+        cost=Cost(**payload["cost"]) if payload["cost"] is not None else None,
+        usage=Usage(**payload["usage"]) if payload["usage"] is not None else None,
+        possible_cost=Cost(**payload["possible_cost"]) if payload["possible_cost"] is not None else None,
     )
 
 
@@ -58,12 +57,40 @@ def _fields(value: Cost | Usage | None) -> dict[str, object] | None:
     return None if value is None else attrs.asdict(value)
 
 
-def _dump_error(error: ImpastoError) -> dict[str, object]:
+def _add(content: File, contents: list[File]) -> int:
+    contents.append(content)
+    return len(contents) - 1
+
+
+def _dump_artifact(artifact: Artifact, contents: list[File]) -> dict[str, object]:
+    fields = attrs.asdict(artifact, filter=lambda field, _: field.name not in _CONTENT)
+    return {"content": _add(artifact.content, contents), "fields": fields}
+
+
+def _load_artifact(payload: Mapping[str, Any], read: Read) -> Artifact:
+    content = read(payload["content"])
+    return Artifact(**{"file" if isinstance(content, File) else "data": content}, **payload["fields"])
+
+
+def _dump_error(error: ImpastoError, contents: list[File]) -> dict[str, object]:
     name = next(each.__name__ for each in type(error).__mro__ if getattr(impasto, each.__name__, None) is each)
     message, facts = error.args
-    return {"type": name, "message": message, "facts": dict(facts)}
+    payload = {"type": name, "message": message, "facts": dict(facts)}
+    if error.artifacts:
+        payload["artifacts"] = [_dump_artifact(each, contents) for each in error.artifacts]
+    if isinstance(error, ChargeUnknown | UnusableResult) and (error.file is not None or error.raw):
+        payload["raw"] = _add(error.file or File.of(error.raw), contents)
+    return payload
 
 
-def _load_error(fields: Mapping[str, Any]) -> ImpastoError:
-    kind: type[ImpastoError] = getattr(impasto, fields["type"])
-    return kind(fields["message"], fields["facts"])  # type: ignore[call-arg]  # see Rebuilt: the facts
+def _load_error(payload: Mapping[str, Any], read: Read) -> ImpastoError:
+    kind: type[ImpastoError] = getattr(impasto, payload["type"])
+    error = kind(payload["message"], payload["facts"])  # type: ignore[call-arg]  # see Rebuilt: the facts
+    error.artifacts = tuple(_load_artifact(each, read) for each in payload.get("artifacts", ()))
+    if isinstance(error, ChargeUnknown | UnusableResult) and "raw" in payload:
+        content = read(payload["raw"])
+        if isinstance(content, File):
+            error.file = content
+        else:
+            error.raw = content
+    return error

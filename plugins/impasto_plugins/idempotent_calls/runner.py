@@ -15,7 +15,7 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,26 @@ from impasto import (
     Call,
     ChargeUnknown,
     Client,
+    ClientClosedError,
     ConfigError,
+    ContentFiltered,
     Cost,
     ImpastoError,
     InvalidRequest,
-    NotSent,
+    JobFailed,
     Pending,
+    PollExpired,
     Problem,
     Request,
+    ResponseError,
     Result,
     Retry,
     StorageError,
+    UnusableResult,
     WireRequest,
 )
 from impasto.ext import (
+    RESULTS,
     Options,
     StateError,
     StateStore,
@@ -55,16 +61,10 @@ from impasto_plugins.concurrency.seats import SEATS, Seat, seat_in
 from impasto_plugins.fingerprints import IDEMPOTENCY_KEY, canonical_json
 
 from .artifact_files import ArtifactFiles
-from .outcomes import dump_outcome, load_artifact_fields, load_outcome
-
-RESULTS = "results"
-"""The folder of artifacts below that of a state."""
+from .outcomes import dump_outcome, load_outcome
 
 KEY_SECONDS = 24 * 3600.0
 """Seconds for which a key is bound to its request."""
-
-MAX_MEMORY_BYTES = 32 << 20
-"""The largest stored artifact that is read into memory."""
 
 _FIRST_LOOK, _LAST_LOOK = 0.02, 1.0
 """Seconds between looks at a call that runs elsewhere: each twice as long as the one before."""
@@ -131,10 +131,11 @@ class _Progress:
 
     async def record(self) -> None:
         if not self._is_recorded:
-            self._is_recorded = True
+            self._is_recorded = True  # at once: jobs that are added meanwhile make it False again
             try:
                 await self.store.calls.update(self.record_id, jobs=json.dumps([attrs.asdict(job) for job in self.jobs]))
             except StateError as error:
+                self._is_recorded = False
                 _log.error("the job of a call can't be recorded, so only this process can fetch it: %s", error)
 
     @property
@@ -142,11 +143,12 @@ class _Progress:
         """True if anything may have been charged."""
         return any(call.possible_charges for call in self.calls)
 
-    @property
-    def can_resume(self) -> bool:
-        """True if all that may have been charged are jobs, which can be fetched."""
+    def can_resume(self, error: ImpastoError) -> bool:
+        """Return True if all that may have been charged are jobs that run on after the error: they can be fetched."""
+        if not self.jobs or any(map(_ends_job, (error, *error.errors))):
+            return False
         jobs = {job.id for job in self.jobs}
-        return bool(jobs) and all(call.job in jobs for call in self.calls if call.possible_charges)
+        return all(call.job in jobs for call in self.calls if call.possible_charges)
 
 
 class _KeyedCall(Call):
@@ -178,7 +180,7 @@ Resume = Callable[[str, int], Awaitable[Result]]
 async def run_idempotent(  # noqa: PLR0917 - as the client has them
     client: Client,
     options: Options,
-    open_store: Callable[[], Awaitable[StateStore]],
+    open_store: Callable[[], AbstractAsyncContextManager[StateStore]],
     key: object,
     model: str,
     request: Request,
@@ -215,9 +217,10 @@ async def run_idempotent(  # noqa: PLR0917 - as the client has them
         return client.resume(model, job, n=count, timeout=timeout)
 
     try:
-        store = await open_store()
-        seat = await asyncio.to_thread(seat_in, folder / SEATS)
-        return await _Repeats(store, seat, ArtifactFiles(folder / RESULTS), keyed, make, resume).result()
+        async with open_store() as store:
+            seat = await asyncio.to_thread(seat_in, folder / SEATS)
+            files = ArtifactFiles(folder / RESULTS)
+            return await _Repeats(store, seat, files, keyed, make, resume, client.warm).result()
     except (StateError, OSError) as error:
         raise StorageError(f"the call can't be recorded under its idempotency key: {error}; nothing was sent") from None
 
@@ -230,33 +233,47 @@ class _Repeats:
     _keyed: _KeyedRequest
     _make: Make
     _resume: Resume
+    _check: Callable[[], Awaitable[object]]
+    """Raises ClientClosedError."""
 
     async def result(self) -> Result:
         keyed, content = self._keyed, await asyncio.to_thread(self._keyed.content)
         end, delay = time.monotonic() + keyed.seconds, _FIRST_LOOK
         await self._sweep()
-        while True:
-            record = await self._new_record(content)
-            with _running_here(record.id):
-                found = await self._begin(record)
-                if found.id == record.id:
+        record = await self._new_record(content)
+        is_joined = False
+        with _running_here(record.id):
+            while True:
+                try:
+                    if is_joined:
+                        await self._check()
+                    found = await self._begin(record)
+                    if is_joined := found.id != record.id:
+                        if found.content != content:
+                            message = "belongs to another request; use a new one for each"
+                            raise InvalidRequest([Problem("idempotency_key", message)], operation=record.model)
+                        if found.state != "running":
+                            return await self._load(found)
+                        if await self._has_ended(found):
+                            if (taken := await self._take_over(found, record)) is not None:
+                                return await self._fetch(taken)
+                            continue
+                except (StateError, ClientClosedError) as error:
+                    if not is_joined:
+                        raise
+                    raise ChargeUnknown(
+                        f"{error}; the call of this idempotency key may have been charged; repeat it with the same key"
+                        " to get its result"
+                    ) from None
+                if not is_joined:
                     return await self._run(record)
-                if found.content != content:
-                    message = "belongs to another request; use a new one for each"
-                    raise InvalidRequest([Problem("idempotency_key", message)], operation=keyed.request.operation)
-                if found.state != "running":
-                    return await self._load(found)
-                if await self._has_ended(found):
-                    if (taken := await self._take_over(found, record)) is not None:
-                        return await self._fetch(taken)
-                    continue
-            if time.monotonic() + delay > end:
-                raise ChargeUnknown(
-                    f"the call of this idempotency key still runs after {keyed.seconds:g} s; it may have been charged;"
-                    " repeat it with the same key to get its result"
-                )
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LAST_LOOK)
+                if time.monotonic() + delay > end:
+                    raise ChargeUnknown(
+                        f"the call of this idempotency key still runs after {keyed.seconds:g} s; it may have been"
+                        " charged; repeat it with the same key to get its result"
+                    )
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LAST_LOOK)
 
     async def _new_record(self, content: bytes) -> StoredCall:
         now, id = await self._store.now(), secrets.token_hex(32)
@@ -287,8 +304,8 @@ class _Repeats:
 
     async def _take_over(self, found: StoredCall, record: StoredCall) -> StoredCall | None:
         """Take a call that ended over if it has jobs; otherwise it becomes a failed one."""
-        outcome = dump_outcome(
-            ChargeUnknown("the call of this idempotency key was cut off; it may have been charged"), []
+        outcome, _ = dump_outcome(
+            ChargeUnknown("the call of this idempotency key was cut off; it may have been charged")
         )
         dead = {found.worker: ()}
         taken = await self._store.calls.take_over(dead, record.worker, outcome=outcome, seconds=KEY_SECONDS)
@@ -301,7 +318,7 @@ class _Repeats:
         except ImpastoError as error:
             if is_not_charged(error) and not progress.is_paid:
                 await finish(self._forget(record.id))
-            elif isinstance(error, ChargeUnknown) and progress.can_resume:
+            elif progress.can_resume(error):
                 await finish(progress.record())  # who repeats the call fetches its jobs
             else:
                 await finish(self._store_outcome(record.id, error))
@@ -328,10 +345,8 @@ class _Repeats:
             place = job.place + job.count
         result = combine_results([*parts, *_cut_off(self._keyed.n - place)], price=lambda: self._keyed.price)
         error = None if result.artifacts else combined_error([each.error for each in result.errors])
-        if any(
-            isinstance(each, NotSent) or (isinstance(each, ChargeUnknown) and each.status != 404) for each in outcomes
-        ):
-            pass  # the provider could not be asked: who repeats the call asks again
+        if not all(isinstance(each, Result) or _ends_job(each) for each in outcomes):
+            pass  # a job runs on, or the provider could not be asked: who repeats the call asks again
         elif error is not None and is_not_charged(error):
             await finish(self._forget(record.id))
         else:
@@ -349,13 +364,11 @@ class _Repeats:
         return result.priced(price) if result.cost is None and price is not None else result
 
     async def _load(self, record: StoredCall) -> Result:
-        fields = load_artifact_fields(record.outcome)
         try:
-            artifacts = await asyncio.to_thread(self._files.load, record.id, fields, max_memory_bytes=MAX_MEMORY_BYTES)
+            outcome = await asyncio.to_thread(load_outcome, record.outcome, partial(self._files.read, record.id))
         except OSError as error:
             _log.error("a stored image is missing: %s", error.strerror)
             raise ChargeUnknown("the stored images of this idempotency key are missing; they were charged") from None
-        outcome = load_outcome(record.outcome, artifacts)
         if isinstance(outcome, ImpastoError):
             raise outcome
         return outcome
@@ -363,10 +376,11 @@ class _Repeats:
     async def _store_outcome(self, id: str, outcome: Result | ImpastoError) -> None:
         """Store an outcome; without it a repeated call learns only that it may have been charged."""
         try:
-            fields = await asyncio.to_thread(self._files.save, id, outcome.artifacts)
+            text, contents = dump_outcome(outcome)
+            await asyncio.to_thread(self._files.save, id, contents)
             state = "failed" if isinstance(outcome, ImpastoError) else "done"
-            await self._store.calls.update(id, state=state, outcome=dump_outcome(outcome, fields))
-        except (StateError, OSError) as error:
+            await self._store.calls.update(id, state=state, outcome=text)
+        except (StateError, OSError, ValueError) as error:
             _log.error("the outcome of a call could not be stored under its idempotency key: %s", error)
 
     async def _forget(self, id: str) -> None:
@@ -382,6 +396,12 @@ class _Repeats:
             _swept_at[folder] = now
             await self._store.calls.delete_expired()
             await asyncio.to_thread(self._files.delete_old, KEY_SECONDS + _SWEEP_SECONDS)
+
+
+def _ends_job(error: ImpastoError) -> bool:
+    """Return True for the provider's word on a job's end. After any other error it can be fetched."""
+    is_end = isinstance(error, ContentFiltered | JobFailed | PollExpired | UnusableResult)
+    return is_end or (isinstance(error, ResponseError) and error.billed == "no")
 
 
 def _cut_off(count: int) -> list[tuple[Result | ImpastoError, int]]:
