@@ -29,11 +29,13 @@ ASYNC_PACKAGES = (
     "impasto_plugins.batch",
     "impasto_plugins.emulator",
     "impasto_plugins.gateway",
+    "impasto_plugins.idempotent_calls",
     "impasto_plugins.media",
     "impasto_plugins.middleware",
     "impasto_plugins.openai_compat",
     "impasto_plugins.images",
     "impasto_plugins.stability",
+    "impasto_plugins.state",
     "impasto_plugins.transports",
 )
 """All but the command line, which has the process to itself."""

@@ -16,6 +16,8 @@ from impasto import File
 MAX_MEMORY_BYTES = 32 << 20
 """The largest content that is read into memory."""
 
+_OUTCOME = "json"
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -25,16 +27,28 @@ class ArtifactFiles:
 
     folder: Path
 
-    def save(self, id: str, contents: Sequence[File]) -> None:
-        """Write a call's contents to the disk. Raises OSError or ValueError, and leaves nothing then."""
+    def save(self, id: str, outcome: str, contents: Sequence[File]) -> None:
+        """Write a call's outcome to the disk, after the contents that it refers to.
+
+        Raises OSError or ValueError, and leaves nothing then.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             for number, content in enumerate(contents):
                 self._write(f"{id}.{number}", content)
+            temporary_path = self._write(f"{id}.part", File.of(outcome.encode()))
+            temporary_path.rename(self.folder / f"{id}.{_OUTCOME}")
         except (OSError, ValueError):  # ValueError: a file on the disk has changed
             self.delete(id)
             raise
         self._sync()
+
+    def read_outcome(self, id: str) -> str | None:
+        """Return the outcome of a call whose process ended before it could record it, or None. Raises OSError."""
+        try:
+            return (self.folder / f"{id}.{_OUTCOME}").read_text("utf-8")
+        except FileNotFoundError:
+            return None
 
     def read(self, id: str, number: int) -> bytes | File:
         """Return a content of a call; one of more than ``MAX_MEMORY_BYTES`` stays on the disk. Raises OSError."""
@@ -56,12 +70,14 @@ class ArtifactFiles:
                     if path.stat().st_mtime < oldest:
                         path.unlink()
 
-    def _write(self, name: str, content: File) -> None:
-        fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def _write(self, name: str, content: File) -> Path:
+        path = self.folder / name
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as target, content.open() as source:
             shutil.copyfileobj(source, target, _CHUNK_BYTES)
             target.flush()
             os.fsync(fd)
+        return path
 
     def _sync(self) -> None:
         fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""The outcome of a call as JSON, with the bytes that came beside it: a result, or an error that may have cost something."""
+"""The outcome of a call as JSON, and the bytes that came: of a result, or an error that may have cost something."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def dump_outcome(outcome: Result | ImpastoError) -> tuple[str, list[File]]:
     return json.dumps(payload, default=lambda _: None), contents  # a plugin's error may have any value
 
 
+def is_failure(text: str) -> bool:
+    """Return True if the outcome in this JSON is an error."""
+    return "error" in json.loads(text)
+
+
 def load_outcome(text: str, read: Read) -> Result | ImpastoError:
     """Return the outcome in this JSON. Raises what ``read`` raises."""
     payload = json.loads(text)
@@ -69,7 +74,9 @@ def _dump_artifact(artifact: Artifact, contents: list[File]) -> dict[str, object
 
 def _load_artifact(payload: Mapping[str, Any], read: Read) -> Artifact:
     content = read(payload["content"])
-    return Artifact(**{"file" if isinstance(content, File) else "data": content}, **payload["fields"])
+    if isinstance(content, File):
+        return Artifact(file=content, **payload["fields"])
+    return Artifact(data=content, **payload["fields"])
 
 
 def _dump_error(error: ImpastoError, contents: list[File]) -> dict[str, object]:

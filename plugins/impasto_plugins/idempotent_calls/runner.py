@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -28,21 +27,14 @@ from impasto import (
     Client,
     ClientClosedError,
     ConfigError,
-    ContentFiltered,
     Cost,
     ImpastoError,
     InvalidRequest,
-    JobFailed,
-    Pending,
-    PollExpired,
     Problem,
     Request,
-    ResponseError,
     Result,
     Retry,
     StorageError,
-    UnusableResult,
-    WireRequest,
 )
 from impasto.ext import (
     RESULTS,
@@ -61,7 +53,8 @@ from impasto_plugins.concurrency.seats import SEATS, Seat, seat_in
 from impasto_plugins.fingerprints import IDEMPOTENCY_KEY, canonical_json
 
 from .artifact_files import ArtifactFiles
-from .outcomes import dump_outcome, load_outcome
+from .outcomes import dump_outcome, is_failure, load_outcome
+from .progress import CallProgress, KeyedCall, RecordedJob, ends_job
 
 KEY_SECONDS = 24 * 3600.0
 """Seconds for which a key is bound to its request."""
@@ -103,71 +96,6 @@ class _KeyedRequest:
         request = self.request
         content = [request.operation, request.target, self.n, request.user, request.params]
         return hashlib.sha256(canonical_json(content).encode()).digest()
-
-
-@attrs.frozen(kw_only=True)
-class _RecordedJob:
-    """A job for ``count`` images of a call; ``place``: the number of the call's images before them."""
-
-    id: str
-    place: int
-    count: int
-
-
-@attrs.define(eq=False)
-class _Progress:
-    """The requests of a call as they are made: their jobs go into its record before they are polled."""
-
-    store: StateStore
-    record_id: str
-    calls: list[Call] = attrs.field(factory=list[Call])
-    jobs: list[_RecordedJob] = attrs.field(factory=list[_RecordedJob])
-    images: int = 0
-    _is_recorded: bool = True
-
-    def add_job(self, job: _RecordedJob) -> None:
-        self.jobs.append(job)
-        self._is_recorded = False
-
-    async def record(self) -> None:
-        if not self._is_recorded:
-            self._is_recorded = True  # at once: jobs that are added meanwhile make it False again
-            try:
-                await self.store.calls.update(self.record_id, jobs=json.dumps([attrs.asdict(job) for job in self.jobs]))
-            except StateError as error:
-                self._is_recorded = False
-                _log.error("the job of a call can't be recorded, so only this process can fetch it: %s", error)
-
-    @property
-    def is_paid(self) -> bool:
-        """True if anything may have been charged."""
-        return any(call.possible_charges for call in self.calls)
-
-    def can_resume(self, error: ImpastoError) -> bool:
-        """Return True if all that may have been charged are jobs that run on after the error: they can be fetched."""
-        if not self.jobs or any(map(_ends_job, (error, *error.errors))):
-            return False
-        jobs = {job.id for job in self.jobs}
-        return all(call.job in jobs for call in self.calls if call.possible_charges)
-
-
-class _KeyedCall(Call):
-    """A call of one request, whose job is recorded before it is polled."""
-
-    is_recorded = True
-
-    def __init__(self, progress: _Progress, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._progress, self._place = progress, progress.images
-        progress.images += self.request.count  # the calls of a fan-out begin in the order of its images
-        progress.calls.append(self)
-
-    def mark_job_accepted(self, pending: Pending) -> None:
-        super().mark_job_accepted(pending)
-        self._progress.add_job(_RecordedJob(id=pending.id, place=self._place, count=self.request.count))
-
-    async def before_send(self, wire: WireRequest) -> None:
-        await self._progress.record()
 
 
 Make = Callable[[Callable[..., Call]], Awaitable[Result]]
@@ -216,11 +144,14 @@ async def run_idempotent(  # noqa: PLR0917 - as the client has them
     def resume(job: str, count: int) -> Awaitable[Result]:
         return client.resume(model, job, n=count, timeout=timeout)
 
+    async def check() -> None:
+        await client.operation(model, base_model=base_model)
+
     try:
         async with open_store() as store:
             seat = await asyncio.to_thread(seat_in, folder / SEATS)
             files = ArtifactFiles(folder / RESULTS)
-            return await _Repeats(store, seat, files, keyed, make, resume, client.warm).result()
+            return await _Repeats(store, seat, files, keyed, make, resume, check).result()
     except (StateError, OSError) as error:
         raise StorageError(f"the call can't be recorded under its idempotency key: {error}; nothing was sent") from None
 
@@ -233,7 +164,7 @@ class _Repeats:
     _keyed: _KeyedRequest
     _make: Make
     _resume: Resume
-    _check: Callable[[], Awaitable[object]]
+    _check: Callable[[], Awaitable[None]]
     """Raises ClientClosedError."""
 
     async def result(self) -> Result:
@@ -241,39 +172,39 @@ class _Repeats:
         end, delay = time.monotonic() + keyed.seconds, _FIRST_LOOK
         await self._sweep()
         record = await self._new_record(content)
-        is_joined = False
         with _running_here(record.id):
-            while True:
+            found = await self._begin(record)
+            while found.id != record.id:
                 try:
-                    if is_joined:
-                        await self._check()
+                    if (result := await self._earlier_result(found, record)) is not None:
+                        return result
+                    if time.monotonic() + delay > end:
+                        raise ChargeUnknown(
+                            f"the call of this idempotency key still runs after {keyed.seconds:g} s; it may have been"
+                            " charged; repeat it with the same key to get its result"
+                        )
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, _LAST_LOOK)
+                    await self._check()
                     found = await self._begin(record)
-                    if is_joined := found.id != record.id:
-                        if found.content != content:
-                            message = "belongs to another request; use a new one for each"
-                            raise InvalidRequest([Problem("idempotency_key", message)], operation=record.model)
-                        if found.state != "running":
-                            return await self._load(found)
-                        if await self._has_ended(found):
-                            if (taken := await self._take_over(found, record)) is not None:
-                                return await self._fetch(taken)
-                            continue
-                except (StateError, ClientClosedError) as error:
-                    if not is_joined:
-                        raise
+                except (StateError, OSError, ClientClosedError) as error:  # after a call that may have been sent
                     raise ChargeUnknown(
                         f"{error}; the call of this idempotency key may have been charged; repeat it with the same key"
                         " to get its result"
                     ) from None
-                if not is_joined:
-                    return await self._run(record)
-                if time.monotonic() + delay > end:
-                    raise ChargeUnknown(
-                        f"the call of this idempotency key still runs after {keyed.seconds:g} s; it may have been"
-                        " charged; repeat it with the same key to get its result"
-                    )
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _LAST_LOOK)
+            return await self._run(record)
+
+    async def _earlier_result(self, found: StoredCall, record: StoredCall) -> Result | None:
+        """Return the result of an earlier call, or None if it runs or has just changed. Raises its error."""
+        if found.content != record.content:
+            message = "belongs to another request; use a new one for each"
+            raise InvalidRequest([Problem("idempotency_key", message)], operation=record.model)
+        if found.state != "running":
+            return await self._load(found)
+        if not await self._has_ended(found) or await self._adopt(found):
+            return None
+        taken = await self._take_over(found, record)
+        return None if taken is None else await self._fetch(taken)
 
     async def _new_record(self, content: bytes) -> StoredCall:
         now, id = await self._store.now(), secrets.token_hex(32)
@@ -302,6 +233,13 @@ class _Repeats:
             return token not in _running
         return await asyncio.to_thread(self._seat.has_ended, int(seat, 16))
 
+    async def _adopt(self, found: StoredCall) -> bool:
+        """Record the outcome that a call which ended left on the disk. Return False if there is none."""
+        if (text := await asyncio.to_thread(self._files.read_outcome, found.id)) is None:
+            return False
+        await self._record_outcome(found.id, text)
+        return True
+
     async def _take_over(self, found: StoredCall, record: StoredCall) -> StoredCall | None:
         """Take a call that ended over if it has jobs; otherwise it becomes a failed one."""
         outcome, _ = dump_outcome(
@@ -312,9 +250,9 @@ class _Repeats:
         return taken[0] if taken else None
 
     async def _run(self, record: StoredCall) -> Result:
-        progress = _Progress(self._store, record.id)
+        progress = CallProgress(self._store, record.id)
         try:
-            result = await self._make(partial(_KeyedCall, progress))
+            result = await self._make(partial(KeyedCall, progress))
         except ImpastoError as error:
             if is_not_charged(error) and not progress.is_paid:
                 await finish(self._forget(record.id))
@@ -336,7 +274,7 @@ class _Repeats:
 
     async def _fetch(self, record: StoredCall) -> Result:
         """Fetch the jobs of a call that ended before them."""
-        jobs = [_RecordedJob(**each) for each in json.loads(record.jobs)]
+        jobs = [RecordedJob(**each) for each in json.loads(record.jobs)]
         outcomes = await asyncio.gather(*map(self._fetch_job, jobs))
         parts: list[tuple[Result | ImpastoError, int]] = []
         place = 0
@@ -345,7 +283,7 @@ class _Repeats:
             place = job.place + job.count
         result = combine_results([*parts, *_cut_off(self._keyed.n - place)], price=lambda: self._keyed.price)
         error = None if result.artifacts else combined_error([each.error for each in result.errors])
-        if not all(isinstance(each, Result) or _ends_job(each) for each in outcomes):
+        if not all(isinstance(each, Result) or ends_job(each) for each in outcomes):
             pass  # a job runs on, or the provider could not be asked: who repeats the call asks again
         elif error is not None and is_not_charged(error):
             await finish(self._forget(record.id))
@@ -355,7 +293,7 @@ class _Repeats:
             raise error
         return result
 
-    async def _fetch_job(self, job: _RecordedJob) -> Result | ImpastoError:
+    async def _fetch_job(self, job: RecordedJob) -> Result | ImpastoError:
         try:
             result = await self._resume(job.id, job.count)
         except ImpastoError as error:
@@ -377,11 +315,13 @@ class _Repeats:
         """Store an outcome; without it a repeated call learns only that it may have been charged."""
         try:
             text, contents = dump_outcome(outcome)
-            await asyncio.to_thread(self._files.save, id, contents)
-            state = "failed" if isinstance(outcome, ImpastoError) else "done"
-            await self._store.calls.update(id, state=state, outcome=text)
+            await asyncio.to_thread(self._files.save, id, text, contents)
+            await self._record_outcome(id, text)
         except (StateError, OSError, ValueError) as error:
             _log.error("the outcome of a call could not be stored under its idempotency key: %s", error)
+
+    async def _record_outcome(self, id: str, text: str) -> None:
+        await self._store.calls.update(id, state="failed" if is_failure(text) else "done", outcome=text)
 
     async def _forget(self, id: str) -> None:
         try:
@@ -396,12 +336,6 @@ class _Repeats:
             _swept_at[folder] = now
             await self._store.calls.delete_expired()
             await asyncio.to_thread(self._files.delete_old, KEY_SECONDS + _SWEEP_SECONDS)
-
-
-def _ends_job(error: ImpastoError) -> bool:
-    """Return True for the provider's word on a job's end. After any other error it can be fetched."""
-    is_end = isinstance(error, ContentFiltered | JobFailed | PollExpired | UnusableResult)
-    return is_end or (isinstance(error, ResponseError) and error.billed == "no")
 
 
 def _cut_off(count: int) -> list[tuple[Result | ImpastoError, int]]:

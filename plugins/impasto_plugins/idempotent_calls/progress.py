@@ -1,0 +1,99 @@
+"""The progress of a call with an idempotency key: its requests, and their jobs, which can be fetched later."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import attrs
+
+from impasto import (
+    Call,
+    ContentFiltered,
+    ImpastoError,
+    JobFailed,
+    Pending,
+    PollExpired,
+    ResponseError,
+    UnusableResult,
+    WireRequest,
+)
+from impasto.ext import StateError, StateStore
+
+_log = logging.getLogger("impasto")
+
+
+@attrs.frozen(kw_only=True)
+class RecordedJob:
+    """A job for ``count`` images of a call; ``place``: the number of the call's images before them."""
+
+    id: str
+    place: int
+    count: int
+
+
+@attrs.define(eq=False)
+class CallProgress:
+    """The requests of a call as they are made: their jobs go into its record before they are polled."""
+
+    store: StateStore
+    record_id: str
+    calls: list[Call] = attrs.field(factory=list[Call])
+    jobs: list[RecordedJob] = attrs.field(factory=list[RecordedJob])
+    images: int = 0
+    _is_recorded: bool = True
+
+    def add_job(self, job: RecordedJob) -> None:
+        """Add a job that was accepted."""
+        self.jobs.append(job)
+        self._is_recorded = False
+
+    async def record(self) -> None:
+        """Write the jobs into the record, if it lacks one."""
+        if not self._is_recorded:
+            self._is_recorded = True  # at once: jobs that are added meanwhile make it False again
+            try:
+                await self.store.calls.update(self.record_id, jobs=json.dumps([attrs.asdict(job) for job in self.jobs]))
+            except StateError as error:
+                self._is_recorded = False
+                _log.error("the job of a call can't be recorded, so only this process can fetch it: %s", error)
+
+    @property
+    def is_paid(self) -> bool:
+        """True if anything may have been charged."""
+        return any(call.possible_charges for call in self.calls)
+
+    def can_resume(self, error: ImpastoError) -> bool:
+        """Return True if all that may have been charged are jobs, and one of them runs on after the error."""
+        if not self.jobs or all(map(ends_job, (error, *error.errors))):
+            return False
+        jobs = {job.id for job in self.jobs}
+        return all(call.job in jobs for call in self.calls if call.possible_charges)
+
+
+class KeyedCall(Call):
+    """A call of one request, whose job is recorded before it is polled."""
+
+    is_recorded = True
+
+    def __init__(self, progress: CallProgress, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._progress, self._place = progress, progress.images
+        progress.images += self.request.count  # the calls of a fan-out begin in the order of its images
+        progress.calls.append(self)
+
+    def mark_job_accepted(self, pending: Pending) -> None:
+        """Add the job to the call's."""
+        super().mark_job_accepted(pending)
+        self._progress.add_job(RecordedJob(id=pending.id, place=self._place, count=self.request.count))
+
+    async def before_send(self, wire: WireRequest) -> None:
+        """Record the job before it is polled."""
+        await self._progress.record()
+
+
+def ends_job(error: ImpastoError) -> bool:
+    """Return True for the provider's word on a job's end. After any other error it can be fetched."""
+    is_end = isinstance(error, ContentFiltered | JobFailed | PollExpired | UnusableResult)
+    return is_end or (isinstance(error, ResponseError) and error.billed == "no")
