@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -25,7 +24,7 @@ from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
 from .spend_limit import Spend, reserve_in_state
 from .state_records import StateError
-from .states import RESULTS, state_of
+from .states import state_of
 
 if TYPE_CHECKING:
     from .call import Call
@@ -134,8 +133,7 @@ class ClientState:
         async with self._opening:
             self.check()
             if self._store is None:
-                folders = [address / RESULTS] if isinstance(address, Path) else []
-                store = await asyncio.to_thread(state_of, os.fspath(address), self.registry, result_folders=folders)
+                store = await asyncio.to_thread(state_of, os.fspath(address), self.registry)
                 try:
                     await store.open()
                 except BaseException as error:

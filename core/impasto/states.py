@@ -181,6 +181,7 @@ class StateStore(Protocol):
 
     ``setting``: the name of the setting that has the address, for messages. ``result_folders``: folders that have files
     only if there are records of them: a new store beside them is refused, since it would not know what was paid for.
+    In the folder of a store, ``RESULTS`` is one of them.
     """
 
     def __init__(self, address: str, *, setting: str = "state", result_folders: Sequence[Path] = ()) -> None: ...

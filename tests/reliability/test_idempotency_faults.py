@@ -14,7 +14,7 @@ import pytest
 
 import impasto
 from impasto import FlatPrice, Registry, UnusableResult
-from impasto.ext import Use
+from impasto.ext import StateError, Use
 from impasto.registry import OPERATIONS
 from impasto_plugins.concurrency.seats import Seat
 from impasto_plugins.state.sqlite import SQLiteState
@@ -100,6 +100,10 @@ async def test_without_its_database_a_state_with_results_is_refused(
     await client.aclose()
     for each in state.glob("*.sqlite3*"):
         each.unlink()
+    store = SQLiteState(str(state))
+    with pytest.raises(StateError, match="missing"):
+        await store.migrate()
+    await store.aclose()
     with pytest.raises(impasto.StorageError, match="missing"):
         await make_client(server.url, state=state).run(CORE, prompt="a kite", idempotency_key="k")
     assert len(server.paid) == 1
@@ -205,4 +209,31 @@ async def test_errors_of_plugins_are_stored(server: Server, state: Path, odd: ob
             with pytest.raises(impasto.ProviderFault, match="code 7") as caught:
                 await client.run(MODEL, prompt="p", idempotency_key="k")
             assert caught.value.artifacts[0].data == IMAGE
+    assert len(server.paid) == 1
+
+
+def test_seats_of_processes_that_ended_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "a file of somebody else").touch()
+    Seat.take(tmp_path).close()
+    living = Seat.take(tmp_path)
+    Seat.take(tmp_path).close()
+    last = Seat.take(tmp_path)
+    names = {each.name for each in tmp_path.iterdir()}
+    assert names == {f"{living.number:016x}", f"{last.number:016x}", "a file of somebody else"}
+    living.close()
+    last.close()
+
+
+async def test_waiting_callers_outlive_cancelled_ones(server: Server, make_client: MakeClient, state: Path) -> None:
+    gate = asyncio.Event()
+    server.posts = [behind(gate, picture()), picture()]
+    client = make_client(server.url, state=state)
+    owner = asyncio.create_task(client.run(CORE, prompt="a kite", idempotency_key="k"))
+    await reached(server, 1)
+    waiting = [asyncio.create_task(client.run(CORE, prompt="a kite", idempotency_key="k")) for _ in range(4)]
+    for each in waiting[:2]:
+        await asyncio.sleep(0)
+        each.cancel()
+    gate.set()
+    assert await owner == await waiting[2] == await waiting[3]
     assert len(server.paid) == 1

@@ -23,7 +23,7 @@ class Seat:
     def take(cls, folder: Path) -> Seat:
         """Create the file, visible once it is locked. Raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        others = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
+        others = [each.name for each in folder.glob("[0-9a-f]" * 16)]
         number = secrets.randbits(63)
         temporary_path = folder / f".{number:016x}"
         fd = os.open(temporary_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""``impasto state``: the store of a gateway's records."""
+"""``impasto state``: the store of a gateway's or a client's records."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _store_options(command: Command) -> Command:
     return click.argument("address", required=False)(command)
 
 
-@click.group("state", short_help="Check or migrate the store of a gateway's records.")
+@click.group("state", short_help="Check or migrate a store of records.")
 def command() -> None:
-    """Check or migrate the store of a gateway's records: calls, budgets, files and batches.
+    """Check or migrate a store of records: calls, budgets, files and batches of a gateway or of clients.
 
-    ADDRESS is a folder, such as general_settings.data_dir, "machine", or the URL of a store. --config FILE reads it
-    from a gateway's configuration.
+    ADDRESS is the state of a client, or general_settings.state or data_dir of a gateway: "machine", a folder, or the
+    URL of a store. --config FILE reads it from a gateway's configuration.
     """
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from impasto import ConfigError
-from impasto.ext import StateReport
+from impasto.ext import RESULTS, StateReport
 
 from .budgets import SQLiteBudgets
 from .calls import SQLiteCalls
@@ -29,7 +29,8 @@ class SQLiteState:
     ) -> None:
         if "://" in address:
             raise ConfigError(f"{setting}: a SQLite store is a folder; give its path, without a scheme")
-        self.database = SQLiteDatabase(Path(address), setting, clock, result_folders)
+        folder = Path(address)
+        self.database = SQLiteDatabase(folder, setting, clock, (*result_folders, folder / RESULTS))
         self.calls = SQLiteCalls(self.database)
         self.budgets = SQLiteBudgets(self.database)
         self.objects = SQLiteObjects(self.database)
