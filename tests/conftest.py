@@ -55,8 +55,9 @@ def pytest_configure() -> None:
     Containers often forbid the first, so that a thousand processes would compile every module again; nohup and many CI
     runners ignore signals.
     """
-    sys.dont_write_bytecode = False
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") != "campaign":  # whose files change within a second, see forks.py
+        sys.dont_write_bytecode = False
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

@@ -24,6 +24,9 @@ from typing import TextIO
 
 import pytest
 
+NO_BYTECODE = "campaign"
+"""Stored modules are told apart by their size and second only, so two changes of one file could be confused."""
+
 _SOCKET = "FORKS_SOCKET"
 _EXIT_CODE = pytest.StashKey[int]()
 
@@ -84,10 +87,11 @@ class Forks:
 
     def __init__(self, python: Path, arguments: Iterable[str], cwd: Path, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
+        environment = {**environment, "PYTHONDONTWRITEBYTECODE": NO_BYTECODE, _SOCKET: str(theirs.fileno())}
         with theirs, (cwd / "collected.txt").open("w") as output:
             self._process = subprocess.Popen(
                 [python, "-m", "pytest", "-p", "tests.campaigns.forks", "-n", "0", *arguments],
-                cwd=cwd, env={**environment, _SOCKET: str(theirs.fileno())}, pass_fds=[theirs.fileno()],
+                cwd=cwd, env=environment, pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=output, start_new_session=True,
             )  # fmt: skip
         self._socket, self._lines = ours, ours.makefile("rw")

@@ -160,7 +160,8 @@ def test_a_redirect_is_not_followed() -> None:
 
 def test_a_missing_image_may_have_been_charged() -> None:
     async def do(easel: Easel, client: impasto.Client) -> None:
-        easel.fetches = [refusal(404, "not_found", "no such image")]
+        # A new image may be missing for a moment: it is asked for three times.
+        easel.fetches = [refusal(404, "not_found", "no such image") for _ in range(3)]
         with pytest.raises(impasto.ChargeUnknown, match="no longer knows job") as caught:
             await client.run(MODEL, prompt="a lighthouse")
         assert caught.value.billed == "unknown"

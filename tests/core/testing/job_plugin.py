@@ -198,7 +198,7 @@ DEFECTS: Mapping[str, Defect] = {
         | {"# STATE\n": "poll = 'http://127.0.0.1:9/'\n"}
         | {FIRST_LINE: f"{FIRST_LINE}\n    seconds = 3.0"},
         check="a_good_answer_is_a_result",
-        says="the job does not end: polled",
+        says="was cancelled; it may have been charged, after 3 requests for its job",
     ),
     "an image is taken for a job that runs": Defect(
         changes={

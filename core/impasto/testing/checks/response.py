@@ -75,7 +75,8 @@ class ResponseChecks(Subject):
                 assert polls <= len(self.stages()) + _MOST_POLLS, (
                     f"the job does not end: polled {polls} times, although answer {len(self.stages())} is the result"
                 )
-                assert isinstance(result, Result), f"the good answer ended in {_describe(result)}"
+                polled = f", after {polls} requests for its job" if polls else ""
+                assert isinstance(result, Result), f"the good answer ended in {_describe(result)}{polled}"
                 assert result.artifacts, "a result without an artifact is an UnusableResult"
                 for artifact in result.artifacts:
                     assert artifact.data, "an artifact is empty"
