@@ -64,13 +64,14 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return two workers for each core: a test waits for sockets, processes and polls for half of its time.
+    """Return three workers for two cores: a test waits for sockets, processes and polls for much of its time.
 
     pytest-xdist itself counts physical cores, so that a machine of two hyper-threads would have one worker.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    return 2 * (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + cores // 2
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 import boto3
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 
@@ -65,10 +67,21 @@ class Bucket:
         return [json.loads(body) for body in self.objects(".impasto/intents/").values()]
 
 
+_writing = threading.Lock()
+_put_object = S3Response.put_object
+
+
+def _put_one_at_a_time(response: S3Response) -> Any:
+    """Store an object as S3 does: its condition and its content are one step. In moto two threads may pass both."""
+    with _writing:
+        return _put_object(response)
+
+
 @contextmanager
 def moto() -> Iterator[str]:
     """Serve an S3. Yields its address."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    S3Response.put_object = _put_one_at_a_time
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
