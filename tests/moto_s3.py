@@ -81,7 +81,7 @@ def _put_one_at_a_time(response: S3Response) -> Any:
 def moto() -> Iterator[str]:
     """Serve an S3. Yields its address."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    S3Response.put_object = _put_one_at_a_time
+    S3Response.put_object = _put_one_at_a_time  # type: ignore[method-assign, assignment]  # moto has no other way
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
