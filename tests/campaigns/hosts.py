@@ -73,7 +73,7 @@ def run(words: list[str], environment: Mapping[str, str], log: Path, times: Time
         stack.enter_context(patch(f"{shared}.session.SYNC_SECONDS", times.sync))
         stack.enter_context(patch(f"{shared}.segments.FLUSH_SECONDS", min(0.1, times.sync)))
         stack.enter_context(patch("time.time", lambda: now() + times.skew))
-        stack.enter_context(patch("impasto_plugins.transports.s3._MAX_PAUSE", 1.0))
+        stack.enter_context(patch("impasto_plugins.transports.s3._MAX_PAUSE", 0.2))
         requests = _Requests(death)
         for name in ("put", "get", "list_page", "owner_of"):
             stack.enter_context(patch.object(BucketClient, name, requests.watch(getattr(BucketClient, name))))

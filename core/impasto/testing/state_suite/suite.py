@@ -28,14 +28,8 @@ _PASSWORD = "p4ssw0rd-of-nobody"  # noqa: S105 - of nobody
 class StateSuite(CallChecks, BudgetChecks, ObjectChecks):
     """Checks one store of state.
 
-    class TestAcme(StateSuite):
-        state_type = AcmeState
-
-        @pytest.fixture
-        def address(self, tmp_path):
-            return str(tmp_path / "state")
-
-    Override ``set_clock`` and ``outage`` too: without them the checks that need them are skipped.
+    Subclass it with ``state_type``, the store's class, and a fixture ``address`` that returns a new address for each
+    test. Override ``set_clock`` and ``outage`` too: without them the checks that need them are skipped.
     """
 
     @check
