@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import attrs
 
@@ -106,8 +106,9 @@ class Client:
         ``idempotency_key`` (with a ``state``): the same key and request joins the running call or gets its result for a
         day. Raises InvalidRequest before anything is sent, with every problem; otherwise ``impasto.errors``.
         """
-        settings: dict[str, Any] = {"timeout": timeout, "retry": retry, "base_model": base_model}
-        return await self.invoke(model, params, n=n, idempotency_key=idempotency_key, **settings)
+        return await self.invoke(
+            model, params, n=n, timeout=timeout, retry=retry, base_model=base_model, idempotency_key=idempotency_key
+        )
 
     def stream(
         self,
@@ -277,8 +278,7 @@ class Client:
             watch=shared.deadlines,
         )
         call.price = operation.cost(request)
-        limit = options.spend_limit_usd if request.job is None else None
-        turns = shared.call_slots
+        turns, limit = shared.call_slots, options.spend_limit_usd if request.job is None else None
         await turns.acquire()  # spelled out: ``async with`` has two more coroutines
         try:
             if shared.is_closed:  # while the call waited

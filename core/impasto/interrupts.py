@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
 
-async def wait_for_end(task: asyncio.Task[object]) -> None:
+async def wait_for_end(task: asyncio.Future[Any]) -> None:
     """Wait until a task that ends by itself has ended, however often the caller is cancelled meanwhile.
 
     The caller raises its first cancellation again.
@@ -25,14 +25,14 @@ async def wait_for_end(task: asyncio.Task[object]) -> None:
             continue
 
 
-async def finish(work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None) -> T:
+async def finish(work: Awaitable[T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None) -> T:
     """Await work that ends by itself, to its end, and then raise the caller's cancellation again.
 
     ``undo`` takes the work's result if the caller was cancelled, who does not get it.
     """
     import asyncio
 
-    task = asyncio.create_task(work)
+    task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -56,7 +56,7 @@ LAYERS = {
         command
     """,
     "state": """
-        periods
+        periods results
         sqlite postgres
         command
     """,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from contextvars import copy_context
 from typing import ParamSpec, TypeVar
+
+from impasto.ext import finish
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -16,14 +18,7 @@ async def to_thread_shielded(work: Callable[P, T], /, *args: P.args, **kwargs: P
     """Run work in a thread and wait for its end, also when cancelled. Raises the errors of the work."""
     context = copy_context()
     working = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        while not working.done():
-            with suppress(asyncio.CancelledError):  # again: the first one goes on below
-                await asyncio.wait([working])
-        working.exception()  # nobody else asks for it
-        raise
+    return await finish(working)
 
 
 @asynccontextmanager

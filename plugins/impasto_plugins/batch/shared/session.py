@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from impasto import ConfigError, ImpastoError, InvalidRequest, NotSent, Problem
+from impasto.ext import finish
 from impasto_plugins.batch.classification import outcome_of_error
 from impasto_plugins.batch.ledger.group_commit import WriteSteps
 from impasto_plugins.batch.ledger.log import ON_RESUME, ReadPosition, Row, rows
@@ -313,13 +314,7 @@ class SharedBatch:
         intents = [{**claim, **intent_row(each, key)} for each in unit.images]
         name = intent_name(unit.id, unit.index, attempt)
         content = json.dumps({"host": self.host, "rows": intents}).encode()
-        creating = asyncio.create_task(self._create(unit, claim, name, content))
-        try:
-            taken = await asyncio.shield(creating)
-        except asyncio.CancelledError:
-            with suppress(OSError):  # whose it is must be known before it is given up
-                await creating
-            raise
+        taken = await finish(self._create(unit, claim, name, content))  # a claim is known before it is given up
         if taken is None:
             return True
         await self._import_intent(taken)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto.ext import StateError, StateReport
+from impasto_plugins.state.results import folder_with_results
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -36,7 +37,7 @@ async def prepare(connection: PoolConnectionProxy[Record], schema: str, result_f
         if version < VERSION:
             raise StateError(f"the schema {schema!r} has the older version {version}; run `impasto state migrate`")
         return
-    if folder := await asyncio.to_thread(_folder_with_results, result_folders):
+    if folder := await asyncio.to_thread(folder_with_results, result_folders):
         raise StateError(
             f"the schema {schema!r} is new, but there are results in {str(folder)!r}; give the address of their store,"
             " or move that folder away to begin again: repeated Idempotency-Keys are then charged again"
@@ -101,7 +102,3 @@ def _read_files() -> list[tuple[str, str]]:
     """Return the names and contents of the files, in order."""
     folder = files("impasto_plugins.state.postgres").joinpath("schema")
     return sorted((each.name, each.read_text("utf-8")) for each in folder.iterdir() if each.name.endswith(".sql"))
-
-
-def _folder_with_results(folders: Sequence[Path]) -> Path | None:
-    return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from impasto import MissingExtra
-from impasto.ext import StateError, printable
+from impasto.ext import StateError, finish, printable
 
 from .address import PostgresAddress
 from .migrations import prepare
@@ -77,11 +77,7 @@ class ConnectionPool:
         task = asyncio.ensure_future(self._run(work, on_any_schema))
         self._running.add(task)
         task.add_done_callback(self._finish)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])  # whoever cancelled it finds all of the change, or nothing
-            raise
+        return await finish(task)  # whoever cancels it finds all of the change, or nothing
 
     async def aclose(self) -> None:
         """Close the connections after running operations."""

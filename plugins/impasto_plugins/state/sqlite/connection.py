@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from impasto.ext import StateError, StateReport
+from impasto_plugins.state.results import folder_with_results
 
 from .migrations import VERSION, migrate, report, version_of
 
@@ -158,12 +159,11 @@ class SQLiteDatabase:
 
     def _check_new(self) -> None:
         """Raise sqlite3.DatabaseError if a new database would forget what was paid for."""
-        for folder in self._result_folders:
-            if folder.is_dir() and any(folder.iterdir()):
-                raise sqlite3.DatabaseError(
-                    f"{DATABASE_NAME} is missing or empty, but there are results in {str(folder)!r}; restore it, or"
-                    " move that folder away to begin again: repeated Idempotency-Keys are then charged again"
-                )
+        if (folder := folder_with_results(self._result_folders)) is not None:
+            raise sqlite3.DatabaseError(
+                f"{DATABASE_NAME} is missing or empty, but there are results in {str(folder)!r}; restore it, or"
+                " move that folder away to begin again: repeated Idempotency-Keys are then charged again"
+            )
 
     def _close(self) -> None:
         if self._connection is not None:
