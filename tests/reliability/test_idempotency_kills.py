@@ -29,7 +29,7 @@ POINTS = ("before the record", "after the record", "image", "outcome", "before t
 KILLED = f"""
 import asyncio, os, signal, sys
 import impasto
-from impasto_plugins.idempotent_calls.artifact_files import ArtifactFiles
+from impasto_plugins.idempotent_calls import artifact_files
 from impasto_plugins.state.sqlite.calls import SQLiteCalls
 
 def reach(point):
@@ -47,13 +47,13 @@ def between(kind, name, before, after):
 
 between(SQLiteCalls, "insert_or_join", "before the record", "after the record")
 between(SQLiteCalls, "update", "before the end", "after the end")
-write = ArtifactFiles._write
+write = artifact_files.write_content
 
-def counted(self, name, content):
-    reach("outcome" if name.endswith(".part") else "image")
-    return write(self, name, content)
+def counted(path, content):
+    reach("outcome" if path.suffix == ".part" else "image")
+    write(path, content)
 
-ArtifactFiles._write = counted
+artifact_files.write_content = counted
 
 async def main(url, state):
     async with impasto.Client(api_key={KEY!r}, api_base=url, state=state) as client:

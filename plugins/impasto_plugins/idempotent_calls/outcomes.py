@@ -10,11 +10,10 @@ import attrs
 
 import impasto
 from impasto import Artifact, ChargeUnknown, Cost, FailedArtifact, File, ImpastoError, Result, UnusableResult, Usage
+from impasto_plugins.stored_artifacts import artifact_fields, artifact_of
 
 Read = Callable[[int], bytes | File]
 """Returns the content of a number."""
-
-_CONTENT = ("_data", "file")
 
 
 def dump_outcome(outcome: Result | ImpastoError) -> tuple[str, list[File]]:
@@ -68,15 +67,11 @@ def _add(content: File, contents: list[File]) -> int:
 
 
 def _dump_artifact(artifact: Artifact, contents: list[File]) -> dict[str, object]:
-    fields = attrs.asdict(artifact, filter=lambda field, _: field.name not in _CONTENT)
-    return {"content": _add(artifact.content, contents), "fields": fields}
+    return {"content": _add(artifact.content, contents), "fields": artifact_fields(artifact)}
 
 
 def _load_artifact(payload: Mapping[str, Any], read: Read) -> Artifact:
-    content = read(payload["content"])
-    if isinstance(content, File):
-        return Artifact(file=content, **payload["fields"])
-    return Artifact(data=content, **payload["fields"])
+    return artifact_of(payload["fields"], read(payload["content"]))
 
 
 def _dump_error(error: ImpastoError, contents: list[File]) -> dict[str, object]:

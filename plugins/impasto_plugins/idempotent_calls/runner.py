@@ -43,13 +43,13 @@ from impasto.ext import (
     StateStore,
     StoredCall,
     check_seconds,
-    combine_results,
     combined_error,
     finish,
     is_not_charged,
     result_of_cancelled,
 )
 from impasto_plugins.concurrency.seats import SEATS, Seat, seat_in
+from impasto_plugins.fetched_jobs import combine_jobs
 from impasto_plugins.fingerprints import IDEMPOTENCY_KEY, canonical_json
 
 from .artifact_files import ArtifactFiles
@@ -63,6 +63,8 @@ _FIRST_LOOK, _LAST_LOOK = 0.02, 1.0
 """Seconds between looks at a call that runs elsewhere: each twice as long as the one before."""
 
 _SWEEP_SECONDS = 600.0
+
+_CUT_OFF = "the call was cut off; it may have been charged"
 
 _log = logging.getLogger("impasto")
 
@@ -276,12 +278,8 @@ class _Repeats:
         """Fetch the jobs of a call that ended before them."""
         jobs = [RecordedJob(**each) for each in json.loads(record.jobs)]
         outcomes = await asyncio.gather(*map(self._fetch_job, jobs))
-        parts: list[tuple[Result | ImpastoError, int]] = []
-        place = 0
-        for job, outcome in sorted(zip(jobs, outcomes, strict=True), key=lambda pair: pair[0].place):
-            parts += [*_cut_off(job.place - place), (outcome, job.count)]
-            place = job.place + job.count
-        result = combine_results([*parts, *_cut_off(self._keyed.n - place)], price=lambda: self._keyed.price)
+        pairs = zip(jobs, outcomes, strict=True)
+        result = combine_jobs(pairs, self._keyed.n, unknown=_CUT_OFF, price=self._keyed.price)
         error = None if result.artifacts else combined_error([each.error for each in result.errors])
         if not all(isinstance(each, Result) or ends_job(each) for each in outcomes):
             pass  # a job runs on, or the provider could not be asked: who repeats the call asks again
@@ -336,11 +334,6 @@ class _Repeats:
             _swept_at[folder] = now
             await self._store.calls.delete_expired()
             await asyncio.to_thread(self._files.delete_old, KEY_SECONDS + _SWEEP_SECONDS)
-
-
-def _cut_off(count: int) -> list[tuple[Result | ImpastoError, int]]:
-    """Return the outcome of images whose request was sent and has no job."""
-    return [(ChargeUnknown("the call was cut off; it may have been charged"), count)] if count > 0 else []
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import attrs
 
-from impasto import ChargeUnknown, Cost, ImpastoError, Operation, Result, Usage
-from impasto.ext import combine_results, combined_error
+from impasto import Cost, ImpastoError, Operation, Result, Usage
+from impasto.ext import combined_error
+from impasto_plugins.fetched_jobs import combine_jobs
 from impasto_plugins.gateway.errors import CHARGE_UNKNOWN, SERVER, APIError, to_api_error
 from impasto_plugins.gateway.storage import salvage
 
@@ -75,14 +76,10 @@ class ProviderJobs:
     async def fetch(self, runtime: Runtime) -> CallOutcome:
         """Wait for all of them, for as long as the provider keeps them. Raises APIError."""
         deployment = self._find_deployment(runtime.models)
-        jobs = sorted(self.jobs or self._jobs_of_ids(deployment.operation), key=lambda job: job.place)
+        jobs = self.jobs or self._jobs_of_ids(deployment.operation)
         outcomes = await asyncio.gather(*(_fetch_result(deployment, job, self.cost) for job in jobs))
-        parts: list[tuple[Result | ImpastoError, int]] = []
-        place = 0
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            parts += [*_unknown_outcome(job.place - place), (outcome, job.count)]
-            place = job.place + job.count
-        result = combine_results(parts + _unknown_outcome(self.n - place), price=lambda: self.cost)
+        pairs = zip(jobs, outcomes, strict=True)
+        result = combine_jobs(pairs, self.n, unknown=CHARGE_UNKNOWN, price=self.cost)
         if not result.artifacts:
             first = combined_error(sorted((each.error for each in result.errors), key=lambda each: each.billed == "no"))
             await salvage.save_unusable(runtime.salvage_store, first)
@@ -112,11 +109,6 @@ class ProviderJobs:
 
 def _record(kind: type[T], fields: Mapping[str, Any] | None) -> T | None:
     return None if fields is None else kind(**fields)
-
-
-def _unknown_outcome(count: int) -> list[tuple[Result | ImpastoError, int]]:
-    """Return the outcome of images whose request was sent and has no job."""
-    return [(ChargeUnknown(CHARGE_UNKNOWN), count)] if count > 0 else []
 
 
 async def _fetch_result(deployment: Deployment, job: ProviderJob, price: Cost | None) -> Result | ImpastoError:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping, Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import attrs
 
-from impasto import Artifact, Cost, File, Usage
+from impasto import Cost, Usage
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.streamed_answers import MAX_MEMORY_BYTES
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
+from impasto_plugins.stored_artifacts import artifact_fields, artifact_of, read_content, sync_folder, write_content
 
 _log = logging.getLogger("impasto.gateway")
 
-_CHUNK_BYTES = 1 << 20
 _STORING_SECONDS = 60.0
 """Seconds after which a file has its row."""
 
@@ -40,7 +38,7 @@ class OutcomeFiles:
             for id, outcome in outcomes.items():
                 if self._save_images(id, outcome):
                     json_by_id[id] = dump_outcome(outcome)
-            _sync(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             _log.error("paid images could not be stored: %s", error.strerror)
             for id in json_by_id:
@@ -52,7 +50,10 @@ class OutcomeFiles:
         """Return a stored outcome. Raises OSError."""
         payload = json.loads(outcome)
         return CallOutcome(
-            artifacts=tuple(self._artifact(f"{id}.{i}", each) for i, each in enumerate(payload["artifacts"])),
+            artifacts=tuple(
+                artifact_of(fields, read_content(self.folder / f"{id}.{i}", MAX_MEMORY_BYTES))
+                for i, fields in enumerate(payload["artifacts"])
+            ),
             warnings=tuple(payload["warnings"]),
             lost=tuple(payload["lost"]),
             cost=Cost(**payload["cost"]) if payload["cost"] is not None else None,
@@ -89,7 +90,7 @@ class OutcomeFiles:
     def _save_images(self, id: str, outcome: CallOutcome) -> bool:
         try:
             for i, artifact in enumerate(outcome.artifacts):
-                self._save(f"{id}.{i}", artifact)
+                write_content(self.folder / f"{id}.{i}", artifact.content, only_new=True)
         except OSError as error:
             _log.error("a paid image could not be stored: %s", error.strerror)
             self._remove(id, outcome)
@@ -101,19 +102,6 @@ class OutcomeFiles:
             with suppress(OSError):
                 (self.folder / f"{id}.{i}").unlink()
 
-    def _save(self, name: str, artifact: Artifact) -> None:
-        fd = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as target, artifact.content.open() as source:
-            shutil.copyfileobj(source, target, _CHUNK_BYTES)
-            target.flush()
-            os.fsync(fd)
-
-    def _artifact(self, name: str, fields: Mapping[str, Any]) -> Artifact:
-        path = self.folder / name
-        if path.stat().st_size <= MAX_MEMORY_BYTES:
-            return Artifact(data=path.read_bytes(), **fields)
-        return Artifact(file=File.of(path), **fields)
-
 
 def _id_of(file: os.DirEntry[str]) -> str:
     return file.name.partition(".")[0]
@@ -123,8 +111,7 @@ def dump_outcome(outcome: CallOutcome | APIError) -> str:
     """Return a row's JSON for an outcome without images, or with images already on disk."""
     if isinstance(outcome, APIError):
         return json.dumps({name: getattr(outcome, name) for name in ("status", "message", "type", "code", "param")})
-    content = ("_data", "file")
-    images = [attrs.asdict(each, filter=lambda field, _: field.name not in content) for each in outcome.artifacts]
+    images = [artifact_fields(each) for each in outcome.artifacts]
     cost = attrs.asdict(outcome.cost) if outcome.cost is not None else None
     usage = attrs.asdict(outcome.usage) if outcome.usage is not None else None
     return json.dumps({**attrs.asdict(outcome, recurse=False), "artifacts": images, "cost": cost, "usage": usage})
@@ -133,11 +120,3 @@ def dump_outcome(outcome: CallOutcome | APIError) -> str:
 def load_failure(outcome: str) -> APIError:
     """Return the failure in a row's JSON."""
     return APIError(**json.loads(outcome), should_retry=False, not_charged=False, headers=dict(REPLAYED_HEADERS))
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
