@@ -16,6 +16,7 @@ _HOMES = {
     "files": "EXTENSIONS Positioned media_type_of stat_regular",
     "free_requests": "ask",
     "interrupts": "finish pass_interrupt",
+    "leases": "LEASE_SECONDS RENEW_SECONDS WorkerLease",
     "metadata": "Distribution read_folders",
     "model_names": "resolve_model",
     "operation": "Makes",

@@ -36,6 +36,11 @@ from .files import (
 )
 from .free_requests import ask as ask
 from .interrupts import finish as finish, pass_interrupt as pass_interrupt
+from .leases import (
+    LEASE_SECONDS as LEASE_SECONDS,
+    RENEW_SECONDS as RENEW_SECONDS,
+    WorkerLease as WorkerLease,
+)
 from .metadata import Distribution as Distribution, read_folders as read_folders
 from .model_names import resolve_model as resolve_model
 from .operation import Makes as Makes

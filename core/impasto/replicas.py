@@ -7,6 +7,7 @@ from typing import Protocol
 
 import attrs
 
+from .leases import WorkerLease
 from .policy import RateLimit
 from .state_records import StateError
 from .states import StateStore
@@ -32,7 +33,7 @@ class CallInFlight:
 class Workers(Protocol):
     """Processes on several machines. Each has a lease, which it renews, and its calls in flight.
 
-    A lease ends by the store's clock. From then on the worker can begin nothing, until it has registered again.
+    A lease ends by the store's clock. From then on the worker can begin nothing, until it is renewed or registered.
     """
 
     async def register(self, worker: str, seconds: float) -> None:
@@ -40,27 +41,41 @@ class Workers(Protocol):
         ...
 
     async def renew(self, worker: str, seconds: float) -> bool:
-        """Let a lease last for so many seconds from now; return False if it had ended."""
+        """Let a lease last for so many seconds from now, also one that had ended.
+
+        Return False if others have taken over the worker's calls.
+        """
+        ...
+
+    async def end(self, worker: str) -> None:
+        """End the lease of a worker that stops: others may take over its calls. Without calls it is deleted."""
         ...
 
     async def remove(self, workers: Collection[str]) -> None:
-        """Delete workers that have stopped, or whose calls others have taken over, and their calls in flight."""
+        """Delete workers whose calls others have taken over, and their calls in flight, unless they were renewed."""
         ...
 
     async def dead(self) -> Mapping[str, Sequence[bytes]]:
-        """Return the workers whose leases have ended, with the fingerprints of their calls: see ``take_over``."""
+        """Return the workers whose leases have ended, with the fingerprints of their calls: see ``take_over``.
+
+        A worker that was removed is among them as long as a running call in ``calls`` has its name.
+        """
         ...
 
-    async def begin_call(self, call: CallInFlight) -> Sequence[CallInFlight]:
-        """Add a call, and return the others with its fingerprint. Raises WorkerEnded."""
+    async def begin_call(self, call: CallInFlight) -> None:
+        """Add a call. Raises WorkerEnded."""
+        ...
+
+    async def find_calls(self, identity: bytes) -> Sequence[CallInFlight]:
+        """Return the calls with a fingerprint."""
         ...
 
     async def mark_call(self, id: str, state: str) -> None:
         """Change the state of a call."""
         ...
 
-    async def end_call(self, id: str) -> None:
-        """Delete a call."""
+    async def end_calls(self, ids: Collection[str]) -> None:
+        """Delete calls."""
         ...
 
 
@@ -94,7 +109,8 @@ class Rates(Protocol):
 
 
 class ReplicaStore(StateStore, Protocol):
-    """A store that processes of several machines can share."""
+    """A store that processes of several machines can share. ``lease``: that of this process, which ``aclose`` ends."""
 
     workers: Workers
     rates: Rates
+    lease: WorkerLease

@@ -48,7 +48,10 @@ class CallRecords(Protocol):
         ...
 
     async def update(self, id: str, **columns: str | bytes) -> None:
-        """Change ``state``, ``outcome``, ``jobs`` or ``identity`` of a call."""
+        """Change ``state``, ``outcome``, ``jobs`` or ``identity`` of a call.
+
+        One that is done stays as it is if it is to become failed: another worker has its result.
+        """
         ...
 
     async def delete(self, id: str) -> None:

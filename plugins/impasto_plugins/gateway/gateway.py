@@ -116,6 +116,7 @@ class Gateway:
             for work in (
                 self._sweep(),
                 self._idempotency.watch(),
+                self._idempotency.watch_workers(),
                 self._app.batches.watch(),
                 self._server.enforce_timeouts(),
             ):

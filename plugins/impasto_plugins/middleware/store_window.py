@@ -12,7 +12,6 @@ from functools import partial
 from impasto import NotSent, RateLimit
 from impasto.ext import ReplicaStore, StateError, WorkerEnded
 
-from .lease import WorkerLease
 from .window import Permit, slack
 
 _RETRY_SECONDS = 0.5
@@ -31,7 +30,7 @@ class StoreWindow:
     def __init__(self, store: ReplicaStore) -> None:
         self._store = store
         self._is_open = False
-        self._lease = WorkerLease(store.workers)
+        self._lease = store.lease
         self._arrived: set[int] = set()
         self._released: defaultdict[str, set[int]] = defaultdict(set)
         self._pauses: dict[str, float] = {}
@@ -93,7 +92,6 @@ class StoreWindow:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
                 await self._send()
-                await self._lease.aclose()
         except StateError as error:
             _log.warning("what was sent last could not be reported: %s", error)
         finally:

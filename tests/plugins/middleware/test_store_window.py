@@ -12,8 +12,7 @@ import pytest
 
 import impasto
 from impasto import RateLimit
-from impasto.ext import ReplicaStore, StateError
-from impasto_plugins.middleware.lease import WorkerLease
+from impasto.ext import ReplicaStore, StateError, WorkerLease
 from impasto_plugins.middleware.store_window import StoreWindow
 from impasto_plugins.middleware.window import Permit
 from impasto_plugins.state.postgres import PostgresState
@@ -183,7 +182,7 @@ async def test_a_process_stops_to_trust_its_lease_before_the_store_ends_it(
     assert not lease.is_valid, "4 seconds before its end"
     assert await lease.hold() == worker, "renewed"
     assert lease.is_valid
-    await store.workers.remove([worker])
+    await store.workers.end(worker)
     lease.end()
     assert await lease.hold() != worker
     await lease.aclose()

@@ -48,6 +48,14 @@ class JoinsNobody(Sound):
             return await super().insert_or_join(call, join=False)
 
 
+class LosesResults(Sound):
+    class calls_type(SQLiteCalls):  # noqa: N801 - as above
+        async def update(self, id: str, **columns: str | bytes) -> None:
+            if columns.get("state") == "failed":
+                await super().update(id, state="running")
+            await super().update(id, **columns)
+
+
 class JoinsInTwoSteps(Sound):
     class calls_type(SQLiteCalls):  # noqa: N801 - as above
         async def insert_or_join(self, call: StoredCall, *, join: bool) -> StoredCall:
@@ -313,6 +321,7 @@ class HasAnotherClock(Sound):
 
 DEFECTS: Sequence[tuple[type[StateStore], str, str]] = (
     (JoinsNobody, "a_repeated_call_joins_the_first", "did not join the first"),
+    (LosesResults, "a_change_concerns_one_call_and_what_it_names", "that was done became a failed one"),
     (JoinsInTwoSteps, "one_of_many_calls_with_a_key_is_inserted", "were not joined"),
     (OverwritesRepeats, "repeating_an_insert_inserts_once", "overwrote the call"),
     (FindsForAnybody, "a_call_is_stored_as_it_was", "found for another owner"),

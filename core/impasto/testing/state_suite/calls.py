@@ -146,6 +146,12 @@ class CallChecks(StateSubject):
                 await state.calls.update(first.id, **change)
                 first = attrs.evolve(first, **change)
                 assert await state.calls.find(first.id, OWNER) == first, f"update did not change {sorted(change)} alone"
+            await state.calls.update(first.id, state="failed", outcome='"lost"')
+            assert await state.calls.find(first.id, OWNER) == first, "a call that was done became a failed one"
+            await state.calls.update(second.id, state="failed", outcome='"lost"')
+            await state.calls.update(second.id, state="done", outcome="{}")
+            second = attrs.evolve(second, state="done", outcome="{}")
+            assert await state.calls.find(second.id, OWNER) == second, "a late result was not added to a failed call"
             await state.calls.update(new_id(), state="done")
             await state.calls.delete(first.id)
             await state.calls.delete(first.id)

@@ -166,6 +166,7 @@ async def _execute(
     """Run the call. ``on_attempt``: it is a job."""
     if on_attempt is not None and row is not None:
         spools.on_attempt = partial(on_attempt, row)
+    spools.check_sending = call.session.check_sending
 
     async def on_job(prepared_call: PreparedCall, all_jobs: Sequence[ProviderJob]) -> None:
         if row is not None:

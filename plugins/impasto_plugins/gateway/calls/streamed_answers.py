@@ -171,6 +171,8 @@ class AnswerSpools:
     """Seconds for which a job at a provider may run; None: as long as the call may take."""
     on_attempt: Callable[[], object] | None = None
     """Callback before a call is made."""
+    check_sending: Callable[[], object] = object
+    """Called before a paid request is sent. Raises NotSent if it must not be."""
     partial_images: PartialImages | None = None
     """The partial images, if the caller takes a stream of them."""
 
@@ -268,7 +270,9 @@ class GatewayCall(Call):
         self._is_written = False
 
     async def before_send(self, wire: WireRequest) -> None:
-        """Await ``on_job`` if a job was accepted since the last request."""
+        """Await ``on_job`` if a job was accepted since the last request. Raises NotSent if nothing may be sent."""
+        if wire.method == "POST":
+            self._spools.check_sending()
         if not self._is_written:
             self._is_written = True
             await self._attempt.on_job(self._attempt.jobs)

@@ -16,10 +16,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
 from aiohttp import web
@@ -31,8 +29,9 @@ from impasto_plugins.gateway.http.connection import client_disconnected, track_d
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 
+from .calls_in_flight import FoundCall, calls_in_flight
 from .fingerprint import KEY_HEADER, Fingerprint
-from .in_flight import SLOTS, InFlightCall, InFlightEntry, InFlightTable, SlotState, reclaim
+from .in_flight import SLOTS, InFlightCall, SlotState
 from .session import CallLabel, IdempotencySession
 from .store import KEY_SECONDS, OutcomeStore, new_row_id
 
@@ -43,9 +42,7 @@ MAX_TRACKED_DELIVERIES = SLOTS // 4
 """Responses whose delivery is tracked; one more, and the oldest counts as not read."""
 
 _RECHECK_SECONDS = 1.0
-"""Seconds between checks if the worker of a joined call is alive."""
-
-T = TypeVar("T")
+"""The most seconds between checks if the worker of a joined call is alive."""
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -53,16 +50,14 @@ _log = logging.getLogger("impasto.gateway")
 class IdempotencyCoordinator:
     """One worker's view of running calls and stored outcomes. ``resume`` fetches jobs of dead workers.
 
-    ``folder``: the data directory, with the tables of calls in flight and the stored images.
+    ``folder``: the data directory, with the stored images, and the calls in flight of a machine.
     """
 
     def __init__(self, state: StateStore, folder: Path, resume: Callable[[StoredCall, InFlightCall], object]) -> None:
         self._state = state
         self._resume = resume
         self.store = OutcomeStore(state, folder)
-        self.in_flight = InFlightTable(folder / "workers")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-in-flight")
-        """Reads the tables: no long operation of another part delays that."""
+        self.in_flight = calls_in_flight(state, folder / "workers")
         self._reclaiming = asyncio.Lock()
         self._deliveries: dict[Delivery, None] = {}
         self._storing: set[asyncio.Task[None]] = set()
@@ -70,7 +65,7 @@ class IdempotencyCoordinator:
     async def open(self) -> None:
         """Begin, and take over the calls of dead workers."""
         try:
-            await self._run(self.in_flight.open)
+            await self.in_flight.start()
             await self.reclaim_dead_workers()
         except (StateError, OSError) as error:
             _log.error("running calls can't be recorded for other workers and the next start: %s", error)
@@ -78,18 +73,23 @@ class IdempotencyCoordinator:
     async def aclose(self) -> None:
         """Leave running calls for other workers to take over."""
         await self.flush_deliveries()
-        closed = self._thread.submit(self.in_flight.close)
-        self._thread.shutdown(wait=False)  # what is queued runs to its end
-        await asyncio.wrap_future(closed)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            await self.in_flight.aclose()
+        except StateError as error:
+            _log.error("what became of the last calls could not be recorded: %s", error)
 
     async def watch(self) -> None:
         """Watch for callers who may have left, for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._check_callers()
+
+    async def watch_workers(self) -> None:
+        """Take over the calls of workers that die, for ever."""
+        while True:
+            await asyncio.sleep(self.in_flight.take_over_seconds)
+            with suppress(StateError, OSError):  # reported by the calls that need it
+                await self.reclaim_dead_workers()
 
     async def flush_deliveries(self) -> None:
         """Wait until every response is known to be read, or is stored."""
@@ -182,11 +182,11 @@ class IdempotencyCoordinator:
 
         Raises APIError and StateError.
         """
-        is_second_look = False
+        is_second_look, delay = False, self.in_flight.look_seconds
         while True:
             await self.reclaim_dead_workers()
             self.in_flight.mark_disconnected()
-            entries = await self._run(lambda: self.in_flight.find(fingerprint.content))
+            entries = await self.in_flight.look(fingerprint.content)
             # After that look: no call is between the table and the store.
             if (row := await self.store.calls.claim(fingerprint.content, count, as_job=False)) is not None:
                 return row
@@ -194,22 +194,27 @@ class IdempotencyCoordinator:
             # one belongs to a caller who is still there and may want a second image, so it is looked at twice only.
             states = {each.state for each in entries}
             if SlotState.ABANDONED in states:
-                await self.wait_for(next(each for each in entries if each.state == SlotState.ABANDONED), fingerprint)
+                entry = next(each for each in entries if each.state == SlotState.ABANDONED)
+                delay = await self.wait_for(entry, fingerprint, delay)
             elif SlotState.LOST in states:
                 raise charge_unknown_error()
             elif SlotState.RUNNING in states and not is_second_look:
                 is_second_look = True
-                await asyncio.sleep(2 * WATCH_SECONDS)  # another worker is about to see that its caller left
+                await asyncio.sleep(self.in_flight.notice_seconds)
             else:
                 return await self.store.calls.find_failed(fingerprint.content)
 
-    async def wait_for(self, entry: InFlightEntry, fingerprint: Fingerprint) -> None:
-        """Wait until a call may be over. Raises ConnectionError if the waiting caller leaves."""
-        deadline = time.monotonic() + _RECHECK_SECONDS
-        while not entry.is_over() and time.monotonic() < deadline:
+    async def wait_for(self, entry: FoundCall, fingerprint: Fingerprint, delay: float = _RECHECK_SECONDS) -> float:
+        """Wait until a call may be over, for ``delay`` at most; return the next delay.
+
+        Raises ConnectionError if the waiting caller leaves.
+        """
+        deadline = time.monotonic() + min(delay, _RECHECK_SECONDS)
+        while not entry.is_over() and (left := deadline - time.monotonic()) > 0:
             if client_disconnected(fingerprint.request):
                 raise ConnectionResetError("the caller left")
-            await asyncio.sleep(WATCH_SECONDS / 2)
+            await asyncio.sleep(min(left, WATCH_SECONDS / 2))
+        return 2 * delay
 
     async def claim_or_join(
         self, fingerprint: Fingerprint, label: CallLabel, *, wait: bool
@@ -219,13 +224,14 @@ class IdempotencyCoordinator:
         If the key has a call already, return that row alone; with ``wait``, after that call is over. Raises APIError
         and StateError.
         """
-        missing_id = ""
+        missing_id, delay = "", self.in_flight.look_seconds
         while True:
-            new_row = await self._new_row(fingerprint, label)
+            id = new_row_id()
             # The call comes first: a row without one counts as lost.
-            call = self.in_flight.begin(bytes.fromhex(new_row.id), None, has_key=True)
+            call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)
             is_new = False
             try:
+                new_row = await self._new_row(id, call, fingerprint, label)
                 row = await self.store.calls.insert_or_join(new_row, join=fingerprint.key is not None)
                 is_new = row.id == new_row.id
             finally:
@@ -245,13 +251,12 @@ class IdempotencyCoordinator:
                 missing_id = row.id
                 await asyncio.sleep(2 * WATCH_SECONDS)  # its row may be written just now
             else:
-                await self.wait_for(entry, fingerprint)
+                delay = await self.wait_for(entry, fingerprint, delay)
 
-    async def find_running(self, row: StoredCall) -> InFlightEntry | None:
+    async def find_running(self, row: StoredCall) -> FoundCall | None:
         """Return the running call of a row, or None."""
         await self.reclaim_dead_workers()
-        entries = await self._run(lambda: self.in_flight.find(bytes.fromhex(row.id)))
-        return next((each for each in entries if not each.is_over()), None)
+        return await self.in_flight.find_running(row)
 
     async def run_and_record(
         self,
@@ -291,8 +296,10 @@ class IdempotencyCoordinator:
             return
         call: InFlightCall | None = None
         try:
-            row = attrs.evolve(await self._new_row(fingerprint, label), identity=b"", jobs=failure.jobs)
-            call = self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True)
+            id = new_row_id()
+            call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)
+            row = await self._new_row(id, call, fingerprint, label)
+            row = attrs.evolve(row, identity=b"", jobs=failure.jobs)
             await self.store.calls.insert_or_join(row, join=False)
         except StateError as error:
             _log.error("a call's job can't be recorded, and is not fetched: %s", error)
@@ -313,24 +320,17 @@ class IdempotencyCoordinator:
     async def _reclaim_dead_workers(self) -> None:
         # One at a time: the next caller must find the calls that this one has taken over.
         async with self._reclaiming:
-            with ExitStack() as tables:
-                if not (dead := await self._run(lambda: self._lock_dead_tables(tables))):
+            async with self.in_flight.dead_workers() as dead:
+                if not dead:
                     return
-                jobs = await self.store.take_over(dead, self.in_flight.name)
-                await self._run(tables.close)
+                jobs = await self.store.take_over(dead, await self.in_flight.worker())
             for row in jobs:
-                self._resume(row, self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True))
+                call = self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True)
+                await self.in_flight.share(call)
+                self._resume(row, call)
 
-    def _lock_dead_tables(self, tables: ExitStack) -> dict[str, list[bytes]]:
-        """Lock the tables of dead workers and return their calls without a key; closing ``tables`` deletes them."""
-        dead: dict[str, list[bytes]] = {}
-        for path in self.in_flight.other_tables():
-            with suppress(OSError, ValueError):  # it lives, another worker was faster, or it is not a table
-                dead[path.name] = tables.enter_context(reclaim(path))
-        return dead
-
-    async def _new_row(self, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
-        now, id = await self._state.now(), new_row_id()
+    async def _new_row(self, id: str, call: InFlightCall, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
+        worker, now = await self.in_flight.share(call), await self._state.now()
         return StoredCall(
             id=id,
             owner=fingerprint.owner,
@@ -338,7 +338,7 @@ class IdempotencyCoordinator:
             content=fingerprint.content,
             model=label.model,
             response_format=label.response_format,
-            worker=self.in_flight.name,
+            worker=worker,
             attempt=fingerprint.count or 0,
             created=now,
             expires=now + KEY_SECONDS,

@@ -6,6 +6,7 @@ without a system call. A file without a lock belongs to a dead worker.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import mmap
 import os
@@ -13,14 +14,17 @@ import secrets
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 from aiohttp import web
 
+from impasto.ext import StoredCall
 from impasto_plugins.gateway.errors import SERVER, APIError
 from impasto_plugins.gateway.http.connection import client_disconnected
 from impasto_plugins.gateway.http.delivery import Delivery
@@ -32,6 +36,8 @@ LOST_SECONDS = 15 * 60.0
 _SLOT = struct.Struct("<B?6xQ32s")  # state, keyed, generation, identity
 _BYTES = SLOTS * _SLOT.size
 _IDENTITY_AT = _SLOT.size - 32
+
+T = TypeVar("T")
 
 
 class SlotState(IntEnum):
@@ -51,6 +57,11 @@ class InFlightCall:
     request: web.BaseRequest | None
     delivery: Delivery | None = None
     """The delivery of its response, from when it is written until it is known to be read."""
+
+    def is_left(self) -> bool:
+        """Return True if its caller left, or may have."""
+        is_doubtful = self.delivery is not None and self.delivery.is_uncertain
+        return is_doubtful or (self.request is not None and client_disconnected(self.request))
 
 
 @attrs.frozen(eq=False)
@@ -114,8 +125,7 @@ class InFlightTable:
             self._table[lost_slot * _SLOT.size] = SlotState.FREE
             self._free.append(lost_slot)
         if not self._free:
-            message = "the gateway runs too many calls; nothing was sent, try again"
-            raise APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True)
+            raise too_many_calls()
         # A reader that has found a slot compares its generation: the slot may belong to another call by then.
         slot = self._free.pop()
         self._generation += 1
@@ -139,9 +149,7 @@ class InFlightTable:
     def mark_disconnected(self) -> None:
         """Mark calls whose callers left: their retries may reach another worker."""
         for call in self._calls.values():
-            delivery = call.delivery
-            is_doubtful = delivery is not None and delivery.is_uncertain
-            if is_doubtful or (call.request is not None and client_disconnected(call.request)):
+            if call.is_left():
                 self.mark_abandoned(call)
 
     def mark_abandoned(self, call: InFlightCall) -> None:
@@ -185,6 +193,12 @@ def _find_entries(table: mmap.mmap, identity: bytes) -> Iterator[InFlightEntry]:
                 yield InFlightEntry(table, start, generation, SlotState(state))
 
 
+def too_many_calls() -> APIError:
+    """Return the refusal of a call for which there is no place."""
+    message = "the gateway runs too many calls; nothing was sent, try again"
+    return APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True)
+
+
 @contextmanager
 def reclaim(path: Path) -> Iterator[list[bytes]]:
     """Yield a dead worker's calls without a key; its table is deleted when the block ends without an error.
@@ -201,3 +215,64 @@ def reclaim(path: Path) -> Iterator[list[bytes]]:
             table[:] = bytes(_BYTES)  # for those who wait for one of them
     finally:
         os.close(fd)
+
+
+class MachineCalls(InFlightTable):
+    """The calls of all workers of a machine; see CallsInFlight. A thread reads the tables."""
+
+    notice_seconds = 0.1
+    look_seconds = 1.0
+    take_over_seconds = 60.0
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-in-flight")
+        """No long operation of another part delays it."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run a function that reads the disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def start(self) -> None:
+        """Create this worker's table. Raises OSError."""
+        await self.run(self.open)
+
+    async def aclose(self) -> None:
+        """Give the table up."""
+        closed = self._thread.submit(self.close)
+        self._thread.shutdown(wait=False)  # what is queued runs to its end
+        await asyncio.wrap_future(closed)
+
+    async def worker(self) -> str:
+        """Return the name of this worker."""
+        return self.name
+
+    async def share(self, call: InFlightCall) -> str:
+        """Return the name of this worker: others see its calls from their beginning."""
+        return self.name
+
+    def check_sending(self, call: InFlightCall) -> None:
+        """Do nothing: a worker that lives keeps its calls."""
+
+    async def look(self, identity: bytes) -> list[InFlightEntry]:
+        """Return the calls with a fingerprint in all workers, and those with an unknown outcome."""
+        return await self.run(lambda: self.find(identity))
+
+    async def find_running(self, row: StoredCall) -> InFlightEntry | None:
+        """Return the running call of a row, None if it is over or its worker died."""
+        return next((each for each in await self.look(bytes.fromhex(row.id)) if not each.is_over()), None)
+
+    @asynccontextmanager
+    async def dead_workers(self) -> AsyncIterator[dict[str, list[bytes]]]:
+        """Yield dead workers with their calls without a key, and then delete their tables."""
+        with ExitStack() as tables:
+            yield await self.run(lambda: self._lock_dead_tables(tables))
+            await self.run(tables.close)
+
+    def _lock_dead_tables(self, tables: ExitStack) -> dict[str, list[bytes]]:
+        """Lock the tables of dead workers and return their calls without a key; closing ``tables`` deletes them."""
+        dead: dict[str, list[bytes]] = {}
+        for path in self.other_tables():
+            with suppress(OSError, ValueError):  # it lives, another worker was faster, or it is not a table
+                dead[path.name] = tables.enter_context(reclaim(path))
+        return dead

@@ -53,7 +53,10 @@ class IdempotencySession:
     _reservation: MemoryReservation
     stack: ExitStack = attrs.field(factory=ExitStack)
     """Resources of the outcome, for as long as it may have to be stored."""
+    _running: InFlightCall | None = None
+    """The call that this request makes."""
     _call: InFlightCall | None = None
+    """The same, if it has no row."""
     _row: StoredCall | None = None
     _outcome: CallOutcome | APIError | None = None
     _call_seconds: float = 0.0
@@ -72,10 +75,11 @@ class IdempotencySession:
         if self._row is not None:
             # The row is durable before the provider is asked: a kill from here on is reported, and never repeated.
             if call is not None:
+                self._running = call
                 running = coordinator.run_and_record(self._row, call, partial(make, self._row))
                 return await running, None
             return await coordinator.store.load(self._row), self._row
-        self._call = coordinator.in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
+        self._call = self._running = await self._begin()
         started_at = time.monotonic()
         try:
             self._outcome = await make(None)
@@ -86,6 +90,24 @@ class IdempotencySession:
             raise
         self._call_seconds = time.monotonic() - started_at
         return self._outcome, None
+
+    def check_sending(self) -> None:
+        """Raise NotSent if other workers may have taken over the call."""
+        if self._running is not None:
+            self._coordinator.in_flight.check_sending(self._running)
+
+    async def _begin(self) -> InFlightCall:
+        """Begin a call without a row. Raises APIError."""
+        in_flight, fingerprint = self._coordinator.in_flight, self._fingerprint
+        call = in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
+        if fingerprint.count is not None:  # an SDK repeats it by itself
+            try:
+                with storage_required():
+                    await in_flight.share(call)
+            except BaseException:
+                in_flight.finish(call)
+                raise
+        return call
 
     async def run_job(
         self, make: Callable[[StoredCall], Awaitable[CallOutcome]], label: CallLabel, job_started: JobStarted
@@ -105,6 +127,7 @@ class IdempotencySession:
         if call is None:
             job_started.set_result((row, True))
             return
+        self._running = call
         try:
             await coordinator.run_and_record(row, call, partial(make, row), has_id=job_started.done)
         except APIError:  # it is stored

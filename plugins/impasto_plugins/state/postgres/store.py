@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from impasto.ext import StateError, StateReport
+from impasto.ext import StateError, StateReport, WorkerLease
 
 from .address import PostgresAddress
 from .budgets import PostgresBudgets
@@ -15,6 +16,8 @@ from .objects import PostgresObjects
 from .pool import ConnectionPool
 from .rates import PostgresRates
 from .workers import PostgresWorkers
+
+_log = logging.getLogger("impasto")
 
 
 class PostgresState:
@@ -27,6 +30,7 @@ class PostgresState:
         self.objects = PostgresObjects(self._pool)
         self.workers = PostgresWorkers(self._pool)
         self.rates = PostgresRates(self._pool)
+        self.lease = WorkerLease(self.workers)
 
     @property
     def round_trips(self) -> int:
@@ -38,8 +42,13 @@ class PostgresState:
         await self._pool.open()
 
     async def aclose(self) -> None:
-        """Close the connections after running operations."""
-        await self._pool.aclose()
+        """End the lease of this process, and close the connections after running operations."""
+        try:
+            await self.lease.aclose()
+        except StateError as error:
+            _log.warning("the lease of this process ends later: %s", error)
+        finally:
+            await self._pool.aclose()
 
     async def now(self) -> float:
         """Return the server's clock."""

@@ -20,29 +20,38 @@ class PostgresWorkers:
         await self._pool.fetch("SELECT {s}.register_worker($1, $2)", worker, seconds)
 
     async def renew(self, worker: str, seconds: float) -> bool:
-        """Let a lease last for so many seconds from now; return False if it had ended."""
+        """Let a lease last for so many seconds from now; return False if others have taken over its calls."""
         ((is_renewed,),) = await self._pool.fetch("SELECT {s}.renew_worker($1, $2)", worker, seconds)
         return bool(is_renewed)
 
+    async def end(self, worker: str) -> None:
+        """End the lease of a worker that stops."""
+        await self._pool.fetch("SELECT {s}.end_worker($1)", worker)
+
     async def remove(self, workers: Collection[str]) -> None:
-        """Delete workers, and their calls in flight."""
+        """Delete workers that have ended, and their calls in flight."""
         await self._pool.fetch("SELECT {s}.remove_workers($1)", list(workers))
 
     async def dead(self) -> dict[str, list[bytes]]:
         """Return the workers whose leases have ended, with the fingerprints of their calls."""
         return {row["id"]: row["identities"] for row in await self._pool.fetch("SELECT * FROM {s}.dead_workers()")}
 
-    async def begin_call(self, call: CallInFlight) -> list[CallInFlight]:
-        """Add a call, and return the others with its fingerprint. Raises WorkerEnded."""
-        rows = await self._pool.fetch("SELECT * FROM {s}.begin_call($1, $2, $3)", call.id, call.identity, call.worker)
-        if rows and rows[0]["id"] is None:
+    async def begin_call(self, call: CallInFlight) -> None:
+        """Add a call. Raises WorkerEnded."""
+        statement = "SELECT {s}.begin_call($1, $2, $3, $4)"
+        ((is_begun,),) = await self._pool.fetch(statement, call.id, call.identity, call.worker, call.state)
+        if not is_begun:
             raise WorkerEnded("the lease of this process has ended")
+
+    async def find_calls(self, identity: bytes) -> list[CallInFlight]:
+        """Return the calls with a fingerprint."""
+        rows = await self._pool.fetch("SELECT * FROM {s}.in_flight WHERE identity = $1 ORDER BY id", identity)
         return [CallInFlight(**dict(row)) for row in rows]
 
     async def mark_call(self, id: str, state: str) -> None:
         """Change the state of a call."""
-        await self._pool.fetch("SELECT {s}.change_call($1, $2)", id, state)
+        await self._pool.fetch("SELECT {s}.mark_call($1, $2)", id, state)
 
-    async def end_call(self, id: str) -> None:
-        """Delete a call."""
-        await self._pool.fetch("SELECT {s}.change_call($1, NULL)", id)
+    async def end_calls(self, ids: Collection[str]) -> None:
+        """Delete calls."""
+        await self._pool.fetch("SELECT {s}.end_calls($1)", list(ids))

@@ -49,6 +49,8 @@ class SQLiteCalls:
         if unknown := columns.keys() - _CHANGEABLE:
             raise TypeError(f"update() can't change {', '.join(sorted(unknown))}")
         statement = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"  # noqa: S608 - names of columns
+        if columns.get("state") == "failed":
+            statement += " AND state != 'done'"
         await self._database.write(lambda db: db.execute(statement, (*columns.values(), id)), durable=True)
 
     async def delete(self, id: str) -> None:

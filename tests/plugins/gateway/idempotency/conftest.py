@@ -21,6 +21,7 @@ from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.in_flight import InFlightEntry, InFlightTable
 from impasto_plugins.gateway.idempotency.session import CallLabel
 from impasto_plugins.state.sqlite import SQLiteState
+from tests.plugins.gateway.records import calls_of
 
 OWNER, CONTENT, KEY = (letter * 32 for letter in (b"o", b"c", b"k"))
 ABOUT = CallLabel("m", "b64_json")
@@ -37,6 +38,7 @@ class Worker:
         self.data = self.state.database
         self.resumed: list[str] = []
         self.repeats = IdempotencyCoordinator(self.state, folder, lambda row, flight: self.resumed.append(row.id))
+        self.in_flight = calls_of(self.repeats)
         self.calls = 0
         self.flow = MemoryBudget(1 << 30)
 
@@ -100,10 +102,10 @@ async def worker(hire: Hire) -> Worker:
 
 async def dead_worker(worker: Worker) -> InFlightTable:
     """Return the table of a worker that begins beside this one, and is killed with ``dies``."""
-    dead = InFlightTable(worker.repeats.in_flight._folder)
-    await worker.repeats._run(dead.open)
+    dead = InFlightTable(worker.in_flight._folder)
+    await worker.in_flight.run(dead.open)
     return dead
 
 
 async def find(worker: Worker, flights: InFlightTable, identity: bytes) -> list[InFlightEntry]:
-    return await worker.repeats._run(lambda: flights.find(identity))
+    return await worker.in_flight.run(lambda: flights.find(identity))

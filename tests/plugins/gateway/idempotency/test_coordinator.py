@@ -57,7 +57,7 @@ async def test_a_job_that_its_provider_took_on_is_fetched_by_the_worker_that_fin
     dies(dead)
     await worker.repeats.reclaim_dead_workers()
     assert worker.resumed == [row.id]
-    assert await find(worker, worker.repeats.in_flight, bytes.fromhex(row.id))
+    assert await find(worker, worker.in_flight, bytes.fromhex(row.id))
     await worker.repeats.reclaim_dead_workers()
     assert worker.resumed == [row.id]
 
@@ -77,8 +77,8 @@ async def test_a_bug_in_a_call_keeps_nobody_waiting_and_pays_once(worker: Worker
 async def test_whoever_is_answered_leaves_no_call_behind(worker: Worker) -> None:
     for each in (identity(key=KEY), identity(key=KEY), identity()):
         assert (await worker.ask(each))[0] == b"made"
-    assert not worker.repeats.in_flight._calls
-    assert len(worker.repeats.in_flight._free) == SLOTS
+    assert not worker.in_flight._calls
+    assert len(worker.in_flight._free) == SLOTS
     assert worker.flow.used_bytes == 0
 
 
@@ -88,14 +88,12 @@ async def test_a_failure_that_cost_nothing_leaves_nothing_behind(worker: Worker)
 
     for each in (identity(key=KEY), identity(count=0), identity()):
         assert await worker.ask(each, refuses) == ("provider_fault", False)
-    assert not worker.repeats.in_flight._calls
+    assert not worker.in_flight._calls
     assert await worker.data.write(lambda db: db.execute("SELECT COUNT(*) FROM calls").fetchone()) == (0,)
 
 
 async def test_a_retry_that_left_before_it_was_given_its_result_takes_it_from_nobody(worker: Worker) -> None:
-    await worker.repeats.store_outcome(
-        identity(count=0), worker.repeats.in_flight.begin(CONTENT, None, has_key=False), DONE
-    )
+    await worker.repeats.store_outcome(identity(count=0), worker.in_flight.begin(CONTENT, None, has_key=False), DONE)
     for left in (True, False):
         assert await worker.ask(identity(count=1, left=left)) == (b"made", True)
     assert await worker.ask(identity(count=1)) == (b"made", False)
@@ -111,9 +109,7 @@ async def test_a_replay_of_a_key_is_for_all_who_ask_again(worker: Worker) -> Non
 
 async def test_a_result_is_a_later_retrys_again_if_the_first_one_lost_it(worker: Worker) -> None:
     """A later retry says by its higher count that the caller did not read what an earlier one was given."""
-    await worker.repeats.store_outcome(
-        identity(count=0), worker.repeats.in_flight.begin(CONTENT, None, has_key=False), DONE
-    )
+    await worker.repeats.store_outcome(identity(count=0), worker.in_flight.begin(CONTENT, None, has_key=False), DONE)
     assert await worker.ask(identity(count=1)) == (b"made", True)
     assert await worker.ask(identity(count=2)) == (b"made", True)
     assert worker.calls == 0
@@ -158,7 +154,7 @@ async def test_a_retry_goes_on_while_another_callers_call_of_the_same_content_st
         return DONE
 
     running = asyncio.create_task(worker.ask(identity(count=0), waits))
-    while not worker.repeats.in_flight._calls:
+    while not worker.in_flight._calls:
         await asyncio.sleep(0)
     assert await worker.ask(identity(count=1)) == (b"made", False)
     over.set()
@@ -172,13 +168,13 @@ async def test_an_outcome_that_can_not_be_stored_is_lost_and_not_paid_for_again(
     if not is_kept:
         (worker.data.folder / "outcomes").touch()  # a file where the folder should be
     await worker.repeats.store_outcome(identity(count=0), flight_of(worker), DONE)
-    assert not worker.repeats.in_flight._calls
+    assert not worker.in_flight._calls
     assert await worker.ask(identity(count=1)) == ((b"made", True) if is_kept else ("charge_unknown", False))
     assert worker.calls == 0
 
 
 def flight_of(worker: Worker) -> InFlightCall:
-    return worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
+    return worker.in_flight.begin(CONTENT, None, has_key=False)
 
 
 @pytest.mark.parametrize("free", [True, False])
@@ -201,7 +197,7 @@ async def test_a_row_that_can_not_be_written_is_tried_again_after_some_seconds(t
     headers = refused.value.to_response().headers
     assert (headers["retry-after"], headers["x-should-retry"]) == ("5", "true")
     assert refused.value.not_charged
-    assert (worker.calls, worker.repeats.in_flight._calls) == (0, {})
+    assert (worker.calls, worker.in_flight._calls) == (0, {})
     await worker.data.aclose()
 
 
@@ -220,7 +216,7 @@ async def test_a_running_call_without_a_worker_gets_a_moment_to_write_its_end(
     """It may end between two looks: only a second look without it says that its outcome was lost."""
     row, call = await worker.repeats.claim_or_join(identity(key=KEY), ABOUT, wait=False)
     assert call is not None
-    worker.repeats.in_flight.finish(call)
+    worker.in_flight.finish(call)
     states = ["running"]
 
     async def insert_or_join(new_row: StoredCall, *, join: bool) -> StoredCall:

@@ -19,7 +19,7 @@ from impasto_plugins.gateway.idempotency import coordinator
 from tests.images import padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
 from tests.plugins.gateway.raw import until
-from tests.plugins.gateway.records import database
+from tests.plugins.gateway.records import calls_of, database
 from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, raw
 
 SMALL, LARGE = 12_000, 6_000_000
@@ -70,7 +70,7 @@ async def count_stored(gateway: Running) -> int:
     await until(lambda: not gateway.gateway._idempotency._deliveries)
     await gateway.idle()
     assert gateway.gateway._app.memory.used_bytes == 0
-    assert not gateway.gateway._idempotency.in_flight._calls
+    assert not calls_of(gateway.gateway._idempotency)._calls
     work = database(gateway).write(lambda db: db.execute("SELECT COUNT(*) FROM calls").fetchone()[0])
     return int(await work)
 
@@ -173,7 +173,7 @@ async def test_the_next_request_on_its_connection_frees_an_answer(gateway: Runni
             connection.sendall(request())
             await asyncio.to_thread(read_answer, connection)
             assert len(gateway.gateway._idempotency._deliveries) <= 1
-            assert len(gateway.gateway._idempotency.in_flight._calls) <= 1
+            assert len(calls_of(gateway.gateway._idempotency)._calls) <= 1
         assert await count_stored(gateway) == 0
 
 

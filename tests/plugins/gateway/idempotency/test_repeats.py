@@ -17,7 +17,7 @@ from impasto_plugins.gateway.api import delivery
 from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, key_entry
 from tests.plugins.gateway.raw import answered_unread, until
-from tests.plugins.gateway.records import database
+from tests.plugins.gateway.records import calls_of, database
 
 PATH = "/v1/images/generations"
 BODY = {"model": "sd3", "prompt": "p"}
@@ -303,7 +303,7 @@ async def test_a_delivered_outcome_is_not_stored(gateway: Running, impasto_emula
     for count in (0, None):
         assert (await ask(gateway, count=count)).status == 200
     await gateway.delivered()
-    assert not gateway.gateway._idempotency.in_flight._calls
+    assert not calls_of(gateway.gateway._idempotency)._calls
     assert not (state / "outcomes").exists()
     assert await database(gateway).write(lambda db: db.execute("SELECT COUNT(*) FROM calls").fetchone()) == (0,)
 

@@ -43,6 +43,7 @@ from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.session import CallLabel
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
 from impasto_plugins.state.sqlite import SQLiteState
+from tests.plugins.gateway.records import calls_of
 
 WORKERS = 3
 KEYS = "ab"
@@ -112,7 +113,7 @@ class Worker:
 
     async def crash(self) -> None:
         """As the system ends a process: its lock is gone, and nothing is written any more."""
-        flights = self.repeats.in_flight
+        flights = calls_of(self.repeats)
         fcntl.flock(flights._fd, fcntl.LOCK_UN)
         os.close(flights._fd)
         flights._fd = -1

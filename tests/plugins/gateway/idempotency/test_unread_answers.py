@@ -16,6 +16,7 @@ from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.idempotency import coordinator as module, session
+from impasto_plugins.gateway.idempotency.calls_in_flight import FoundCall
 from impasto_plugins.gateway.idempotency.coordinator import (
     MAX_TRACKED_DELIVERIES,
     WATCH_SECONDS,
@@ -56,8 +57,8 @@ class Clock:
 
 
 async def running(worker: Worker) -> InFlightEntry:
-    worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
-    (entry,) = await find(worker, worker.repeats.in_flight, CONTENT)
+    worker.in_flight.begin(CONTENT, None, has_key=False)
+    (entry,) = await find(worker, worker.in_flight, CONTENT)
     return entry
 
 
@@ -73,9 +74,9 @@ async def test_whoever_waits_for_a_call_looks_every_second_if_its_worker_lives(
 async def test_whoever_waits_for_a_call_sees_at_once_that_it_is_over(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flight = worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
-    (entry,) = await find(worker, worker.repeats.in_flight, CONTENT)
-    worker.repeats.in_flight.finish(flight)
+    flight = worker.in_flight.begin(CONTENT, None, has_key=False)
+    (entry,) = await find(worker, worker.in_flight, CONTENT)
+    worker.in_flight.finish(flight)
     clock = Clock(monkeypatch)
     await worker.repeats.wait_for(entry, identity())
     assert clock.now == 1000
@@ -90,11 +91,11 @@ async def test_whoever_joins_a_call_looks_for_it_once_a_second(worker: Worker, m
         return DONE
 
     first = asyncio.create_task(worker.ask(identity(key=KEY), waits))
-    while not worker.repeats.in_flight._calls:
+    while not worker.in_flight._calls:
         await asyncio.sleep(0.001)
     clock, look = Clock(monkeypatch), worker.repeats.find_running
 
-    async def counted(row: StoredCall) -> InFlightEntry | None:
+    async def counted(row: StoredCall) -> FoundCall | None:
         nonlocal looks
         looks += 1
         return await look(row)
@@ -186,7 +187,7 @@ async def test_the_images_of_an_answer_are_released_when_it_was_read_or_stored(
     monkeypatch.setattr(module, "track_delivery", Followed)
     other, holds, released = await dead_worker(worker), ExitStack(), list[str]()
     holds.callback(released.append, "all")
-    flight = worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
+    flight = worker.in_flight.begin(CONTENT, None, has_key=False)
     worker.repeats.await_delivery(identity(count=0), flight, DONE, holds, gave_up=False)
     assert flight.delivery is not None
     decide[0](read)
@@ -197,9 +198,9 @@ async def test_the_images_of_an_answer_are_released_when_it_was_read_or_stored(
         ]  # another worker's retry waits for it
     await worker.repeats.flush_deliveries()
     assert released == ["all"]
-    assert not worker.repeats.in_flight._calls
+    assert not worker.in_flight._calls
     assert not worker.repeats._storing
-    await worker.repeats._run(other.close)
+    await worker.in_flight.run(other.close)
     assert await worker.ask(identity(count=1)) == (b"made", not read)
 
 

@@ -15,6 +15,7 @@ from impasto_plugins.gateway.errors import to_api_error
 from impasto_plugins.gateway.idempotency.in_flight import InFlightTable
 from impasto_plugins.state.sqlite.connection import SQLiteDatabase
 from tests.plugins.gateway.conftest import Running, Start
+from tests.plugins.gateway.records import calls_of
 
 from .test_in_flight import dies
 from .test_repeats import ask, leave, replayed
@@ -24,8 +25,9 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
     start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, other = await start(), await start()
-    mark, find = first.gateway._idempotency.in_flight.mark_disconnected, other.gateway._idempotency.in_flight.find
-    monkeypatch.setattr(first.gateway._idempotency.in_flight, "mark_disconnected", lambda: None)
+    calls, others = calls_of(first.gateway._idempotency), calls_of(other.gateway._idempotency)
+    mark, find = calls.mark_disconnected, others.find
+    monkeypatch.setattr(calls, "mark_disconnected", lambda: None)
     looks = 0
 
     def found(identity: bytes) -> Any:
@@ -33,10 +35,10 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
         looks += 1
         entry = find(identity)
         if looks == 1:  # from now on the first worker sees it
-            monkeypatch.setattr(first.gateway._idempotency.in_flight, "mark_disconnected", mark)
+            monkeypatch.setattr(calls, "mark_disconnected", mark)
         return entry
 
-    monkeypatch.setattr(other.gateway._idempotency.in_flight, "find", found)
+    monkeypatch.setattr(others, "find", found)
     await leave(first, impasto_emulator, count=0)
     assert replayed(await ask(other, count=1))
     assert looks > 1
@@ -89,7 +91,7 @@ async def test_a_promise_has_reached_the_disk(
 async def test_possible_charges_of_a_dead_worker_are_on_the_disk_before_its_table_is_removed(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead = InFlightTable(gateway.gateway._idempotency.in_flight._folder)
+    dead = InFlightTable(calls_of(gateway.gateway._idempotency)._folder)
     await asyncio.to_thread(dead.open)
     dead.begin(b"1" * 32, None, has_key=False)
     dies(dead)

@@ -73,16 +73,12 @@ async def test_the_requests_of_a_worker_whose_lease_ended_count_as_arrived_then(
     assert 35 < await begin(store, 4, worker="two") <= 40, "60 seconds after it ended, 20 seconds ago"
 
 
-async def test_a_worker_whose_lease_ended_begins_nothing_until_it_has_registered_again(
+async def test_a_worker_whose_lease_ended_begins_nothing_until_it_is_renewed(
     store: PostgresState, postgres: str
 ) -> None:
     await execute(postgres, "UPDATE {s}.workers SET expires = expires - 80 WHERE id = 'one'")
     with pytest.raises(WorkerEnded):
         await begin(store, 1)
-    assert await store.workers.renew("one", 60) is False
-    with pytest.raises(WorkerEnded):
-        await begin(store, 1)
-    await store.workers.register("one", 60)
     assert await store.workers.renew("one", 60) is True
     assert await begin(store, 1) == 0
 

@@ -57,7 +57,8 @@ RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM make_durable();
     UPDATE calls SET state = coalesce(new_state, state), outcome = coalesce(new_outcome, outcome),
-        jobs = coalesce(new_jobs, jobs), identity = coalesce(new_identity, identity) WHERE id = call_id;
+        jobs = coalesce(new_jobs, jobs), identity = coalesce(new_identity, identity)
+        WHERE id = call_id AND NOT (state = 'done' AND coalesce(new_state = 'failed', false));
 END $$;
 
 CREATE FUNCTION delete_call(call_id text) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$

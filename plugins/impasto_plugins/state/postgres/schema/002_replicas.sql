@@ -26,66 +26,90 @@ $$ SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) $$;
 INSERT INTO servers VALUES (server_started(), server_timeline(), '-infinity');
 
 
+-- Workers that ended long ago and left nothing to take over go at the same time.
 CREATE FUNCTION register_worker(worker_id text, seconds float8) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM make_durable();
     INSERT INTO workers VALUES (worker_id, seconds_now() + seconds)
         ON CONFLICT (id) DO UPDATE SET expires = excluded.expires;
+    DELETE FROM workers WHERE ctid = ANY(ARRAY(
+        SELECT w.ctid FROM workers w WHERE w.expires < seconds_now() - 3600 AND NOT has_calls(w.id)
+        FOR UPDATE SKIP LOCKED
+    ));
 END $$;
+
+CREATE FUNCTION has_calls(worker_id text) RETURNS boolean LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT EXISTS (SELECT FROM in_flight WHERE worker = worker_id)
+        OR EXISTS (SELECT FROM calls WHERE worker = worker_id AND state = 'running')
+$$;
 
 CREATE FUNCTION renew_worker(worker_id text, seconds float8) RETURNS boolean
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
-DECLARE
-    now float8;
 BEGIN
     PERFORM make_durable();
     PERFORM FROM workers WHERE id = worker_id FOR UPDATE;
-    now := seconds_now();
-    UPDATE workers SET expires = now + seconds WHERE id = worker_id AND expires > now;
+    UPDATE workers SET expires = seconds_now() + seconds WHERE id = worker_id;
     RETURN FOUND;
 END $$;
 
--- Its permits stay: their requests count as arrived at the next look.
-CREATE FUNCTION remove_workers(worker_ids text[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION end_worker(worker_id text) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM make_durable(), lock_name('workers', '');
-    DELETE FROM in_flight WHERE worker = ANY(worker_ids);
-    DELETE FROM workers WHERE id = ANY(worker_ids);
+    PERFORM make_durable();
+    UPDATE workers SET expires = least(expires, seconds_now()) WHERE id = worker_id;
+    IF NOT has_calls(worker_id) THEN
+        DELETE FROM workers WHERE id = worker_id;
+    END IF;
 END $$;
 
--- The workers whose leases have ended, each with the fingerprints of its calls.
+-- Those that were renewed meanwhile stay. Permits stay too: their requests count as arrived at the next look.
+CREATE FUNCTION remove_workers(worker_ids text[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    ended text[];
+BEGIN
+    PERFORM make_durable(), lock_name('workers', '');
+    ended := ARRAY(SELECT w.id FROM workers w WHERE w.id = ANY(worker_ids) AND w.expires <= seconds_now() FOR UPDATE);
+    DELETE FROM in_flight WHERE worker = ANY(ended);
+    DELETE FROM workers WHERE id = ANY(ended);
+END $$;
+
+-- The workers whose leases have ended, each with the fingerprints of its calls, and those of running calls that are
+-- gone: one that did not know that it had ended began a call.
 CREATE FUNCTION dead_workers() RETURNS TABLE (id text, identities bytea[])
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     now float8 := seconds_now();
 BEGIN
     RETURN QUERY SELECT w.id, ARRAY(SELECT f.identity FROM in_flight f WHERE f.worker = w.id ORDER BY f.id)
-        FROM workers w WHERE w.expires <= now;
+        FROM workers w WHERE w.expires <= now
+        UNION ALL SELECT DISTINCT c.worker, ARRAY[]::bytea[] FROM calls c
+        WHERE c.state = 'running' AND c.worker <> '' AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker);
 END $$;
 
--- Return the other calls with this fingerprint; no row with an id of null says that the worker's lease has ended.
-CREATE FUNCTION begin_call(call_id text, call_identity bytea, call_worker text) RETURNS SETOF in_flight
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
-BEGIN
-    PERFORM make_durable(), lock_name('in_flight', encode(call_identity, 'hex'));
-    IF NOT EXISTS (SELECT FROM workers w WHERE w.id = call_worker AND w.expires > seconds_now()) THEN
-        RETURN NEXT NULL::in_flight;
-        RETURN;
-    END IF;
-    INSERT INTO in_flight VALUES (call_id, call_identity, call_worker, 'running') ON CONFLICT (id) DO NOTHING;
-    RETURN QUERY SELECT * FROM in_flight f WHERE f.identity = call_identity AND f.id <> call_id ORDER BY f.id;
-END $$;
-
-CREATE FUNCTION change_call(call_id text, new_state text) RETURNS void
+-- Return false if the worker's lease has ended. Its row stays locked: nobody ends it before the call is there.
+CREATE FUNCTION begin_call(call_id text, call_identity bytea, call_worker text, call_state text) RETURNS boolean
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM make_durable();
-    IF new_state IS NULL THEN
-        DELETE FROM in_flight WHERE id = call_id;
-    ELSE
-        UPDATE in_flight SET state = new_state WHERE id = call_id;
-    END IF;
+    PERFORM FROM workers w WHERE w.id = call_worker AND w.expires > seconds_now() FOR KEY SHARE;
+    IF NOT FOUND THEN RETURN false; END IF;
+    INSERT INTO in_flight VALUES (call_id, call_identity, call_worker, call_state) ON CONFLICT (id) DO NOTHING;
+    RETURN true;
+END $$;
+
+CREATE FUNCTION mark_call(call_id text, new_state text) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable();
+    UPDATE in_flight SET state = new_state WHERE id = call_id;
+END $$;
+
+CREATE FUNCTION end_calls(call_ids text[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM make_durable();
+    DELETE FROM in_flight WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM in_flight WHERE id = ANY(call_ids) ORDER BY id FOR UPDATE
+    ));
 END $$;
 
 

@@ -6,8 +6,12 @@ import asyncio
 import math
 import secrets
 import time
+from typing import TYPE_CHECKING
 
-from impasto.ext import StateError, Workers
+from .state_records import StateError
+
+if TYPE_CHECKING:
+    from .replicas import Workers
 
 LEASE_SECONDS = 20.0
 
@@ -22,15 +26,21 @@ class WorkerLease:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._worker = ""
-        self._valid_until = -math.inf
+        self._valid_until = self._lapsed_at = -math.inf
         self._renewing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self.worker = ""
+        """The id of the worker, which may have ended; another one once others have taken over its calls."""
 
     @property
     def is_valid(self) -> bool:
         """True if nobody can have taken this worker for dead."""
         return time.monotonic() < self._valid_until
+
+    @property
+    def has_just_lapsed(self) -> bool:
+        """True if this lease had ended some seconds ago: the store was away, and others could not renew theirs."""
+        return time.monotonic() < self._lapsed_at + 2 * RENEW_SECONDS
 
     async def hold(self) -> str:
         """Return the id of a worker whose lease is valid; register one if there is none. Raises StateError."""
@@ -38,29 +48,32 @@ class WorkerLease:
             async with self._renewing:
                 if not self.is_valid:
                     await self._renew()
-        return self._worker
+        return self.worker
 
     def end(self) -> None:
-        """Give the lease up: the store has ended it."""
-        self._worker, self._valid_until = "", -math.inf
+        """Note that the store has ended the lease."""
+        self._valid_until = -math.inf
 
     async def aclose(self) -> None:
-        """Remove the worker. Raises StateError; its lease then ends by itself."""
+        """End the lease. Raises StateError; it then ends by itself."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._worker:
-            await self._workers.remove([self._worker])
+        if self.worker:
+            await self._workers.end(self.worker)
 
     async def _renew(self) -> None:
         # Before the store reads its clock: seen from here, the lease can only end later than this says.
         end = time.monotonic() + LEASE_SECONDS - _MARGIN
-        if not self._worker or not await self._workers.renew(self._worker, LEASE_SECONDS):
+        has_lapsed = bool(self.worker) and not self.is_valid
+        if not self.worker or not await self._workers.renew(self.worker, LEASE_SECONDS):
             self.end()
             worker = secrets.token_hex(16)
             await self._workers.register(worker, LEASE_SECONDS)
-            self._worker = worker
+            self.worker = worker
         self._valid_until = end
+        if has_lapsed:
+            self._lapsed_at = time.monotonic()
         if self._task is None:
             self._task = asyncio.create_task(self._keep())
 

@@ -1,0 +1,212 @@
+"""Calls that run at one replica as the others see them: joined, taken over, or known to be lost, and paid for once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impasto.ext import StateError
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.idempotency import replica_calls
+from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
+from impasto_plugins.gateway.idempotency.replica_calls import ReplicaCalls
+from impasto_plugins.middleware import retry
+from impasto_plugins.state.postgres import PostgresState
+from tests.plugins.gateway.api.test_jobs import URI, finished_job, polled
+from tests.plugins.gateway.conftest import Answer, Running, Serve, Start, config
+from tests.plugins.state.postgres.test_migrations import execute
+
+from .test_repeats import BODY, PATH, ask, leave, replayed
+
+
+@pytest.fixture
+def settings(impasto_emulator: Emulator, postgres: str, tmp_path: Path) -> str:
+    """The configuration of replicas that share a folder of images."""
+    (tmp_path / "shared").mkdir()
+    return config(impasto_emulator.url, general=f"  state: {postgres}\n  data_dir: {tmp_path / 'shared'}\n")
+
+
+async def expire_leases(address: str) -> None:
+    """Let a lease's time pass."""
+    await execute(address, "UPDATE {s}.workers SET expires = expires - 80")
+
+
+async def count(address: str, table: str) -> int:
+    store = PostgresState(address)
+    ((rows,),) = await store._pool.fetch(f"SELECT count(*) FROM {{s}}.{table}")
+    await store.aclose()
+    return int(rows)
+
+
+def calls_of(gateway: Running) -> ReplicaCalls:
+    calls = gateway.gateway._idempotency.in_flight
+    assert isinstance(calls, ReplicaCalls)
+    return calls
+
+
+async def begin(gateway: Running, emulator: Emulator, **options: Any) -> asyncio.Task[Answer]:
+    """Return a request whose call has reached its provider."""
+    before = len(emulator.requests)
+    call = asyncio.create_task(ask(gateway, **options))
+    while len(emulator.requests) == before:
+        await asyncio.sleep(0.01)
+    return call
+
+
+async def test_a_key_that_runs_at_one_replica_is_joined_at_the_other(
+    start: Start, impasto_emulator: Emulator, settings: str, postgres: str
+) -> None:
+    one, two = await start(settings), await start(settings)
+    impasto_emulator.fault("delay", seconds=0.5, times=1)
+    first = await begin(one, impasto_emulator, key="k")
+    second = await ask(two, key="k")
+    assert (second.status, replayed(second), (await first).status) == (200, True, 200)
+    assert second.body == (await first).body
+    assert len(impasto_emulator.charges) == 1
+    for gateway in (one, two):
+        assert not calls_of(gateway)._calls
+        assert not calls_of(gateway)._keyed
+
+
+async def test_an_sdks_retry_at_the_other_replica_waits_for_the_call_that_its_caller_left(
+    start: Start, impasto_emulator: Emulator, settings: str, postgres: str
+) -> None:
+    one, two = await start(settings), await start(settings)
+    await leave(one, impasto_emulator, count=0)
+    retried = await ask(two, count=1)
+    assert (retried.status, replayed(retried)) == (200, True)
+    await one.idle()
+    assert len(impasto_emulator.charges) == 1
+    for _ in range(2):  # nobody left: no call is found
+        assert not replayed(await ask(two, count=0))
+    await two.idle()
+    assert len(impasto_emulator.charges) == 3
+    async with asyncio.timeout(30):
+        while await count(postgres, "in_flight"):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_call_of_another_caller_is_not_waited_for(
+    start: Start, impasto_emulator: Emulator, settings: str
+) -> None:
+    """A running call's caller is still there, and the retry's own first attempt was refused."""
+    one, two = await start(settings), await start(settings)
+    impasto_emulator.fault("delay", seconds=1.0, times=1)
+    first = await begin(one, impasto_emulator, count=0)
+    assert not replayed(await ask(two, count=1))
+    assert (await first).status == 200
+    assert len(impasto_emulator.charges) == 2
+
+
+async def test_a_replica_that_is_killed_is_taken_over(
+    start: Start, serve: Serve, impasto_emulator: Emulator, settings: str, postgres: str
+) -> None:
+    """Its job is fetched, and costs nothing more; anything else may have been charged, and is not paid for again."""
+    process, url = await asyncio.to_thread(serve, settings)
+    two = await start(settings)
+    impasto_emulator.fault("pending", method="GET")
+    edit = {"model": "creative", "prompt": "p", "images": [{"image_url": URI}]}
+    job = await two.ask("POST", f"{url}/v1/images/edits", json=edit, headers={"prefer": "respond-async"})
+    assert job.status == 202
+    await polled(impasto_emulator, 1)
+    impasto_emulator.fault("delay", seconds=60, method="POST")
+    for headers in ({"idempotency-key": "k"}, {"x-stainless-retry-count": "0"}):
+        before = len(impasto_emulator.charges)
+        call = asyncio.create_task(two.ask("POST", url + PATH, json=BODY, headers=headers))
+        async with asyncio.timeout(30):
+            while len(impasto_emulator.charges) == before:
+                await asyncio.sleep(0.01)
+        call.add_done_callback(lambda call: call.exception())
+    process.kill()
+    await asyncio.to_thread(process.wait, 60)
+    impasto_emulator.clear_faults()
+    await expire_leases(postgres)
+    assert (await ask(two, key="k")).error["code"] == "charge_unknown"
+    assert (await ask(two, count=1)).error["code"] == "charge_unknown"
+    assert (await finished_job(two, job)).json["status"] == "completed"
+    assert len(impasto_emulator.charges) == 3
+    assert await count(postgres, "in_flight") == 0
+    assert await count(postgres, "workers") == 1
+
+
+async def test_a_replica_that_stood_still_for_too_long_adds_its_late_image(
+    start: Start, serve: Serve, impasto_emulator: Emulator, settings: str, postgres: str
+) -> None:
+    process, url = await asyncio.to_thread(serve, settings)
+    two = await start(settings)
+    impasto_emulator.fault("delay", seconds=0.3, times=1)
+    call = asyncio.create_task(two.ask("POST", url + PATH, json=BODY, headers={"idempotency-key": "k"}))
+    async with asyncio.timeout(30):
+        while not impasto_emulator.requests:
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    await expire_leases(postgres)
+    assert (await ask(two, key="k")).error["code"] == "charge_unknown"
+    process.send_signal(signal.SIGCONT)
+    late = await call
+    assert late.status == 200
+    adopted = await ask(two, key="k")
+    assert (adopted.status, replayed(adopted), adopted.body) == (200, True, late.body)
+    assert len(impasto_emulator.charges) == 1
+    again = await two.ask("POST", url + PATH, json=BODY, headers={"idempotency-key": "another"})
+    assert again.status == 200, "under another name it goes on"
+
+
+async def test_a_call_whose_worker_was_taken_for_dead_before_it_was_sent_costs_nothing(
+    start: Start, impasto_emulator: Emulator, settings: str, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await start(settings), await start(settings)
+    share = ReplicaCalls.share
+
+    async def stands_still(calls: ReplicaCalls, call: InFlightCall) -> str:
+        worker = await share(calls, call)
+        await expire_leases(postgres)
+        await two.gateway._idempotency.reclaim_dead_workers()
+        calls._lease.end()
+        assert await calls._lease.hold() != worker
+        return worker
+
+    ways: list[dict[str, Any]] = [{"key": "k"}, {"count": 0}]
+    for options in ways:
+        monkeypatch.setattr(retry, "_backoff", lambda *each: 0.0)
+        monkeypatch.setattr(ReplicaCalls, "share", stands_still)
+        refused = await ask(one, **options)
+        assert (refused.status, refused.headers["x-should-retry"]) == (503, "true")
+        monkeypatch.undo()
+        assert not impasto_emulator.requests
+    assert (await ask(two, key="k")).status == 200
+
+
+async def test_an_outcome_that_the_store_did_not_take_is_unknown_to_all(
+    start: Start, impasto_emulator: Emulator, settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await start(settings), await start(settings)
+    update, failures = one.gateway._state.calls.update, 2
+
+    async def fails(id: str, **columns: str | bytes) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StateError("it is away")
+        await update(id, **columns)
+
+    monkeypatch.setattr(replica_calls, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(one.gateway._state.calls, "update", fails)
+    assert (await ask(one, key="k")).status == 200
+    assert (await ask(two, key="k")).error["code"] == "charge_unknown"
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_more_calls_than_there_is_room_for_are_refused(
+    start: Start, impasto_emulator: Emulator, settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start(settings)
+    monkeypatch.setattr(replica_calls, "SLOTS", 0)
+    assert (await ask(gateway, key="k")).error["code"] == "overloaded"
+    assert (await ask(gateway)).error["code"] == "overloaded"
+    assert not calls_of(gateway).has_room
+    assert not impasto_emulator.requests
