@@ -21,7 +21,8 @@ class StoredCall:
 
     It is ``running``, ``done`` or ``failed``. ``identity`` is the fingerprint that a repeated request finds it by,
     ``content`` that of its content. ``worker``: the process that runs it. ``attempt``: the highest attempt number of an
-    SDK that got it. ``jobs`` describes the provider's own jobs, ``outcome`` the outcome; both are JSON.
+    SDK that got it. ``jobs`` describes the provider's own jobs, ``outcome`` the outcome; both are JSON. If ``created``
+    is 0, the store that inserts it sets it to now, and ``expires`` counts from then.
     """
 
     id: str
@@ -35,7 +36,7 @@ class StoredCall:
     attempt: int = 0
     jobs: str = ""
     outcome: str = attrs.field(default="", repr=False)
-    created: float
+    created: float = 0.0
     expires: float
 
 

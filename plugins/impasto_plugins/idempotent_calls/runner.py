@@ -173,7 +173,7 @@ class _Repeats:
         keyed, content = self._keyed, await asyncio.to_thread(self._keyed.content)
         end, delay = time.monotonic() + keyed.seconds, _FIRST_LOOK
         await self._sweep()
-        record = await self._new_record(content)
+        record = self._new_record(content)
         with _running_here(record.id):
             found = await self._begin(record)
             while found.id != record.id:
@@ -208,8 +208,8 @@ class _Repeats:
         taken = await self._take_over(found, record)
         return None if taken is None else await self._fetch(taken)
 
-    async def _new_record(self, content: bytes) -> StoredCall:
-        now, id = await self._store.now(), secrets.token_hex(32)
+    def _new_record(self, content: bytes) -> StoredCall:
+        id = secrets.token_hex(32)
         return StoredCall(
             id=id,
             owner=self._keyed.owner.encode(),
@@ -217,8 +217,7 @@ class _Repeats:
             content=content,
             model=self._keyed.request.operation,
             worker=f"{self._seat.number:x}:{id}",  # of this call alone: others of the process may go on
-            created=now,
-            expires=now + KEY_SECONDS,
+            expires=KEY_SECONDS,
         )
 
     async def _begin(self, record: StoredCall) -> StoredCall:

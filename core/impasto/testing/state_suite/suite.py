@@ -18,6 +18,7 @@ from impasto.testing.watch import blocking_calls, check, process_check, run
 
 from .budgets import BudgetChecks
 from .calls import CallChecks
+from .claims import ClaimChecks
 from .objects import ObjectChecks
 from .processes import KEY, run_at_once
 from .subject import IDENTITY, OWNER, insert_call, insert_object, new_call, new_object, refusal_of
@@ -25,7 +26,7 @@ from .subject import IDENTITY, OWNER, insert_call, insert_object, new_call, new_
 _PASSWORD = "p4ssw0rd-of-nobody"  # noqa: S105 - of nobody
 
 
-class StateSuite(CallChecks, BudgetChecks, ObjectChecks):
+class StateSuite(CallChecks, ClaimChecks, BudgetChecks, ObjectChecks):
     """Checks one store of state.
 
     Subclass it with ``state_type``, the store's class, and a fixture ``address`` that returns a new address for each

@@ -166,7 +166,9 @@ async def _execute(
     """Run the call. ``on_attempt``: it is a job."""
     if on_attempt is not None and row is not None:
         spools.on_attempt = partial(on_attempt, row)
-    spools.check_sending = call.session.check_sending
+    in_flight, running = context.services.idempotency.in_flight, call.session.running
+    if in_flight.has_leases and running is not None:
+        spools.check_sending = partial(in_flight.check_lease, running)
 
     async def on_job(prepared_call: PreparedCall, all_jobs: Sequence[ProviderJob]) -> None:
         if row is not None:

@@ -34,6 +34,8 @@ class CallsInFlight(Protocol):
     Methods that are awaited raise StateError and OSError if the calls of others can't be read, or these not be written.
     """
 
+    has_leases: bool
+    """True if a worker that lives may be taken for dead: each call is checked before it is sent."""
     notice_seconds: float
     """Seconds after which each worker has seen that its callers left, and others have seen that."""
     look_seconds: float
@@ -66,7 +68,7 @@ class CallsInFlight(Protocol):
         """Let other workers find a call before it is sent, and return the name of its worker."""
         ...
 
-    def check_sending(self, call: InFlightCall) -> None:
+    def check_lease(self, call: InFlightCall) -> None:
         """Raise NotSent if others may have taken over the call."""
         ...
 

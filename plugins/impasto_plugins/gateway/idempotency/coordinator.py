@@ -54,7 +54,6 @@ class IdempotencyCoordinator:
     """
 
     def __init__(self, state: StateStore, folder: Path, resume: Callable[[StoredCall, InFlightCall], object]) -> None:
-        self._state = state
         self._resume = resume
         self.store = OutcomeStore(state, folder)
         self.in_flight = calls_in_flight(state, folder / "workers")
@@ -330,7 +329,6 @@ class IdempotencyCoordinator:
                 self._resume(row, call)
 
     async def _new_row(self, id: str, call: InFlightCall, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
-        worker, now = await self.in_flight.share(call), await self._state.now()
         return StoredCall(
             id=id,
             owner=fingerprint.owner,
@@ -338,8 +336,7 @@ class IdempotencyCoordinator:
             content=fingerprint.content,
             model=label.model,
             response_format=label.response_format,
-            worker=worker,
+            worker=await self.in_flight.share(call),
             attempt=fingerprint.count or 0,
-            created=now,
-            expires=now + KEY_SECONDS,
+            expires=KEY_SECONDS,
         )

@@ -220,6 +220,7 @@ def reclaim(path: Path) -> Iterator[list[bytes]]:
 class MachineCalls(InFlightTable):
     """The calls of all workers of a machine; see CallsInFlight. A thread reads the tables."""
 
+    has_leases = False
     notice_seconds = 0.1
     look_seconds = 1.0
     take_over_seconds = 60.0
@@ -251,7 +252,7 @@ class MachineCalls(InFlightTable):
         """Return the name of this worker: others see its calls from their beginning."""
         return self.name
 
-    def check_sending(self, call: InFlightCall) -> None:
+    def check_lease(self, call: InFlightCall) -> None:
         """Do nothing: a worker that lives keeps its calls."""
 
     async def look(self, identity: bytes) -> list[InFlightEntry]:

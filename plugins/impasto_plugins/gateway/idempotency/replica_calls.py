@@ -60,6 +60,7 @@ class _Running:
 class ReplicaCalls:
     """The calls of this worker and of others in a store; see CallsInFlight."""
 
+    has_leases = True
     notice_seconds = 0.5
     look_seconds = 0.05
     take_over_seconds = RENEW_SECONDS
@@ -72,10 +73,10 @@ class ReplicaCalls:
         """The calls with a row of their own, by its id."""
         self._own_workers: set[str] = set()
         self._marked: dict[str, str] = {}
-        self._ended: set[str] = set()
-        self._lost_keyed: set[str] = set()
+        self._over: set[str] = set()
+        self._lost_rows: set[str] = set()
         """The rows of calls that are over, with an outcome that nobody knows."""
-        self._lost: deque[tuple[float, str]] = deque()
+        self._expiring: deque[tuple[float, str]] = deque()
         self._has_changes = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -128,7 +129,7 @@ class ReplicaCalls:
                 return running.worker
         raise StateError("the lease of this process ends at once")
 
-    def check_sending(self, call: InFlightCall) -> None:
+    def check_lease(self, call: InFlightCall) -> None:
         """Raise NotSent if others may have taken over the call."""
         running = self._calls.get(call.slot)
         if running is None or not running.worker:
@@ -148,11 +149,11 @@ class ReplicaCalls:
         """Mark a call that is over with an unknown outcome."""
         running = self._remove(call)
         if running.has_key:
-            self._lost_keyed.add(running.identity.hex())
+            self._lost_rows.add(running.identity.hex())
             self._write_soon()
         elif running.has_row:
             self._mark(running, SlotState.LOST)
-            self._lost.append((time.monotonic(), running.row))
+            self._expiring.append((time.monotonic(), running.row))
 
     def mark_disconnected(self) -> None:
         """Mark calls whose callers left."""
@@ -169,7 +170,7 @@ class ReplicaCalls:
         rows = {each.id: _STATES[each.state] for each in await self._workers.find_calls(identity)}
         rows |= {row: _STATES[state] for row, state in self._marked.items() if row in rows}
         own = [each for each in self._calls.values() if each.identity == identity and not each.has_key]
-        for row in (*self._ended, *(each.row for each in own)):  # these are known better here
+        for row in (*self._over, *(each.row for each in own)):  # these are known better here
             rows.pop(row, None)
         return [*map(self._found, own), *(FoundRow(state, _is_not_known_to_be_over) for state in rows.values())]
 
@@ -213,7 +214,7 @@ class ReplicaCalls:
 
     def _end(self, row: str) -> None:
         self._marked.pop(row, None)
-        self._ended.add(row)
+        self._over.add(row)
         self._write_soon()
 
     def _write_soon(self) -> None:
@@ -232,19 +233,19 @@ class ReplicaCalls:
     async def _write(self) -> None:
         """Write all changes. Those that fail stay. Raises StateError."""
         self._has_changes.clear()
-        while self._lost and self._lost[0][0] < time.monotonic() - LOST_SECONDS:
-            self._ended.add(self._lost.popleft()[1])
+        while self._expiring and self._expiring[0][0] < time.monotonic() - LOST_SECONDS:
+            self._over.add(self._expiring.popleft()[1])
         try:
             for row, state in list(self._marked.items()):
                 await self._workers.mark_call(row, state)
                 if self._marked.get(row) == state:
                     del self._marked[row]
-            if ended := frozenset(self._ended):
-                await self._workers.end_calls(ended)
-                self._ended -= ended
-            for id in list(self._lost_keyed):
+            if over := frozenset(self._over):
+                await self._workers.end_calls(over)
+                self._over -= over
+            for id in list(self._lost_rows):
                 await self._calls_table.update(id, state="failed", outcome=dump_outcome(charge_unknown_error()))
-                self._lost_keyed.discard(id)
+                self._lost_rows.discard(id)
         except BaseException:
             self._has_changes.set()
             raise

@@ -53,7 +53,7 @@ class IdempotencySession:
     _reservation: MemoryReservation
     stack: ExitStack = attrs.field(factory=ExitStack)
     """Resources of the outcome, for as long as it may have to be stored."""
-    _running: InFlightCall | None = None
+    running: InFlightCall | None = None
     """The call that this request makes."""
     _call: InFlightCall | None = None
     """The same, if it has no row."""
@@ -75,11 +75,11 @@ class IdempotencySession:
         if self._row is not None:
             # The row is durable before the provider is asked: a kill from here on is reported, and never repeated.
             if call is not None:
-                self._running = call
+                self.running = call
                 running = coordinator.run_and_record(self._row, call, partial(make, self._row))
                 return await running, None
             return await coordinator.store.load(self._row), self._row
-        self._call = self._running = await self._begin()
+        self._call = self.running = await self._begin()
         started_at = time.monotonic()
         try:
             self._outcome = await make(None)
@@ -90,11 +90,6 @@ class IdempotencySession:
             raise
         self._call_seconds = time.monotonic() - started_at
         return self._outcome, None
-
-    def check_sending(self) -> None:
-        """Raise NotSent if other workers may have taken over the call."""
-        if self._running is not None:
-            self._coordinator.in_flight.check_sending(self._running)
 
     async def _begin(self) -> InFlightCall:
         """Begin a call without a row. Raises APIError."""
@@ -127,7 +122,7 @@ class IdempotencySession:
         if call is None:
             job_started.set_result((row, True))
             return
-        self._running = call
+        self.running = call
         try:
             await coordinator.run_and_record(row, call, partial(make, row), has_id=job_started.done)
         except APIError:  # it is stored

@@ -53,7 +53,6 @@ class OutcomeStore:
 
     def __init__(self, state: StateStore, folder: Path) -> None:
         self.calls = state.calls
-        self._state = state
         self._files = OutcomeFiles(folder / OUTCOME_IMAGES)
         self._queue: list[_PendingOutcome] = []
         self._storing: asyncio.Task[None] | None = None
@@ -111,24 +110,18 @@ class OutcomeStore:
         ids = [new_row_id() for _ in group]
         outcomes = await self._save_outcomes({id: each.outcome for id, each in zip(ids, group, strict=True)})
 
-        async def insert() -> None:
-            now = await self._state.now()
-            await self.calls.insert(
-                [
-                    StoredCall(
-                        id=id,
-                        owner=b"",
-                        identity=each.identity,
-                        state=outcomes[id][0],
-                        outcome=outcomes[id][1],
-                        created=now,
-                        expires=now + RETRY_SECONDS,
-                    )
-                    for id, each in zip(ids, group, strict=True)
-                ]
+        rows = [
+            StoredCall(
+                id=id,
+                owner=b"",
+                identity=each.identity,
+                state=outcomes[id][0],
+                outcome=outcomes[id][1],
+                expires=RETRY_SECONDS,
             )
-
-        return await _is_written(insert())
+            for id, each in zip(ids, group, strict=True)
+        ]
+        return await _is_written(self.calls.insert(rows))
 
     async def release(self, row: StoredCall, count: int) -> None:
         """Release a result whose retry left before it got it; the next retry gets it."""

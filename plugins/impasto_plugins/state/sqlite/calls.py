@@ -31,7 +31,8 @@ class SQLiteCalls:
             db.execute("DELETE FROM calls WHERE identity = ? AND expires <= ?", (call.identity, now))
             if join and (existing := _CALLS.select_one(db, "identity = ?", call.identity)) is not None:
                 return existing
-            return call if _CALLS.insert(db, call) else _CALLS.select(db, "id = ?", call.id)[0]
+            new = call if call.created else attrs.evolve(call, created=now, expires=now + call.expires)
+            return new if _CALLS.insert(db, new) else _CALLS.select(db, "id = ?", call.id)[0]
 
         return await self._database.write(work, durable=True)
 
@@ -39,8 +40,10 @@ class SQLiteCalls:
         """Insert calls that are over."""
 
         def work(db: sqlite3.Connection) -> None:
+            now = self._database.clock()
             for call in calls:
-                _CALLS.insert(db, call)
+                new = call if call.created else attrs.evolve(call, created=now, expires=now + call.expires)
+                _CALLS.insert(db, new)
 
         await self._database.write(work, durable=True)
 

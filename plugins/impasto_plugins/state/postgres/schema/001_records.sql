@@ -30,10 +30,22 @@ CREATE INDEX calls_by_identity ON calls (identity);
 CREATE INDEX calls_by_worker ON calls (worker) WHERE state = 'running';
 CREATE INDEX calls_by_expiry ON calls (expires);
 
+-- A call without a beginning begins now, and its end counts from there.
+CREATE FUNCTION call_of(record jsonb) RETURNS calls LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    call calls := jsonb_populate_record(NULL::calls, record || '{"former_worker": ""}');
+BEGIN
+    IF call.created = 0 THEN
+        call.created := seconds_now();
+        call.expires := call.created + call.expires;
+    END IF;
+    RETURN call;
+END $$;
+
 CREATE FUNCTION insert_or_join(record jsonb, do_join boolean) RETURNS SETOF calls
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    call calls := jsonb_populate_record(NULL::calls, record || '{"former_worker": ""}');
+    call calls := call_of(record);
 BEGIN
     PERFORM make_durable(), lock_name('call', encode(call.identity, 'hex'));
     IF do_join THEN
@@ -48,8 +60,8 @@ END $$;
 CREATE FUNCTION insert_calls(records jsonb) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM make_durable();
-    INSERT INTO calls SELECT (jsonb_populate_record(NULL::calls, record || '{"former_worker": ""}')).*
-        FROM jsonb_array_elements(records) AS record ORDER BY record->>'id' ON CONFLICT (id) DO NOTHING;
+    INSERT INTO calls SELECT call.* FROM jsonb_array_elements(records) AS record, call_of(record) AS call
+        ORDER BY call.id ON CONFLICT (id) DO NOTHING;
 END $$;
 
 CREATE FUNCTION update_call(call_id text, new_state text, new_outcome text, new_jobs text, new_identity bytea)
