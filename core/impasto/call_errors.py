@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .errors import (
     MAX_PROBLEMS,
+    RESUME_ADVICE,
     BrokenPlugin,
     ChargeUnknown,
     ClientClosedError,
@@ -44,15 +45,24 @@ def unknown_charge_text(call: Call) -> str:
     """Return the text for a call that may have been charged."""
     if not call.job:
         return "the request was sent; it may have been charged"
-    job = f"job {_job_text(call.job)}"
+    job = f"job {job_text(call.job)}"
     if call.images_wait:
-        return f"the images of {job} are at the provider and may be charged; client.resume fetches its result"
+        return f"the images of {job} are at the provider and may be charged{RESUME_ADVICE}"
     if call.cancellation:
         return f"{job} {call.cancellation}; it may have been charged"
-    return f"{job} continues at the provider and may be charged; client.resume fetches its result"
+    return f"{job} continues at the provider and may be charged{RESUME_ADVICE}"
 
 
-def _job_text(job: str) -> str:
+def unfetched_error(what: str, error: BaseException, charge: str) -> ChargeUnknown:
+    """Return the error for a result that its address does not give, which can be fetched later.
+
+    ``charge``: what is known of the charge, in words.
+    """
+    reason = error.message if isinstance(error, ImpastoError) else f"a plugin raised {describe_error(error)}"
+    return ChargeUnknown(f"{what} could not be fetched: {reason.partition(';')[0]}; {charge}{RESUME_ADVICE}")
+
+
+def job_text(job: str) -> str:
     """Return a job's id for a message. If it is an address, it has no query, which may be a signature."""
     return printable(re.sub(r"\?\S*", "", job) if "://" in job else job)
 
@@ -100,17 +110,16 @@ def answer_fault(error: BaseException, operation: Operation, response: WireRespo
 
 def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
     """Return the error for a job that the provider does not know, ``age`` seconds after it accepted it."""
-    if call.request.job is not None:
-        job = _job_text(pending.id)
+    if call.request.job is not None and not pending.is_ready:
+        job = job_text(pending.id)
         error.message = f"no result for job {job}: the id is unknown, the result has expired, or another key started it"
         return error
     if pending.result_ttl is not None and age >= pending.result_ttl:
-        return PollExpired(f"the result of job {_job_text(pending.id)} has expired at the provider")
-    return ChargeUnknown(
-        f"the provider no longer knows job {_job_text(pending.id)}; it may have been charged",
-        status=error.status,
-        request_id=error.request_id,
-    )
+        return PollExpired(f"the result of job {job_text(pending.id)} has expired at the provider")
+    message = f"the provider no longer knows job {job_text(pending.id)}; it may have been charged"
+    if pending.is_ready:  # the address of the result lacks it, which says nothing of the job
+        message = error.message
+    return ChargeUnknown(message, status=error.status, request_id=error.request_id)
 
 
 def missing_artifact(index: int, count: int) -> FailedArtifact:

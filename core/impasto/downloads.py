@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from .call import Call
-from .call_errors import annotate, cancelled_error, timeout_error
-from .errors import ChargeUnknown, ImpastoError, PollExpired, ResponseError, UnusableResult
+from .call_errors import annotate, cancelled_error, timeout_error, unfetched_error
+from .errors import ChargeUnknown, ContentFiltered, ImpastoError, JobFailed, PollExpired, UnusableResult
 from .fanout import combine_results, combined_error, run_each
 from .interrupts import pass_interrupt
 from .records import Artifact, Download, Pending, Result
-from .redact import describe_error
 from .result_checks import address_problem
 from .wire import WireResponse
 
@@ -35,11 +34,14 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll, normalize: Norm
     def failure(error: ImpastoError, download: Download) -> ImpastoError:
         call.refusal = None  # the image was made, so no answer to its download proves that it was free
         url = download.request.url or ""
-        error.id = url if url in pending.id.split(" ") else pending.id
+        is_alone = url in pending.id.split(" ")
+        error.id = url if is_alone else pending.id
         error.request_id = error.request_id or request_id
         if isinstance(error, UnusableResult | ChargeUnknown):
             error.raw = error.raw or answer
-        return annotate(error, call)
+        annotate(error, call)
+        error.count = 1 if is_alone else error.count
+        return error
 
     async def fetch(download: Download) -> Result:
         try:
@@ -71,7 +73,7 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll, normalize: Norm
         found = result(timeout_error)
     if not found.artifacts:
         error = combined_error([each.error for each in found.errors])
-        error.id = pending.id  # of all, not of the first image alone
+        error.id, error.count = pending.id, call.request.count  # of all, not of the first image alone
         raise error
     return found
 
@@ -89,14 +91,12 @@ async def _fetch(call: Call, pending: Pending, download: Download, poll: Poll, n
 
 
 def _unfetched(error: BaseException, download: Download) -> ImpastoError:
-    """Return the error for an image that could not be fetched: it was charged, unless the plugin says otherwise."""
-    if isinstance(error, ResponseError | UnusableResult | PollExpired):
+    """Return the error for an image that could not be fetched: it can be later, unless the plugin says otherwise."""
+    if isinstance(error, ContentFiltered | JobFailed | PollExpired | UnusableResult):
         return error
-    reason = error.message if isinstance(error, ImpastoError) else f"a plugin raised {describe_error(error)}"
-    return UnusableResult(
-        f"image {download.index + 1} could not be fetched: {reason.partition(';')[0]}. It was charged; client.resume "
-        "fetches it while the provider keeps it"
-    )
+    unfetched = unfetched_error(f"image {download.index + 1}", error, "it was charged")
+    unfetched.billed = "yes"
+    return unfetched
 
 
 def _with_statements(artifact: Artifact, download: Download) -> Artifact:

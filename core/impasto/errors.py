@@ -49,7 +49,8 @@ StopReason = Literal[
 ]  # fmt: skip
 
 CANCELLED_ADVICE = "; this error's `result` has them"
-PYTHON_ADVICE = ("; client.resume fetches its result", " or give api_key", CANCELLED_ADVICE)
+RESUME_ADVICE = "; client.resume fetches its result"
+PYTHON_ADVICE = (RESUME_ADVICE, " or give api_key", CANCELLED_ADVICE)
 """The ends of messages that help only those who write Python; the command line leaves them out."""
 
 
@@ -167,11 +168,12 @@ class NotSent(TransportError):
 class ChargeUnknown(TransportError):
     """The request was sent and its outcome is unknown: it may have been charged. Never retried unless asked for.
 
+    ``billed`` is ``"yes"`` if an image was made and could not be fetched from its address.
     ``raw`` has the bytes that came (``file``, if they were many), ``artifacts`` a stream's last images, ``id`` the job.
     ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked it.
     """
 
-    billed = "unknown"
+    billed: Billed = "unknown"
     file: File | None = None
     pause: float = 0.0
 

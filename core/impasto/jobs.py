@@ -8,7 +8,7 @@ import time
 import attrs
 
 from .call import JOB_CANCELLED, Call
-from .call_errors import annotate, job_missing_error, unknown_charge_text
+from .call_errors import annotate, job_missing_error, job_text, unfetched_error, unknown_charge_text
 from .downloads import Normalize, fetch_images, with_bill
 from .errors import (
     ChargeUnknown,
@@ -102,13 +102,13 @@ class JobPolling:
                 unusable += 1
                 # The host that answers may not know a new job yet.
                 if not isinstance(missing, ChargeUnknown) or self._is_last(unusable, wait):
-                    raise missing from None
+                    raise self._given_up(missing, pending) from None
             except (UnusableResult, TransportError, ProviderFault) as error:
                 # Damaged on its way, perhaps, or not there yet: a few times. A host that is down is asked again.
                 if isinstance(error, UnusableResult) or (pending.is_ready and _is_refused(error)):
                     unusable += 1
                     if self._is_last(unusable, wait):
-                        raise
+                        raise self._given_up(error, pending) from error.__cause__
             except RateLimited as error:
                 if call.remaining() < max(interval, min(error.retry_after or 0.0, call.retry.max_wait)):
                     raise
@@ -125,6 +125,14 @@ class JobPolling:
             wait = max(wait, min(call.retry_after, call.retry.max_wait))
         return pending
 
+    def _given_up(self, error: ImpastoError, pending: Pending) -> ImpastoError:
+        """Return the error for a result that is not asked for again in this call. It may be there later."""
+        if not pending.is_ready or self.call.images_wait or not isinstance(error, ChargeUnknown | ProviderFault):
+            return error  # of an image beside others ``fetch_images`` makes its own
+        unfetched = unfetched_error(f"the result of job {job_text(pending.id)}", error, "it may have been charged")
+        unfetched.raw = error.raw if isinstance(error, ChargeUnknown) else b""
+        return unfetched
+
     def _is_last(self, fetches: int, interval: float) -> bool:
         return fetches == _MAX_RESULT_FETCHES or self.call.remaining() < interval
 
@@ -139,7 +147,12 @@ class JobPolling:
 
 
 def _is_refused(error: ImpastoError) -> bool:
-    """Return True for an answer that comes again and again: the address has expired, or the plugin can't read it."""
+    """Return True for an answer that comes again and again: the address has expired, or the plugin can't read it.
+
+    A fault in the provider's own words is its answer, unlike that of a proxy which can't reach it.
+    """
+    if isinstance(error, ProviderFault):
+        return True
     status = error.status if isinstance(error, ChargeUnknown) else None
     return status is not None and 200 <= status < 500 and status not in _TRANSIENT
 

@@ -284,6 +284,19 @@ def test_an_address_is_asked_with_the_key_unless_the_plugin_says_otherwise(helpe
     assert request(anonymous=True) == WireRequest(url=IMAGE_URL, method="GET", anonymous=True)
 
 
+def test_an_id_has_the_places_of_images_without_an_address() -> None:
+    refused = ContentFiltered("no", billed="no")
+    pending = images_from_urls([refused, IMAGE_URL, "data:image/png;base64,"], response(200, {}))
+    assert pending.id == f"_ {IMAGE_URL} _"
+    resumed = images_of_job(pending.id, ACME, FORM)
+    assert [each.index for each in resumed.downloads] == [1]
+    assert [(each.index, each.error.billed) for each in resumed.errors] == [(0, "unknown"), (2, "unknown")]
+    assert images_from_urls(["data:image/png;base64,"], response(200, {})).id == "data:"
+    for wrong in ("_", "_ _", ""):
+        with pytest.raises(InvalidRequest):
+            images_of_job(wrong, ACME, FORM)
+
+
 def test_the_address_of_a_job_has_at_most_8192_characters() -> None:
     longest = IMAGE_URL.ljust(8_192, "x")
     assert poll_of_job(longest, ACME, FORM).url == longest

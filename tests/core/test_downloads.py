@@ -217,17 +217,19 @@ async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised()
 @pytest.mark.parametrize(
     ("bad", "kind", "text"),
     [
-        (GONE, UnusableResult, "404"),
+        (GONE, ChargeUnknown, "404"),
         (Answer(status=403, headers={"content-type": "application/json"}, body=b'{"error": {"message": "expired"}}'),
-         ImpastoError, "expired"),
+         ChargeUnknown, "expired"),
+        (Answer(status=500, headers={"content-type": "application/json"}, body=b'{"error": {"message": "oh"}}'),
+         ChargeUnknown, "oh"),
         (Answer(headers={"content-type": "image/png"}, body=IMAGES[1].body[:40]), UnusableResult, "no complete image"),
         (says(urls=addresses(2)), UnusableResult, "further addresses"),
-        (Answer(headers={"x-broken": "1"}), UnusableResult, "a fault of the plugin"),
+        (Answer(headers={"x-broken": "1"}), ChargeUnknown, "a fault of the plugin"),
         (IMAGES[1].with_headers(x_blocked="1"), ContentFiltered, "blocked"),
-        (Answer(status=302, headers={"location": "{other_url}/stolen"}), UnusableResult, "302"),
-        (Answer(headers={"content-type": "application/octet-stream"}, body=b"?"), UnusableResult, "HTTP 200"),
+        (Answer(status=302, headers={"location": "{other_url}/stolen"}), ChargeUnknown, "302"),
+        (Answer(headers={"content-type": "application/octet-stream"}, body=b"?"), ChargeUnknown, "HTTP 200"),
     ],
-    ids=["gone", "expired", "cut", "nested", "plugin", "blocked", "redirect", "unknown"],
+    ids=["gone", "expired", "fault", "cut", "nested", "plugin", "blocked", "redirect", "unknown"],
 )  # fmt: skip
 async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type[ImpastoError], text: str) -> None:
     says_where = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")
@@ -241,9 +243,13 @@ async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type
     assert failure.error.request_id == "req-of-the-addresses"
     assert text in failure.error.message
     assert len(recorder.posts) == 1
-    if kind is UnusableResult and text != "no complete image":
+    if kind is ChargeUnknown or text == "further addresses":
         assert json.loads(failure.error.raw)["urls"][1].endswith("/1.png?sig=s1"), "a way to the image is left"  # type: ignore[attr-defined]  # of this kind
     assert not [each for each in recorder.requests if each.host == "other_url"]
+    if kind is ChargeUnknown:
+        assert failure.error.billed == "yes"
+        assert "could not be fetched" in failure.error.message
+        assert "was charged; client.resume fetches its result" in failure.error.message
 
 
 async def test_an_address_that_was_not_declared_is_not_asked_and_loses_no_other() -> None:

@@ -24,6 +24,7 @@ from impasto import (
     Operation,
     Pending,
     Provider,
+    ProviderFault,
     Registry,
     Request,
     Result,
@@ -61,6 +62,8 @@ class Dialect:
             return Unauthorized("no", status=401)
         if response.status == 404 and response.media_type == "application/json":
             return NotFound("no such job", status=404)
+        if response.status == 500 and response.media_type == "application/json":
+            return ProviderFault("oh", status=500)
         return ChargeUnknown(f"HTTP {response.status}", status=response.status)
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:

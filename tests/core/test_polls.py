@@ -61,6 +61,19 @@ async def test_the_result_of_a_finished_job_is_refused_three_times_at_most(statu
     assert len(recorder.requests) == 1 + 3
 
 
+@pytest.mark.parametrize("status", [404, 500])
+async def test_a_result_that_its_address_lacks_can_be_fetched_later(status: int) -> None:
+    """The provider's own 404 or 500 for the result of a job that has ended: it is no answer about the job."""
+    answers = [says(poll="/s", is_ready=True), *[says(status=status, own=True)] * 3, IMAGE]
+    async with acme(in_turn(*answers), poll_interval=0.01) as (client, recorder):
+        with pytest.raises(ChargeUnknown, match="the result of job j1 could not be fetched: .*; it may have") as caught:
+            await client.run("acme/x", prompt="a kite")
+        assert (caught.value.id, caught.value.status, caught.value.billed) == ("j1", None, "unknown")
+        assert len(recorder.requests) == 1 + 3
+        assert (await client.resume("acme/x", "j1")).artifacts
+    assert len(recorder.posts) == 1
+
+
 @pytest.mark.parametrize(
     ("first", "then", "kind"),
     [

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from impasto.costs import Cost, Usage
-from impasto.errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
+from impasto.errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem, UnusableResult
 from impasto.fanout import combined_error
 from impasto.files import media_type_of
 from impasto.provider import Account
@@ -16,6 +16,9 @@ from impasto.wire import WireRequest, WireResponse
 
 from .base64_text import decode_base64
 from .refusals import unusable
+
+_NO_ADDRESS = "_"
+"""The place in an id of an image that has no address: the others keep theirs."""
 
 
 def poll_of_job(job: str, account: Account, form: re.Pattern[str], *, anonymous: bool = False) -> WireRequest:
@@ -36,8 +39,20 @@ def images_of_job(job: str, account: Account, form: re.Pattern[str], *, anonymou
 
     ``transform_request`` may return it in place of a poll. Raises InvalidRequest as ``poll_of_job`` does.
     """
-    polls = [poll_of_job(url, account, form, anonymous=anonymous) for url in job.split(" ")]
-    return Pending(id=job, downloads=tuple(Download(request=poll, index=i) for i, poll in enumerate(polls)))
+    urls = [*enumerate(job.split(" "))]
+    addresses = [each for each in urls if each[1] != _NO_ADDRESS] or urls  # an id without any is refused below
+    polls = [(index, poll_of_job(url, account, form, anonymous=anonymous)) for index, url in addresses]
+    return Pending(
+        id=job,
+        downloads=tuple(Download(request=poll, index=index) for index, poll in polls),
+        errors=tuple(_without_address(index) for index, url in urls if url == _NO_ADDRESS),
+    )
+
+
+def _without_address(index: int) -> FailedArtifact:
+    error = UnusableResult(f"image {index + 1} has no address: the answer to its request had it, or said why not")
+    error.billed = "unknown"
+    return FailedArtifact(index=index, error=error)
 
 
 def pending_from_url(
@@ -86,6 +101,7 @@ def images_from_urls(
     """
     downloads: list[Download] = []
     errors: list[FailedArtifact] = []
+    addresses: list[str] = []
     for index, url in enumerate(urls):
         if isinstance(url, str) and url:
             answer = _answer_in(url)
@@ -101,13 +117,15 @@ def images_from_urls(
                 response=answer,
             )
             downloads.append(download)
+            addresses.append(download.request.url or _NO_ADDRESS)
         else:
             error = url if isinstance(url, ImpastoError) else unusable(f"has no address of image {index + 1}", response)
             errors.append(FailedArtifact(index=index, error=error))
+            addresses.append(_NO_ADDRESS)
     if not downloads:
         raise combined_error([each.error for each in errors]) if errors else unusable("has no address", response)
     return Pending(
-        id=id or " ".join(each.request.url for each in downloads if each.request.url) or "data:",
+        id=id or (" ".join(addresses) if {*addresses} != {_NO_ADDRESS} else "data:"),
         downloads=tuple(downloads),
         errors=tuple(errors),
         result_ttl=result_ttl,

@@ -67,8 +67,15 @@ _CODES: tuple[tuple[type[ImpastoError], str], ...] = (
 )
 
 
+def is_unfetched(error: ImpastoError | None) -> bool:
+    """Return True if an image was made and charged, and is still to be fetched, which is free."""
+    return isinstance(error, ChargeUnknown) and error.billed == "yes" and error.id is not None
+
+
 def code_of(error: ImpastoError, state: OutcomeState) -> str:
-    """Return the ``code`` of errors.jsonl for an error."""
+    """Return the ``code`` of an error, in errors.jsonl or in an event."""
+    if is_unfetched(error):
+        return "not_fetched"
     if state == "ambiguous":
         return "charge_unknown"
     return next((code for kind, code in _CODES if isinstance(error, kind)), "misconfigured")
@@ -217,5 +224,7 @@ def _state_of_error(error: ImpastoError, *, is_kept: bool) -> OutcomeState:
             return "ambiguous"  # the provider says that nothing will come, and not whether it was charged
         case ChargeUnknown() if error.status == 404:
             return "ambiguous"
+        case ChargeUnknown() if is_unfetched(error) and not is_kept:
+            return "expired"
         case _:
             return "pending"

@@ -109,7 +109,7 @@ class TestChalk(OperationSuite):
     scenarios = {
         "three images": Scenario(answers=(images(7, 8, 9),), images=IMAGES, reports={"seed": (7, 8, 9)}),
         "one is gone": Scenario(
-            answers=(images(7, 8),), images=IMAGES[:1], errors={1: impasto.UnusableResult},
+            answers=(images(7, 8),), images=IMAGES[:1], errors={1: impasto.ChargeUnknown},
             downloads={"/files/{job}/1.png": Answer(status=404, body=b"gone")},
         ),
     }

@@ -154,7 +154,7 @@ class TestPastel(OperationSuite):
         ),
         "one of three is gone": Scenario(
             answers=(ACCEPTED, done(7, 8, 9)), images=(IMAGES[0], IMAGES[2]), reports={"seed": (7, 9)},
-            errors={1: impasto.UnusableResult},
+            errors={1: impasto.ChargeUnknown},
             downloads={
                 "/{job}/0.png": delivered(IMAGES[0]), "/{job}/1.png": Answer(status=404, body=b"gone"),
                 "/{job}/2.png": delivered(IMAGES[2]),

@@ -51,7 +51,8 @@ class Dialect:
     def classify_error(self, operation, response):
         if response.status == 400:
             return BadRequest("no", status=400)
-        return None if response.status in (200, 202) else ChargeUnknown(f"HTTP {response.status}")
+        status = response.status
+        return None if status in (200, 202) else ChargeUnknown(f"HTTP {status}", status=status)
 
     def normalize_response(self, operation, request, response):
         if response.media_type == "image/png":
@@ -118,6 +119,8 @@ class Vendor(BaseHTTPRequestHandler):
     posts: ClassVar[list[dict[str, Any]]] = []
     polls: ClassVar[list[str]] = []
     is_job_done: ClassVar[bool] = True
+    refused: ClassVar[set[int]] = set()
+    """Indices of images that their host refuses."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -153,6 +156,9 @@ class Vendor(BaseHTTPRequestHandler):
             number, index = map(int, self.path.rpartition("/")[2].split("-"))
             image = base64.b64decode(self.posts[number - 1]["images"][index])
             is_there = self.is_job_done or index == 0
+            if index in self.refused:
+                self.answer_bytes(403, b"<Error>AccessDenied</Error>", "application/xml")
+                return
             self.answer_bytes(200 if is_there else 503, image if is_there else b"", "image/png")
             return
         if not self.is_job_done:
@@ -183,7 +189,7 @@ def vendor(
     points = {"impasto.operations": {f"acme/{name}": f"native:{name}" for name in MODELS}}
     install(site, "acme-native", points, {"native": PLUGIN})
     monkeypatch.syspath_prepend(str(site))
-    Vendor.posts, Vendor.polls, Vendor.is_job_done = [], [], True
+    Vendor.posts, Vendor.polls, Vendor.is_job_done, Vendor.refused = [], [], True, set()
     server = QuietServer(("127.0.0.1", 0), Vendor)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from impasto_plugins.batch.classification import code_of
-from impasto_plugins.cli.terminal.failure import format_error
+from impasto_plugins.batch.classification import code_of, is_unfetched
+from impasto_plugins.cli.terminal.failure import format_error, without_python_advice
 from impasto_plugins.cli.terminal.output import count_of, echo
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _undone(status: BatchStatus) -> Iterator[str]:
 def _open(status: BatchStatus) -> Iterator[str]:
     if status.in_flight and status.state != "running":
         yield f"{status.in_flight:,} in flight when the run stopped (may have been charged)"
+    if status.unfetched:
+        yield f"{status.unfetched:,} charged and not fetched yet (run again to fetch)"
 
 
 def _uncertain(status: BatchStatus) -> str:
@@ -142,11 +144,13 @@ class PlainReporter(_Output):
         if outcome.artifact is not None and outcome.path is not None and outcome.path.is_absolute():
             for warning in outcome.warnings:
                 self.note(f"{outcome.id}: {warning}")
-        if outcome.error is not None and outcome.state != "pending":
-            code = code_of(outcome.error, outcome.state)
+        if (error := outcome.error) is not None and (outcome.state != "pending" or is_unfetched(error)):
+            code = code_of(error, outcome.state)
             if code not in self._codes:
                 self._codes.add(code)
-                self.note(f"{outcome.id}: {format_error(outcome.error)}")
+                is_fetched_later = outcome.state == "pending"
+                text = f"{error.operation}: {without_python_advice(error.message)}; the next run fetches it"
+                self.note(f"{outcome.id}: {text if is_fetched_later else format_error(error)}")
 
     def tick(self, batch: Batch) -> None:
         """Report the progress if it is time."""

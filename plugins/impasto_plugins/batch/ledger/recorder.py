@@ -16,13 +16,13 @@ import attrs
 
 from impasto import Artifact, Call, ChargeUnknown, Cost, ImpastoError, NotSent, Pending, StorageError, UnusableResult
 from impasto.ext import EXTENSIONS, media_type_of, printable
-from impasto_plugins.batch.classification import code_of, outcome_of_error
+from impasto_plugins.batch.classification import code_of, is_unfetched, outcome_of_error
 from impasto_plugins.batch.filenames import Template, digest, safe_name
 from impasto_plugins.batch.tasks import ImageTask, Outcome, key_of
 
 from .filesystem import write_all
 from .group_commit import WriteSteps
-from .log import Row
+from .log import Row, rows_at
 from .publication import altered_file_error, create_staged, is_as_written, link_or_rename, publish, staging_path
 from .states import TaskState
 from .workspace import Workspace
@@ -265,16 +265,25 @@ class LedgerRecorder:
         """Write the row of an error, and store the bytes that came with it."""
         folder = self.folder
         yield from self._release_staging(unit)
-        if outcome.state == "pending":
-            return outcome
         error = outcome.error
         assert error is not None  # noqa: S101 - an outcome without an image has an error
+        if outcome.state == "pending":
+            if is_unfetched(error):
+                self._note_unfetched(unit, error)
+            return outcome
         saved_paths = yield from self._set_aside(unit, [error])
         row = {**error_row(unit, outcome, error), **self.error_details(error)}
         if saved_paths:
             row["kept"] = saved_paths
         yield from folder.write_row(row, on_disk=outcome.state != "refused")
         return outcome
+
+    def _note_unfetched(self, unit: ImageTask, error: ImpastoError) -> None:
+        """Repeat the row of an image's job, with the reason why the image could not be fetched yet."""
+        folder = self.folder
+        [row] = rows_at(folder.layout.ledger, [folder.images.place(unit.id, unit.index)])
+        own = {name: value for name, value in row.items() if name != "from"}
+        folder.write({**own, "at": time.time(), "unfetched": printable(error.message)})
 
     def _release_staging(self, unit: ImageTask) -> WriteSteps[None]:
         """Release the reserved space."""

@@ -139,6 +139,9 @@ def _note(status: BatchStatus, image_count: int, count: int) -> str:
     sentences = []
     if status.charges_unknown:
         sentences.append(f"The cost includes {count_of(status.charges_unknown, 'charge')} that may not have happened.")
+    if status.unfetched:
+        images = count_of(status.unfetched, "image")
+        sentences.append(f"{images} charged and not fetched yet; run the batch again to fetch.")
     if count == 1 and image_count < status.done:
         sentences.append(f"The first {image_count:,} images are shown; `impasto batch report --all` shows all.")
     return " ".join(sentences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import attrs
@@ -28,8 +28,9 @@ class BatchStatus:
     It is ``complete`` if the next run has nothing to request. ``refused_again`` of the refused are requested again by
     the next run, since nothing was sent or the provider failed; ``strangers`` are images of earlier manifests.
     ``cost_usd`` is the sum of all certain and possible charges, those of images that were ``in_flight`` as a run
-    stopped among them; ``unpriced`` charges have no known price. ``missing`` of the done are no longer in the folder,
-    or have changed; ``passed_over`` are invalid rows.
+    stopped among them; ``unpriced`` charges have no known price. ``unfetched`` images were charged, and their host did
+    not give them: the next run fetches them. ``missing`` of the done are no longer in the folder, or have changed;
+    ``passed_over`` are invalid rows.
     """
 
     state: Literal["running", "complete", "stopped"]
@@ -49,6 +50,7 @@ class BatchStatus:
     missing: int = 0
     passed_over: int = 0
     unpriced: int = 0
+    unfetched: int = 0
     hosts: int = 0
     """Hosts that run the batch now, if several share it."""
 
@@ -71,12 +73,13 @@ def status_of(
     running: bool,
     missing: int = 0,
     passed_over: int = 0,
-    left_open: Iterable[Row] = (),
+    left_open: Sequence[Row] = (),
 ) -> BatchStatus:
     """Return the status by a ledger, for a manifest with ``total`` images, extra ones included.
 
     ``left_open``: the ``open_rows`` of a run that is over.
     """
+    unfetched = sum("unfetched" in row for row in left_open)
     possible = [row["usd"] for row in left_open if row["row"] != "staged"]  # what is staged is in the sum already
     count = Counter(images.count)
     count.subtract(orphans)
@@ -95,9 +98,10 @@ def status_of(
         pending=pending,
         cost_usd=round(images.usd + sum(usd or 0.0 for usd in possible), 6),
         unpriced=images.unpriced + possible.count(None),
-        charges_unknown=images.charges_unknown + (0 if running else in_flight),
+        charges_unknown=images.charges_unknown + (0 if running else in_flight - unfetched),
         refused_again=count[TaskState.REFUSED_AGAIN],
-        in_flight=in_flight,
+        in_flight=in_flight - unfetched,
+        unfetched=unfetched,
         strangers=sum(orphans.values()),
         missing=missing,
         passed_over=passed_over,

@@ -44,7 +44,7 @@ def evidence_of(row: Row) -> tuple[bool, int, int]:
     state = state_of(row)
     assert state is not None  # noqa: S101 - only rows of images are compared
     judged = row.get("settles")
-    rank = _RANK[state] if judged is None else _RANK[judged] + 1
+    rank = _RANK[state] + ("unfetched" in row) if judged is None else _RANK[judged] + 1
     return state == TaskState.DONE, row.get("attempt", 0), rank
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import Workspace
+from impasto_plugins.batch.output.status import open_rows
 from impasto_plugins.batch.shared.merging import Merge
 
 INTENT, ACCEPTED, STAGED = (int(each) for each in (TaskState.INTENT, TaskState.ACCEPTED, TaskState.STAGED))
@@ -36,6 +38,10 @@ CASES = {
         [statement("intent"), statement("ambiguous", "b", settles=INTENT), statement("accepted")],
         (TaskState.ACCEPTED, 0.0, 0),
     ),
+    "a charged image that could not be fetched is more than its job": (
+        [statement("intent"), statement("accepted"), statement("accepted", unfetched="HTTP 403"), statement("done")],
+        (TaskState.DONE, 0.03, 0),
+    ),
     "the host's own refusal is more than a verdict": (
         [statement("intent"), statement("ambiguous", "b", settles=INTENT), statement("refused")],
         (TaskState.REFUSED_AGAIN, 0.0, 0),
@@ -50,6 +56,16 @@ CASES = {
         (TaskState.DONE, 0.03, 0),
     ),
 }
+
+
+async def test_the_reason_why_an_image_was_not_fetched_yet_reaches_the_other_hosts(tmp_path: Path) -> None:
+    async with await Workspace.open(tmp_path, Disk()) as folder:
+        merge = folder.merge = Merge(folder)
+        for row in (statement("accepted"), statement("accepted", unfetched="HTTP 403"), statement("accepted")):
+            await folder.submit(folder.write_row(row, on_disk=False))
+        merge.close()
+        (left,) = await asyncio.to_thread(open_rows, folder.layout, folder.images)
+    assert left["unfetched"] == "HTTP 403"
 
 
 @pytest.mark.parametrize("case", CASES)

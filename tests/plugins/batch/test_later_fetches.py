@@ -1,0 +1,43 @@
+"""Images that were charged, and that their host refuses: later runs fetch them, and request nothing again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.images import png
+
+from .conftest import Run, Write, lines
+from .test_native_n import OUT, PRICE, Vendor, results, several, vendor as vendor  # noqa: PLC0414 - a fixture
+
+
+@pytest.mark.parametrize(("n", "refused"), [(4, {1, 3}), (1, {0})])
+def test_a_paid_image_that_its_host_refuses_is_fetched_by_the_next_run(
+    batch: Run, manifest: Write, vendor: type[Vendor], n: int, refused: set[int]
+) -> None:
+    manifest(several("cat", n, "signed", seed=1))
+    vendor.refused = refused
+    number = len(refused)
+    for _ in range(2):  # as often as it is refused
+        done = batch("run", "manifest.jsonl", "--out", "out")
+        usd = n * PRICE
+        assert done.exit_code == 1
+        left = f"{number} pending, {number} charged and not fetched yet (run again to fetch)"
+        assert done.stdout == f"stopped: {n - number} of {n} done, {left}, charged: {usd:.2f} USD\n"
+        assert "could not be fetched: HTTP 403; it was charged; the next run fetches it" in done.stderr
+        assert "resume" not in done.stderr
+        status = json.loads(batch("status", "out", "--json").stdout)
+        assert {name: status[name] for name in ("done", "unusable", "pending", "unfetched", "charges_unknown")} == {
+            "done": n - number, "unusable": 0, "pending": number, "unfetched": number, "charges_unknown": 0
+        }  # fmt: skip
+        assert status["cost_usd"] == pytest.approx(usd)
+        assert not lines(OUT / "errors.jsonl")
+        report = (OUT / "report.html").read_text()
+        assert "charged and not fetched yet; run the batch again to fetch" in report
+    vendor.refused = set()
+    done = batch("run", "manifest.jsonl", "--out", "out")
+    assert (done.exit_code, done.stdout) == (0, f"complete: {n} of {n} done, charged: {n * PRICE:.2f} USD\n")
+    assert len(vendor.posts) == 1
+    images = [(OUT / each["path"]).read_bytes() for each in results()["cat"]["data"]]
+    assert images == [png(8, 9 + i) for i in range(n)]
