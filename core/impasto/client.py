@@ -38,8 +38,8 @@ class Client:
     its slot, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (the provider's own; 10 for
     Stability), ``max_concurrency`` (calls in flight; by default as many as the limit of open files allows),
     ``rate_limit``, ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the
-    distributions whose plugins may be used beside impasto's own; ``"none"``), ``state`` (``"machine"``, a folder or the
-    URL of a store: processes share limits and keys), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys, addresses.
+    distributions whose plugins may be used beside impasto's own; ``"none"``), ``state`` (``"machine"``, a folder, a
+    store or its URL: processes share limits and keys), ``proxy``, ``ssl`` (a CA file or SSLContext), keys, addresses.
 
     Raises ConfigError.
     """

@@ -7,13 +7,14 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import attrs
 
 from .deadline import DeadlineScheduler
-from .errors import BrokenPlugin, ClientClosedError, ConfigError, LoopMismatchError, StorageError
+from .errors import BrokenPlugin, ClientClosedError, ConfigError, LoopMismatchError
 from .hooks import hookimpl
 from .interrupts import finish, pass_interrupt
 from .options import Options, default_concurrency, identity
@@ -113,9 +114,10 @@ class ClientState:
 
     @asynccontextmanager
     async def state_store(self) -> AsyncIterator[StateStore]:
-        """Yield the store of the client's state, opened once. Raises ConfigError without one, StorageError.
+        """Yield the store of the client's state, one for all who use it. Raises ConfigError without one.
 
-        It stays open for those who use it, whose calls end while the client closes: they record their ends in it.
+        If it can't be opened, its operations say so. It stays open for those who use it, whose calls end while the
+        client closes: they record their ends in it.
         """
         store = await self._open_store()
         self._store_users += 1
@@ -130,16 +132,18 @@ class ClientState:
         address = self._options.state
         if address is None:
             raise ConfigError('the client has no state: give Client(state="machine"), or the path of a folder')
+        if not isinstance(address, str | Path):
+            return address  # the caller's own
         async with self._opening:
             self.check()
             if self._store is None:
                 store = await asyncio.to_thread(state_of, os.fspath(address), self.registry)
                 try:
                     await store.open()
-                except BaseException as error:
+                except StateError:
+                    pass  # its operations raise it, until one of them can open it
+                except BaseException:
                     await finish(_close("the state", store.aclose))  # it may be opened in part
-                    if isinstance(error, StateError):
-                        raise StorageError(f"{error}; nothing was sent") from None
                     raise
                 self._store = store
             return self._store
@@ -222,11 +226,13 @@ class ClientState:
     def _create_middleware(self, name: str) -> object:
         """Create a middleware by name: a class once, with the client's options.
 
-        It is closed with the client if it has ``aclose``.
+        If it has ``use_state``, it gets the client's store, and if it has ``aclose``, it is closed with the client.
         """
         plugin = self.registry.load(MIDDLEWARE, name, object)
         with plugin_boundary(f"middleware {name!r} can't be made"):
             middleware = plugin(self._options) if isinstance(plugin, type) else plugin
+            if self._options.state is not None and (use_state := getattr(middleware, "use_state", None)) is not None:
+                use_state(self.state_store)
         if middleware is not plugin and (aclose := getattr(middleware, "aclose", None)) is not None:
             self._close_later(f"middleware {name!r}", aclose)
         self._layers[name] = middleware

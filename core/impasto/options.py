@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -22,6 +22,8 @@ from .urls import check_base_url
 
 if TYPE_CHECKING:
     import ssl
+
+    from .states import StateStore
 
 DEFAULT_PROVIDER = "stability"
 SHARED = frozenset({"connect_timeout", "max_concurrency", "plugins", "proxy", "ssl", "state"})
@@ -77,20 +79,22 @@ def machine_folder() -> Path:
 _STATE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\x00-\x20\x7f]+")
 
 
-def _state(value: object) -> Path | str | None:
+def _state(value: object) -> Path | str | StateStore | None:
     if value is None:
         return None
+    if hasattr(value, "calls"):  # a store, whose owner closes it
+        return cast("StateStore", value)
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if isinstance(text, str) and "://" in text:  # it may hold a password: no message repeats it
         if _STATE_URL.fullmatch(text) is None:
             raise ConfigError("state is an invalid URL; it must be that of a store, such as postgresql://host/database")
         return text
     if not text or not isinstance(text, str):
-        raise ConfigError('state must be "machine", the path of a folder, or the URL of a store')
+        raise ConfigError('state must be "machine", the path of a folder, the URL of a store, or a store')
     return machine_folder() if value == "machine" else Path(text).absolute()
 
 
-def _state_text(value: Path | str | None) -> str:
+def _state_text(value: Path | str | StateStore | None) -> str:
     return f"'{value.partition('://')[0]}://...'" if isinstance(value, str) else repr(value)
 
 
@@ -118,7 +122,7 @@ class Settings(TypedDict, total=False):
     plugins: str | Sequence[str] | None
     proxy: str | None
     ssl: str | os.PathLike[str] | ssl.SSLContext | None
-    state: str | os.PathLike[str] | None
+    state: str | os.PathLike[str] | StateStore | None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -146,8 +150,8 @@ class Options:
     plugins: str | Sequence[str] | None = None
     proxy: str | None = attrs.field(default=None, repr=False)
     ssl: str | os.PathLike[str] | ssl.SSLContext | None = None
-    state: Path | str | None = attrs.field(default=None, converter=_state, repr=_state_text)
-    """A folder, or the URL of a store."""
+    state: Path | str | StateStore | None = attrs.field(default=None, converter=_state, repr=_state_text)
+    """A folder, the URL of a store, or the store of a caller, who opens and closes it."""
 
     def __attrs_post_init__(self) -> None:
         if self.api_key is not None:

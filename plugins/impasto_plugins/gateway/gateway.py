@@ -78,8 +78,9 @@ class Gateway:
     async def __aenter__(self) -> Self:
         check_bind(self._config, self._host, no_auth=self._no_auth)
         async with AsyncExitStack() as stack:
-            chosen = self._config.general.state
-            state = await asyncio.to_thread(machine_state) if chosen is None else chosen
+            self._state = await asyncio.to_thread(state_store, self._config)
+            stack.push_async_callback(self._state.aclose)
+            state = await asyncio.to_thread(self._client_state)
             self._client = await stack.enter_async_context(Client(plugins=self._config.plugins, state=state))
             self.metrics = Metrics(self._metrics_folder)
             stack.callback(self.metrics.close)
@@ -87,8 +88,6 @@ class Gateway:
             self._s3_clients = await stack.enter_async_context(S3Clients())
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
-            self._state = await asyncio.to_thread(state_store, self._config)
-            stack.push_async_callback(self._state.aclose)
             try:
                 await self._state.open()
             except StateError as error:  # calls that need no record are served; the others are refused
@@ -164,6 +163,13 @@ class Gateway:
         except TimeoutError:
             return False
         return True
+
+    def _client_state(self) -> StateStore | str | Path | None:
+        """Return what has the rate windows: the store of a URL, or a folder of the machine, if it can be used."""
+        chosen = self._config.general.state
+        if chosen is None:
+            return machine_state()
+        return self._state if "://" in chosen else chosen
 
     def _resume(self, row: StoredCall, call: InFlightCall) -> None:
         self._app.spawn(jobs.resume_job(self._app.runtime, self._idempotency, row, call))

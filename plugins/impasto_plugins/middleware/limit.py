@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from impasto import (
     Call,
     ChargeUnknown,
-    ConfigError,
     Handler,
     Middleware,
     NotSent,
     RateLimited,
-    Registry,
     WireRequest,
     WireResponse,
     hookimpl,
 )
-from impasto.ext import Options, ReplicaStore
+from impasto.ext import Options
 
 from .gate import Gate, gate_of, model_pauses, raise_if_too_long, share
 
 if TYPE_CHECKING:
-    from .store_window import StoreWindow
+    from .store_window import OpenStore, StoreWindow
 
 
 class _Limit:
@@ -79,29 +77,19 @@ def _pause(gate: Gate, window: StoreWindow | None, call: Call, seconds: float) -
         window.pause(call.account.fingerprint, seconds)
 
 
-def _store_window(address: str, registry: Registry) -> StoreWindow:
-    from impasto.ext import state_of  # only for those who give a URL
-
-    from .store_window import StoreWindow
-
-    store = state_of(address, registry)
-    if not hasattr(store, "rates"):
-        raise ConfigError(
-            f'state: {type(store).__name__} shares no rate limits; give a postgresql:// URL, "machine" or a folder'
-        )
-    return StoreWindow(cast("ReplicaStore", store))
-
-
 class LimitPlugin:
     """The plugin of the rate middleware. Each call's account has its limit."""
 
     def __init__(self, options: Options) -> None:
-        self._state: Path | None = None
+        self._state = options.state if isinstance(options.state, Path) else None
         self._window: StoreWindow | None = None
-        if isinstance(options.state, str):
-            self._window = _store_window(options.state, Registry(allow=options.plugins))
-        else:
-            self._state = options.state
+
+    def use_state(self, open_store: OpenStore) -> None:
+        """Put the windows into the client's store, unless its state is a folder."""
+        if self._state is None:
+            from .store_window import StoreWindow  # only for those who give a store
+
+            self._window = StoreWindow(open_store)
 
     @hookimpl
     def middleware(self) -> Middleware:
@@ -109,7 +97,7 @@ class LimitPlugin:
         return _Limit(self._state, self._window)
 
     async def aclose(self) -> None:
-        """Close the store of the windows."""
+        """Send the last changes of a store's windows."""
         if self._window is not None:
             await self._window.aclose()
 

@@ -7,15 +7,21 @@ import logging
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from typing import cast
 
-from impasto import NotSent, RateLimit
-from impasto.ext import ReplicaStore, StateError, WorkerEnded
+from impasto import ConfigError, NotSent, RateLimit
+from impasto.ext import ReplicaStore, StateError, StateStore, WorkerEnded
 
 from .window import Permit, slack
 
 _RETRY_SECONDS = 0.5
 """Seconds until changes are sent again that the store did not take."""
+
+OpenStore = Callable[[], AbstractAsyncContextManager[StateStore]]
+"""Returns the client's store, which stays open while it is used."""
 
 _log = logging.getLogger("impasto")
 
@@ -27,10 +33,11 @@ class StoreWindow:
     trips. If the process dies, the end of its lease reports it.
     """
 
-    def __init__(self, store: ReplicaStore) -> None:
-        self._store = store
-        self._is_open = False
-        self._lease = store.lease
+    def __init__(self, open_store: OpenStore) -> None:
+        self._open_store = open_store
+        self._opening = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._store: ReplicaStore | None = None
         self._arrived: set[int] = set()
         self._released: defaultdict[str, set[int]] = defaultdict(set)
         self._pauses: dict[str, float] = {}
@@ -57,7 +64,7 @@ class StoreWindow:
             raise NotSent(f"{error}; without the shared rate window nothing is sent, try again") from None
         if wait > 0:
             return wait
-        if not self._lease.is_valid:  # the answer took too long
+        if self._store is None or not self._store.lease.is_valid:  # the answer took too long
             self.release(permit)
             return 0.0
         return permit
@@ -86,7 +93,7 @@ class StoreWindow:
         self._has_changes.set()
 
     async def aclose(self) -> None:
-        """Send the last changes and close the store."""
+        """Send the last changes."""
         try:
             if self._task is not None:
                 self._task.cancel()
@@ -95,19 +102,29 @@ class StoreWindow:
         except StateError as error:
             _log.warning("what was sent last could not be reported: %s", error)
         finally:
-            await self._store.aclose()
+            await self._stack.aclose()
 
     async def _begin(self, permit: Permit, limit: RateLimit) -> float:
-        if not self._is_open:
-            await self._store.open()
-            self._is_open = True
+        store = self._store or await self._use_store()
         for _ in range(2):
-            worker = await self._lease.hold()
+            worker = await store.lease.hold()
             try:
-                return await self._store.rates.begin(permit.key, permit.number, worker, limit, permit.slack)
+                return await store.rates.begin(permit.key, permit.number, worker, limit, permit.slack)
             except WorkerEnded:
-                self._lease.end()
+                store.lease.end()
         raise StateError("the lease of this process ends at once")
+
+    async def _use_store(self) -> ReplicaStore:
+        async with self._opening:
+            if self._store is None:
+                store = await self._stack.enter_async_context(self._open_store())
+                if not hasattr(store, "rates"):
+                    raise ConfigError(
+                        f"state: {type(store).__name__} shares no rate limits; give a postgresql:// URL,"
+                        ' "machine" or a folder'
+                    )
+                self._store = cast("ReplicaStore", store)
+            return self._store
 
     def _forget(self, permit: Permit, answer: asyncio.Future[float]) -> None:
         """Release the permit of a call that was cancelled before its answer came."""
@@ -124,8 +141,10 @@ class StoreWindow:
 
     async def _send(self) -> None:
         """Send all changes. Those that fail stay. Raises StateError."""
-        rates = self._store.rates
         self._has_changes.clear()
+        if self._store is None:  # nothing has changed there
+            return
+        rates = self._store.rates
         try:
             if arrived := frozenset(self._arrived):
                 await rates.count(arrived)

@@ -6,16 +6,19 @@ import asyncio
 import subprocess
 import sys
 import time
-from typing import cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 import impasto
 from impasto import RateLimit
-from impasto.ext import ReplicaStore, StateError, WorkerLease
+from impasto.ext import StateError, WorkerLease
 from impasto_plugins.middleware.store_window import StoreWindow
 from impasto_plugins.middleware.window import Permit
 from impasto_plugins.state.postgres import PostgresState
+from impasto_plugins.state.sqlite import SQLiteState
 from tests.postgres import PostgresServer, own_server
 from tests.recorder import Answer, ReceivedRequest, Recorder, picture
 
@@ -53,7 +56,7 @@ class ArrivalTimes:
         assert [b - a for a, b in zip(self.times, later, strict=False) if b - a < limit.seconds] == []
 
 
-def client_of(recorder: Recorder, state: str, **settings: object) -> impasto.Client:
+def client_of(recorder: Recorder, state: object, **settings: object) -> impasto.Client:
     return impasto.Client(
         api_key="sk-" + "tests-" * 6, api_base=recorder.url, rate_limit=LIMIT, state=state, **settings  # type: ignore[arg-type]
     )  # fmt: skip
@@ -150,7 +153,14 @@ async def count_permits(store: PostgresState) -> int:
 
 async def test_a_cancellation_at_any_await_leaves_no_permit_behind(recorder: Recorder, postgres: str) -> None:
     store = PostgresState(postgres)
-    window = StoreWindow(cast("ReplicaStore", PostgresState(postgres)))
+
+    @asynccontextmanager
+    async def open_store() -> AsyncIterator[PostgresState]:
+        shared = PostgresState(postgres)
+        yield shared
+        await shared.aclose()
+
+    window = StoreWindow(open_store)
     limit = RateLimit(1_000, 60.0)
     permits = []
     for steps in range(30):
@@ -190,6 +200,40 @@ async def test_a_process_stops_to_trust_its_lease_before_the_store_ends_it(
     await store.aclose()
     with pytest.raises(StateError):
         await lease.hold() if not lease.is_valid else await store.now()
+
+
+async def test_clients_of_one_store_share_it_and_its_owner_closes_it(recorder: Recorder, postgres: str) -> None:
+    store = PostgresState(postgres)
+    for _ in range(2):
+        async with client_of(recorder, store, spend_limit_usd=1) as client:
+            await client.run(MODEL, prompt="x")
+    workers = await store._pool.fetch("SELECT id FROM {s}.workers")
+    assert [row[0] for row in workers] == [store.lease.worker]
+    assert await store.budgets.used(b"spend_limit_usd", "nano_usd", "ever") > 0
+    await store.aclose()
+
+
+async def test_a_client_has_one_store_for_its_rates_and_its_spending(
+    recorder: Recorder, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores: list[PostgresState] = []
+
+    async def note(store: PostgresState) -> None:
+        stores.append(store)
+
+    monkeypatch.setattr(PostgresState, "open", note)
+    async with client_of(recorder, postgres, spend_limit_usd=1) as client:
+        await asyncio.gather(*(client.run(MODEL, prompt="x") for _ in range(3)))
+    assert len(stores) == 1
+    assert len(recorder.posts) == 3
+
+
+async def test_a_store_of_one_machine_shares_no_windows(recorder: Recorder, tmp_path: Path) -> None:
+    store = SQLiteState(str(tmp_path))
+    async with client_of(recorder, store) as client:
+        with pytest.raises(impasto.ConfigError, match="SQLiteState shares no rate limits; give a postgresql:// URL"):
+            await client.run(MODEL, prompt="x")
+    await store.aclose()
 
 
 async def test_a_store_for_one_machine_is_refused(recorder: Recorder) -> None:
