@@ -21,6 +21,7 @@ from impasto.ext import (
     Use,
     billed_of_failures,
     billed_of_images,
+    finish,
     is_not_charged,
 )
 from impasto_plugins.cli.terminal.output import count_of
@@ -65,7 +66,7 @@ class BudgetGuard:
         except ImpastoError as error:  # any other exception leaves the reservation: the images may be charged
             billed = billed_of_images(error)
             images = 0 if is_not_charged(error) else max(len(billed), reserved) - billed.count("no")
-            await self._settle(reservation, images, images * price)
+            await self._settle(reservation, images=images, nano_usd=images * price)
             raise
         images, cost = len(result.artifacts), result.possible_cost
         if result.errors:
@@ -73,15 +74,20 @@ class BudgetGuard:
             images += len(billed) - billed.count("no")
         nano_usd = images * price if cost is None else round(cost.usd * _NANO)
         if (images, nano_usd) != (reserved, reserved * price):
-            await self._settle(reservation, images, nano_usd)
+            await self._settle(reservation, images=images, nano_usd=nano_usd)
         return result
 
     async def _reserve(self, limits: KeyConfig, images: int, nano_usd: int) -> Reservation:
         uses = _uses(limits, images, nano_usd)
         if not self.is_counted:
             uses.insert(0, Use(what=REQUESTS, period="minute", amount=1, limit=limits.rpm))
+
+        async def give_back(reservation: Reservation | LimitReached) -> None:
+            if isinstance(reservation, Reservation):
+                await self._settle(reservation, images=0, nano_usd=0, requests=0)
+
         try:
-            reservation = await self._budgets.reserve(self._caller.digest, uses)
+            reservation = await finish(self._budgets.reserve(self._caller.digest, uses), undo=give_back)
         except StateError as error:
             raise _unreadable(error) from None
         if isinstance(reservation, LimitReached):
@@ -89,10 +95,11 @@ class BudgetGuard:
         self.is_counted = True
         return reservation
 
-    async def _settle(self, reservation: Reservation, images: int, nano_usd: int) -> None:
+    async def _settle(self, reservation: Reservation, *, images: int, nano_usd: int, requests: int = 1) -> None:
         """Count what was spent in place of what was reserved."""
+        spent = {REQUESTS: requests, IMAGES: images, NANO_USD: nano_usd}
         try:
-            await self._budgets.settle(reservation, {IMAGES: images, NANO_USD: nano_usd})
+            await finish(self._budgets.settle(reservation, spent))
         except StateError as error:
             _log.error("the cost of a call could not be recorded for key %r: %s", self._caller.name, error)
 

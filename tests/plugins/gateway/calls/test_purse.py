@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -154,6 +155,48 @@ async def test_a_call_that_goes_elsewhere_is_one_request_and_pays_each_attempt(s
         await purse.charge(call(), fails(ChargeUnknown("no")))
     await purse.charge(call(), come)
     assert await used(state) == {"requests": 1, "images": 2, "nano_usd": 130_000_000}
+
+
+class SlowBudgets:
+    """Budgets whose store answers when it may."""
+
+    def __init__(self, budgets: Any, slow: str) -> None:
+        self.budgets, self.slow = budgets, slow
+        self.began, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self.began.set()
+        await self.may_end.wait()
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def run(*args: Any) -> Any:
+            if name == self.slow == "settle":
+                await self.wait()
+            outcome = await getattr(self.budgets, name)(*args)
+            if name == self.slow == "reserve":
+                await self.wait()
+            return outcome
+
+        return run
+
+
+@pytest.mark.parametrize(
+    ("slow", "spent"),
+    [("reserve", {}), ("settle", {"requests": 1, "images": 2, "nano_usd": 130_000_000})],
+)
+async def test_a_call_that_is_cancelled_while_the_store_answers_has_spent_what_it_cost(
+    state: SQLiteState, slow: str, spent: dict[str, int]
+) -> None:
+    budgets = SlowBudgets(state.budgets, slow)
+    guard = BudgetGuard(cast("Any", budgets), caller(rpm=9, images_per_day=9))
+    task = asyncio.create_task(guard.charge(call(3), lambda: come(2, NotSent("no"))))
+    await budgets.began.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    budgets.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await used(state) == spent
 
 
 async def test_a_line_of_a_batch_is_no_request(state: SQLiteState) -> None:
