@@ -83,6 +83,8 @@ class APIError(Exception):
     not_charged: bool = True
     headers: dict[str, str] = attrs.field(factory=dict[str, str])
     close: bool = False
+    can_be_fetched: bool = False
+    """True if jobs at the provider may still bring the images."""
 
     def to_json(self) -> dict[str, dict[str, str | None]]:
         """Return the JSON of the response."""
@@ -111,9 +113,11 @@ class JobInProgress(APIError):
     jobs: str = attrs.field(default="", kw_only=True)
 
     @classmethod
-    def of(cls, jobs: str) -> Self:
-        """Return the response without an id."""
+    def of(cls, jobs: str, error: ImpastoError) -> Self:
+        """Return the response without an id. ``error``: the one that the call ended with."""
         message = "the provider's job takes longer than this call may; it continues, and may be charged"
+        if error.billed == "yes":
+            message = "the image was made and charged, and could not be fetched yet; it is asked for again"
         return cls(504, message, SERVER, "charge_unknown", should_retry=False, not_charged=False, jobs=jobs)
 
     def add_id(self, id: str) -> None:
@@ -141,9 +145,15 @@ def invalid_params_error(error: InvalidRequest, operation: Operation) -> APIErro
     return APIError(400, error.message, code=code, param=printable(first.field))
 
 
+def can_be_fetched(error: ImpastoError) -> bool:
+    """Return True if the error's job runs on at the provider, or its images are there."""
+    return isinstance(error, ChargeUnknown) and error.id is not None and error.status != 404
+
+
 def to_api_error(error: ImpastoError) -> APIError:
     """Return the error response for a failed call."""
     failure = _convert(error)
+    failure.can_be_fetched = any(map(can_be_fetched, (error, *error.errors)))
     if error.request_id and error.request_id not in failure.message:
         failure.message += f" (the provider's request {error.request_id})"
     if not is_not_charged(error):

@@ -23,13 +23,16 @@ TRUE_USD = 0.015
 """The cost of an image that the vendor reports itself, if it does."""
 
 PLUGIN = """
-import base64, json
+import base64, json, re
 import attrs
 from impasto import (
     BadRequest, Artifact, ChargeUnknown, ContentFiltered, Cost, FailedArtifact, FlatPrice, NotFound, Operation,
     Pending, Provider, RateLimited, Result, Usage, WireRequest,
 )
+from impasto.dialects import images_from_urls, images_of_job
 from impasto.fields import integer, text
+
+IMAGE = re.compile(r"http://[^ ]+/images/[0-9]+/[0-9]+")
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +50,8 @@ class UnseededParams:
 
 class Dialect:
     def transform_request(self, operation, request, account):
+        if request.job is not None and "://" in request.job:
+            return images_of_job(request.job, account, IMAGE, anonymous=True)
         if request.job is not None:
             return WireRequest(target=f"/jobs/{request.job}", method="GET")
         fields = attrs.asdict(request.params, filter=lambda _, value: value is not None)
@@ -59,13 +64,19 @@ class Dialect:
             return NotFound("no such job", status=404)
         if response.status == 429:
             return RateLimited("slow down", status=429)
-        return None if response.status in (200, 202) else ChargeUnknown(f"HTTP {response.status}")
+        return None if response.status in (200, 202) else ChargeUnknown(
+            f"HTTP {response.status}", status=response.status
+        )
 
     def is_artifact_body(self, operation, response):
         return response.status == 200
 
     def normalize_response(self, operation, request, response):
+        if response.media_type == "image/png":
+            return Result(artifacts=(Artifact(data=response.body, media_type="image/png"),))
         body = json.loads(response.body if response.file is None else response.file.read())
+        if "urls" in body:
+            return images_from_urls(body["urls"], response, anonymous=True, seeds=body["seeds"])
         if "id" in body:
             poll = WireRequest(target=f"/jobs/{body['id']}", method="GET")
             return Pending(id=body["id"], poll=poll, first=0.01, interval=0.01)
@@ -119,8 +130,8 @@ class Vendor:
 
     ``job`` answers with a job, ``fewer`` and ``more`` with one image less or more than asked for, ``filtered``
     without the first, ``breaks`` with a broken connection, ``refused`` with 400, ``held`` after ``release``,
-    ``true`` with the cost, ``large`` with images of 3 MB, ``none of`` with filtered images alone (``last``: if fewer
-    than four are asked for), ``garbled`` with JSON that the plugin can't read.
+    ``signed`` with addresses of its images, ``true`` with the cost, ``large`` with images of 3 MB, ``none of`` with
+    filtered images alone (``last``: if fewer than four are asked for), ``garbled`` with JSON that nobody can read.
     """
 
     def __init__(self) -> None:
@@ -139,6 +150,8 @@ class Vendor:
         self.broken_samples = 0
         """Requests for so many images break the connection."""
         self.release = Event()
+        self.refused: set[int] = set()
+        """Seeds of images that their host refuses."""
         self._lock = Lock()
 
     def wait_for(self, posts: int) -> None:
@@ -176,6 +189,9 @@ class Vendor:
         body: dict[str, Any] = {"pictures" if "garbled" in prompt else "images": images}
         if "true" in prompt:
             body["usd"] = TRUE_USD * count
+        if "signed" in prompt:
+            seeds = list(range(first, first + count))
+            body = {"urls": [f"{self.url}/images/{number}/{seed}" for seed in seeds], "seeds": seeds}
         if "job" in prompt:
             self.posts[number - 1]["result"] = body
             return 202, {"id": f"job-{number}"}
@@ -204,7 +220,12 @@ def serving() -> Iterator[Vendor]:
             self._answer(vendor.answer(self.path, fields))
 
         def do_GET(self) -> None:
-            self._answer(vendor.poll(self.path))
+            if self.path.startswith("/images/"):
+                vendor.polls.append(self.path)
+                seed = int(self.path.rpartition("/")[2])
+                self._send(*((403, b"", "text/plain") if seed in vendor.refused else (200, image(seed), "image/png")))
+            else:
+                self._answer(vendor.poll(self.path))
 
         def _answer(self, answer: tuple[int, dict[str, Any]] | None) -> None:
             if answer is None:
@@ -212,9 +233,11 @@ def serving() -> Iterator[Vendor]:
                 with suppress(OSError):
                     self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            data = json.dumps(answer[1]).encode()
-            self.send_response(answer[0])
-            self.send_header("Content-Type", "application/json")
+            self._send(answer[0], json.dumps(answer[1]).encode(), "application/json")
+
+        def _send(self, status: int, data: bytes, media_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -180,7 +180,7 @@ async def _execute(
         outcome = await execute_with_fallback(call.first, call.others, charge, spools, on_job)
     except UnfinishedJobs as unfinished:
         provider_jobs = ProviderJobs.from_call(unfinished.prepared_call, unfinished.jobs, spools.created)
-        raise JobInProgress.of(provider_jobs.to_json()) from None
+        raise JobInProgress.of(provider_jobs.to_json(), unfinished.error) from None
     if on_attempt is None and call.label.response_format == "url":  # a job's URLs are made when it is asked for
         return await store_for_urls(context, outcome)
     return outcome

@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ import attrs
 from aiohttp import web
 
 from impasto.ext import StoredCall
+from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.calls.queue_timeout import max_queue_wait
 from impasto_plugins.gateway.calls.runtime import Runtime
@@ -26,6 +28,7 @@ from impasto_plugins.gateway.idempotency import serialization
 from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
 from impasto_plugins.gateway.idempotency.session import JobStarted
+from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
 from impasto_plugins.gateway.storage.failures import storage_required
 
 from . import responses
@@ -34,6 +37,9 @@ from .delivery import present_replay
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _POLL_SECONDS = "2"
+FIRST_PAUSE, LAST_PAUSE = 5.0, 600.0
+"""Seconds until a paid image is asked for again whose host has refused it: each time twice as long."""
+
 _STATUS = {"running": "in_progress", "done": "completed", "failed": "failed"}
 
 
@@ -92,10 +98,23 @@ async def get_job(context: RequestContext) -> web.StreamResponse:
 async def resume_job(
     runtime: Runtime, idempotency: IdempotencyCoordinator, row: StoredCall, call: InFlightCall
 ) -> None:
-    """Fetch a job that a dead worker had begun."""
+    """Fetch a call's jobs that its caller, or a dead worker, no longer waits for."""
     with suppress(APIError):  # it is stored
         provider_jobs = ProviderJobs.from_json(row.jobs)
-        await idempotency.run_and_record(row, call, lambda: provider_jobs.fetch(runtime), has_id=lambda: True)
+        await idempotency.run_and_record(row, call, lambda: _fetch(provider_jobs, runtime), has_id=lambda: True)
+
+
+async def _fetch(provider_jobs: ProviderJobs, runtime: Runtime) -> CallOutcome:
+    """Fetch jobs, again and again while their images are at a host that does not give them. Raises APIError."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return await provider_jobs.fetch(runtime)
+        except APIError as failure:
+            if not failure.can_be_fetched or time.time() + pause > provider_jobs.created + KEY_SECONDS:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LAST_PAUSE)
 
 
 async def _run_job(work: Coroutine[object, object, None], job_started: JobStarted) -> None:

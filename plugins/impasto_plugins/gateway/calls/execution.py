@@ -12,7 +12,6 @@ import attrs
 from impasto import (
     Artifact,
     Call,
-    ChargeUnknown,
     Cost,
     ImpastoError,
     InvalidRequest,
@@ -28,6 +27,7 @@ from impasto.ext import Makes, close_files
 from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import (
     APIError,
+    can_be_fetched,
     invalid_params_error,
     partial_error_payload,
     to_api_error,
@@ -223,10 +223,11 @@ Charge = Callable[[PreparedCall, Callable[[], Awaitable[Result]]], Awaitable[Res
 
 @attrs.define(eq=False)
 class UnfinishedJobs(Exception):
-    """The time of a call is over, and its jobs at the provider continue."""
+    """A call is over, and its jobs at the provider continue, or their images could not be fetched yet."""
 
     prepared_call: PreparedCall
     jobs: Sequence[ProviderJob]
+    error: ImpastoError
 
 
 OnJob = Callable[[PreparedCall, Sequence[ProviderJob]], Awaitable[object]]
@@ -260,9 +261,9 @@ async def execute_with_fallback(
             raise invalid_params_error(error, prepared_call.deployment.operation) from None
         except ImpastoError as error:
             await salvage.save_unusable(spools.salvage_store, error)
-            is_unfinished = isinstance(error, ChargeUnknown) and error.status != 404  # which the provider still knows
-            if requests.jobs and is_unfinished and spools.job_seconds is None:
-                raise UnfinishedJobs(prepared_call, requests.jobs) from None
+            is_in_time = spools.job_seconds is None or error.billed == "yes"  # a job may take as long as it is stored
+            if requests.jobs and can_be_fetched(error) and is_in_time:
+                raise UnfinishedJobs(prepared_call, requests.jobs, error) from None
             raise
 
     try:

@@ -1,0 +1,46 @@
+"""Images that were charged, and that their host refuses: the gateway fetches them later, and pays nothing again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from impasto_plugins.gateway.api import jobs
+from tests.plugins.gateway.conftest import Start
+from tests.plugins.gateway.native import Vendor, image
+
+from .test_jobs import ASYNC, finished_job
+from .test_native_jobs import pictures, text
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k"}, ASYNC], ids=["call", "key", "job"])
+async def test_an_image_that_its_host_refuses_is_fetched_later(
+    start: Start, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0.05)
+    gateway = await start(text(vendor))
+    vendor.refused = {7}
+    body = {"model": "fine", "prompt": "signed", "seed": 7, "n": 1}
+    answer = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
+    if headers is not ASYNC:
+        assert (answer.status, answer.error["code"]) == (504, "job_in_progress")
+        message = answer.error["message"] or ""
+        assert "was made and charged, and could not be fetched yet" in message
+        assert "client." not in message
+    async with asyncio.timeout(60):
+        while len(vendor.polls) < 7:  # three times in the call, and again in each later try
+            state = (await gateway.ask("GET", answer.headers["location"])).json
+            assert state["status"] == "in_progress", state["error"]
+            await asyncio.sleep(0.01)
+    repeats = headers if "idempotency-key" in headers else None
+    again = asyncio.create_task(
+        gateway.ask("POST", "/v1/images/generations", json=body, headers=repeats)
+        if repeats
+        else finished_job(gateway, answer)
+    )
+    await asyncio.sleep(0.05)
+    vendor.refused.clear()
+    assert pictures((await again).json) == [image(7)]
+    assert pictures((await finished_job(gateway, answer)).json) == [image(7)]
+    assert len(vendor.posts) == 1
