@@ -8,9 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-import openai
-
-from tests.plugins.gateway.conftest import MASTER, Serve
+from tests.plugins.gateway.conftest import MASTER, Serve, sdk_client
 from tests.reliability.servers import ServedRequest, Server, Wire, picture, refused
 from tests.reliability.test_rates import most_in
 
@@ -50,7 +48,7 @@ general_settings:
     process, url = await asyncio.to_thread(serve, config, "--workers", "2")
 
     async def call() -> int:
-        async with openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", max_retries=0) as sdk:  # a socket each
+        async with sdk_client(url) as sdk:  # a socket each
             return len((await sdk.images.generate(model="sd3", prompt="p")).data or ())
 
     command = ["-m", "impasto", "batch", "run", str(manifest), "--out", str(tmp_path / "out")]

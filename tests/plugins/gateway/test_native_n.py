@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from tests.images import padded
-from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry, sdk_client
 from tests.plugins.gateway.native import KEY, TRUE_USD, USD, Vendor, image
 from tests.plugins.gateway.records import database
 from tests.plugins.gateway.telemetry.test_metrics import scrape
@@ -241,7 +241,7 @@ async def test_a_killed_call_is_neither_made_again_nor_said_to_be_free(
     headers = {"idempotency-key": "k"}
 
     async def ask(url: str, **body: Any) -> Any:
-        async with openai.AsyncOpenAI(api_key=OTHER, base_url=f"{url}/v1", max_retries=0) as sdk:
+        async with sdk_client(url, OTHER) as sdk:
             return await sdk.images.generate(model="fine", **body, extra_headers=headers)
 
     task = asyncio.create_task(ask(url, prompt="held", n=4))

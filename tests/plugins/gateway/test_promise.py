@@ -16,7 +16,7 @@ from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.images import drawn
 
-from .conftest import MASTER, Process, Serve, config, entry, read_log
+from .conftest import MASTER, Process, Serve, config, entry, read_log, sdk_client
 
 SD3 = "stability/sd3.5-large"
 
@@ -28,7 +28,7 @@ def text(emulator: Emulator, *, key: str = KEY, general: str = "") -> str:
 
 @asynccontextmanager
 async def sdk(url: str, *, timeout: float = 60, retries: int = 2) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", timeout=timeout, max_retries=retries) as client:
+    async with sdk_client(url, timeout=timeout, max_retries=retries) as client:
         yield client
 
 

@@ -25,7 +25,7 @@ from tests.conftest import KEY
 from tests.images import drawn
 
 from .config.test_config import PAGE
-from .conftest import MASTER, Serve, read_log
+from .conftest import MASTER, Serve, read_log, sdk_client
 
 
 def curl(*words: str) -> str:
@@ -239,7 +239,7 @@ async def let_in_no_more(url: str) -> None:
 
 
 async def generate(url: str, **options: object) -> int:
-    async with openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", max_retries=0) as client:
+    async with sdk_client(url) as client:
         return len((await client.images.generate(model="sd3", prompt="p")).data or [])
 
 

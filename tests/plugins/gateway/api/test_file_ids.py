@@ -7,13 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.images import png
 from tests.plugins.gateway.batches.conftest import EDIT, finish, line, results, submit
-from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, key_entry
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, key_entry, sdk_client
 
 OTHER = "sk-other-" + "0" * 24
 IMAGE = png(96, 96)
@@ -28,7 +27,7 @@ async def gateway(start: Start, impasto_emulator: Emulator) -> Running:
 
 async def uploaded(gateway: Running, content: bytes = IMAGE, purpose: Any = "vision", key: str = MASTER) -> str:
     """The id of a file that a key has uploaded."""
-    async with openai.AsyncOpenAI(api_key=key, base_url=f"{gateway.url}/v1", max_retries=0) as client:
+    async with sdk_client(gateway.url, key) as client:
         file = await client.files.create(file=("cat.png", content), purpose=purpose)
         assert (file.purpose, file.filename) == (purpose, "cat.png")
         return file.id

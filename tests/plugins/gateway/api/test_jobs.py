@@ -20,7 +20,7 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.api import delivery
 from tests.conftest import KEY
 from tests.images import drawn
-from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, key_entry, sdk_client
 from tests.plugins.gateway.raw import answered_unread
 from tests.plugins.gateway.records import database
 
@@ -249,10 +249,6 @@ def text(emulator: Emulator, *, key: str = KEY, general: str = "") -> str:
     return config(emulator.url, entries=entries, general=general)
 
 
-def client(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", max_retries=0)
-
-
 async def post(sdk: openai.AsyncOpenAI, path: str, **body: object) -> str:
     payload: Any = await sdk.post(f"/images/{path}", body=body, cast_to=object, options={"headers": ASYNC})
     return str(payload["id"])
@@ -280,7 +276,7 @@ async def test_a_job_is_fetched_after_its_worker_was_killed(
 ) -> None:
     impasto_emulator.fault("pending", method="GET")
     process, url = await asyncio.to_thread(serve, text(impasto_emulator), "--workers", workers)
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         id = await post(sdk, "edits", model="creative", prompt="p", n=2, images=[{"image_url": URI}])
     await polled(impasto_emulator, 2)
     if workers == "1":
@@ -292,7 +288,7 @@ async def test_a_job_is_fetched_after_its_worker_was_killed(
             os.kill(worker.pid, signal.SIGKILL)
     before = len(impasto_emulator.requests)
     impasto_emulator.clear_faults()
-    async with client(url).with_options(max_retries=20) as sdk:
+    async with sdk_client(url).with_options(max_retries=20) as sdk:
         payload = await outcome(sdk, id)
     assert (payload["status"], len(payload["data"])) == ("completed", 2)
     assert len(impasto_emulator.requests) > before
@@ -302,7 +298,7 @@ async def test_a_job_is_fetched_after_its_worker_was_killed(
 async def test_a_job_without_an_id_or_a_key_is_told_as_unknown(serve: Serve, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("pending", method="GET")
     process, url = await asyncio.to_thread(serve, text(impasto_emulator))
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         job = await post(sdk, "edits", model="creative", prompt="p", images=[{"image_url": URI}])
         await polled(impasto_emulator, 1)
         impasto_emulator.fault("delay", seconds=60, method="POST")  # the job stays pending until the process is killed
@@ -313,7 +309,7 @@ async def test_a_job_without_an_id_or_a_key_is_told_as_unknown(serve: Serve, imp
     process.kill()
     await asyncio.to_thread(process.wait, 60)
     _, url = await asyncio.to_thread(serve, text(impasto_emulator, key="sk-" + "rotated-" * 5))
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         payload = await outcome(sdk, job)
         assert (payload["status"], payload["error"]["code"]) == ("failed", "charge_unknown")
         assert "key" in payload["error"]["message"]
@@ -325,11 +321,11 @@ async def test_a_job_without_an_id_or_a_key_is_told_as_unknown(serve: Serve, imp
 async def test_a_job_is_made_to_its_end_before_the_process_ends(serve: Serve, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("delay", seconds=1)
     process, url = await asyncio.to_thread(serve, text(impasto_emulator))
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         id = await post(sdk, "generations", model="sd3", prompt="p")
     process.terminate()
     assert await asyncio.to_thread(process.wait, 60) == 0
     _, url = await asyncio.to_thread(serve, text(impasto_emulator))
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         assert (await outcome(sdk, id))["status"] == "completed"
     assert posts(impasto_emulator) == len(impasto_emulator.charges) == 1

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.plugins.gateway.conftest import Answer, Serve, Start, config, entry
+from tests.plugins.gateway.conftest import Answer, Serve, Start, config, entry, sdk_client
 from tests.plugins.gateway.native import KEY, TRUE_USD, USD, Vendor, image
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
-from .test_jobs import ASYNC, begin, client, finished_job, outcome
+from .test_jobs import ASYNC, begin, finished_job, outcome
 
 
 def text(vendor: Vendor, *, general: str = "") -> str:
@@ -89,7 +89,7 @@ async def test_a_job_of_six_is_fetched_by_the_next_start(
     process, url = await asyncio.to_thread(serve, configured, **native_environment)
     headers = {"idempotency-key": "k", **(ASYNC if is_async else {})}
     body = {"model": "fine", "prompt": "a true job", "n": 6, "seed": 1}
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         task = asyncio.create_task(
             sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
         )
@@ -99,7 +99,7 @@ async def test_a_job_of_six_is_fetched_by_the_next_start(
     await asyncio.to_thread(process.wait, 60)
     vendor.has_results.set()
     _, url = await asyncio.to_thread(serve, configured, **native_environment)
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         again = sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
         payload: Any = await outcome(sdk, (await again)["id"]) if is_async else await again  # type: ignore[index]
     assert pictures(payload) == [image(1 + i) for i in range(6)]
@@ -114,7 +114,7 @@ async def test_after_a_kill_images_of_a_request_without_a_job_are_lost_in_their_
     vendor.has_results.clear()
     vendor.held_samples = 4  # the first request is not answered, the second is a job
     process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         job: Any = await sdk.post(
             "/images/generations",
             body={"model": "fine", "prompt": "a job", "n": 6, "seed": 1},
@@ -126,7 +126,7 @@ async def test_after_a_kill_images_of_a_request_without_a_job_are_lost_in_their_
     await asyncio.to_thread(process.wait, 60)
     vendor.has_results.set()
     _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         payload = await outcome(sdk, job["id"])
     assert pictures(payload) == [image(5), image(6)]
     assert [(each["index"], each["code"], each["billed"]) for each in payload["errors"]] == [
@@ -140,7 +140,7 @@ async def test_a_job_that_the_provider_lost_may_have_charged_each_image(
 ) -> None:
     vendor.has_results.clear()
     process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         body = {"model": "fine", "prompt": "a job", "n": 4}
         job: Any = await sdk.post("/images/generations", body=body, cast_to=object, options={"headers": ASYNC})
         await polled(vendor, 1)
@@ -149,7 +149,7 @@ async def test_a_job_that_the_provider_lost_may_have_charged_each_image(
     vendor.posts.clear()  # the vendor knows nothing of the job any more
     vendor.has_results.set()
     _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
-    async with client(url) as sdk:
+    async with sdk_client(url) as sdk:
         payload = await outcome(sdk, job["id"])
         metrics = await sdk.get(f"{url}/metrics", cast_to=str)
     assert (payload["status"], payload["error"]["code"]) == ("failed", "charge_unknown")

@@ -21,14 +21,10 @@ from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.images import drawn
-from tests.plugins.gateway.conftest import MASTER, Running, Serve, config, entry
+from tests.plugins.gateway.conftest import Running, Serve, config, entry, sdk_client
 from tests.plugins.gateway.idempotency.test_workers import watched
 
 from .conftest import EDIT, finish, line, results, submit
-
-
-def sdk(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", max_retries=0)
 
 
 def lines(number: int) -> list[dict[str, object]]:
@@ -66,13 +62,13 @@ async def test_killed_it_goes_on_at_the_next_start(serve: Serve, impasto_emulato
     text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
     impasto_emulator.fault("delay", seconds=0.1)
     process, url = await asyncio.to_thread(serve, text)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await submit(client, lines(30))
     for done in (6, 16):
         await some(impasto_emulator, done)
         process.kill()
         process, url = await asyncio.to_thread(serve, text)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         await look(client, batch, impasto_emulator, 30, ambiguous=8)
 
 
@@ -82,7 +78,7 @@ async def test_ended_in_peace_it_goes_on_at_the_next_start(
     text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
     impasto_emulator.fault("delay", seconds=0.2)
     process, url = await asyncio.to_thread(serve, text)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await submit(client, lines(80))
     await some(impasto_emulator, 5)
     process.terminate()
@@ -95,7 +91,7 @@ async def test_ended_in_peace_it_goes_on_at_the_next_start(
     assert (kinds["done"], kinds["ambiguous"]) == (stopped, 0)
     impasto_emulator.clear_faults()
     _, url = await asyncio.to_thread(serve, text)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         await look(client, batch, impasto_emulator, 80, ambiguous=0)
     assert len(impasto_emulator.charges) == 80
 
@@ -112,7 +108,7 @@ async def test_a_job_of_the_providers_is_fetched_by_the_next_start_with_its_key(
     impasto_emulator.fault("pending", method="GET")
     process, url = await asyncio.to_thread(serve, text(KEY))
     uri = "data:image/png;base64," + base64.b64encode(drawn("PNG", size=(128, 128))).decode()
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await submit(client, [line("job", EDIT, model="creative", images=[{"image_url": uri}])], EDIT)
     async with asyncio.timeout(60):
         while all(each.method != "GET" for each in impasto_emulator.requests):
@@ -120,7 +116,7 @@ async def test_a_job_of_the_providers_is_fetched_by_the_next_start_with_its_key(
     process.kill()
     impasto_emulator.clear_faults()
     _, url = await asyncio.to_thread(serve, text(key))
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await finish(client, batch)
         assert batch.status == "completed"
         if key == KEY:
@@ -138,7 +134,7 @@ async def test_of_several_workers_one_runs_it_and_another_takes_it_over(
     impasto_emulator.fault("delay", seconds=0.15)
     text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
     process, url = await asyncio.to_thread(serve, text, "--workers", "2")
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await submit(client, lines(30))
         await some(impasto_emulator, 5)
         lock = WorkspacePaths(state / "batches" / "runs" / batch.id).lock
@@ -148,7 +144,7 @@ async def test_of_several_workers_one_runs_it_and_another_takes_it_over(
             os.kill(owners[0], signal.SIGKILL)
             while owners[0] in (child.pid for child in psutil.Process(process.pid).children()):
                 await asyncio.sleep(0.01)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         await look(client, batch, impasto_emulator, 30, ambiguous=4)
     process.terminate()
     assert await asyncio.to_thread(process.wait, 60) == 0
@@ -201,7 +197,7 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
     text = config(impasto_emulator.url, more="batches: {concurrency: 2}\n")
     impasto_emulator.fault("delay", seconds=0.2)
     process, url = await asyncio.to_thread(serve, text)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batches = [
             await submit(client, [line(f"p{i}", seed=100 * number + i + 1) for i in range(40)])
             for number in range(len(damage))
@@ -217,7 +213,7 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
         await asyncio.to_thread(harm, WorkspacePaths(state / "batches" / "runs" / batch.id).ledger)
     impasto_emulator.clear_faults()
     _, url = await asyncio.to_thread(serve, text)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         for batch in batches:
             over = await finish(client, batch)
             assert over.status == "failed"

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.plugins.gateway.conftest import Answer, Running, Start, config, key_entry
+from tests.plugins.gateway.conftest import Answer, Running, Start, config, key_entry, sdk_client
 
 LINE = (
     b'{"custom_id": "a", "method": "POST", "url": "/v1/images/generations", "body": {"model": "sd3", "prompt": "p"}}\n'
@@ -74,7 +74,7 @@ async def test_lists_have_cursors(gateway: Running) -> None:
 async def test_a_key_sees_its_own_files_alone(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await start(config(impasto_emulator.url, more="keys:\n" + key_entry("other", OTHER)))
     file = await gateway.sdk.files.create(file=("a", LINE), purpose="batch")
-    async with openai.AsyncOpenAI(api_key=OTHER, base_url=f"{gateway.url}/v1", max_retries=0) as other:
+    async with sdk_client(gateway.url, OTHER) as other:
         assert (await other.files.list()).data == []
         for attempt in (other.files.retrieve, other.files.content, other.files.delete):
             with pytest.raises(openai.NotFoundError):

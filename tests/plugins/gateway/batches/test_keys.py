@@ -9,7 +9,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.batches import scheduler
-from tests.plugins.gateway.conftest import Running, Start, config, key_entry
+from tests.plugins.gateway.conftest import Running, Start, config, key_entry, sdk_client
 
 from .conftest import finish, line, results, submit
 
@@ -93,7 +93,7 @@ async def test_a_key_sees_its_own_batches_alone(start: Start, impasto_emulator: 
     gateway = await limited(start, impasto_emulator.url)
     batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a")]))
     for key in (OTHER, "sk-1234"):  # nor does the master's
-        async with openai.AsyncOpenAI(api_key=key, base_url=f"{gateway.url}/v1", max_retries=0) as other:
+        async with sdk_client(gateway.url, key) as other:
             assert (await other.batches.list()).data == []
             for attempt in (other.batches.retrieve, other.batches.cancel):
                 with pytest.raises(openai.NotFoundError):

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.plugins.gateway.conftest import Running, Serve, Start, config, entry, key_entry
+from tests.plugins.gateway.conftest import Running, Serve, Start, config, entry, key_entry, sdk_client
 from tests.plugins.gateway.native import KEY, USD, Vendor, image
 from tests.plugins.gateway.records import database
 from tests.plugins.gateway.telemetry.test_metrics import scrape
 
 from .conftest import finish, line, results, submit
-from .test_durable import sdk
 
 OTHER = "sk-other-" + "k" * 24
 
@@ -152,7 +151,7 @@ async def test_a_job_of_four_is_fetched_by_the_next_start(
     process, url = await asyncio.to_thread(
         serve, text(vendor, ("other", "one"), ("fine", "fine")), **native_environment
     )
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await submit(client, [line("a", model="fine", prompt="a job", n=4, seed=1)])
     async with asyncio.timeout(60):
         while not vendor.polls:  # the job's id is in the ledger before the first
@@ -161,7 +160,7 @@ async def test_a_job_of_four_is_fetched_by_the_next_start(
     await asyncio.to_thread(process.wait, 60)
     vendor.has_results.set()
     _, url = await asyncio.to_thread(serve, text(vendor, ("other", "one"), ("fine", "fine")), **native_environment)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await finish(client, batch)
         lines = (await results(client, batch.output_file_id))["a"]
     assert pictures(lines) == [image(1 + i) for i in range(4)]
@@ -175,14 +174,14 @@ async def test_a_kill_in_the_middle_of_a_request_pays_nothing_twice(
     serve: Serve, vendor: Vendor, native_environment: dict[str, str]
 ) -> None:
     process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await submit(client, [line("a", model="fine", prompt="held", n=4)])
     await asyncio.to_thread(vendor.wait_for, 1)
     process.kill()
     await asyncio.to_thread(process.wait, 60)
     vendor.release.set()
     _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
-    async with sdk(url) as client:
+    async with sdk_client(url) as client:
         batch = await finish(client, batch)
         failed = (await results(client, batch.error_file_id))["a"]
     assert (failed["error"]["code"], failed["error"]["billed"]) == ("charge_unknown", "unknown")

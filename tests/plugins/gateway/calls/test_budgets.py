@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.plugins.gateway.conftest import Answer, Running, Serve, Start, config, entry, key_entry
+from tests.plugins.gateway.conftest import Answer, Running, Serve, Start, config, entry, key_entry, sdk_client
 from tests.plugins.gateway.records import database
 
 KEY = "sk-studio-" + "k" * 24
@@ -76,7 +76,7 @@ async def test_they_hold_across_workers_restarts_and_reloads(
 
     async def calls(url: str, n: int) -> list[str]:
         async def one() -> str:
-            async with openai.AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0) as sdk:  # its own socket
+            async with sdk_client(url, KEY) as sdk:  # its own socket
                 try:
                     return "made" if (await sdk.images.generate(model="sd3", prompt="p")).data else "nothing"
                 except openai.RateLimitError as error:
