@@ -9,7 +9,7 @@ import attrs
 
 from .leases import WorkerLease
 from .policy import RateLimit
-from .state_records import StateError
+from .state_records import LimitReached, Reservation, StateError, Use
 from .states import StateStore
 
 
@@ -62,8 +62,13 @@ class Workers(Protocol):
         """
         ...
 
-    async def begin_call(self, call: CallInFlight) -> None:
-        """Add a call. Raises WorkerEnded."""
+    async def begin_call(
+        self, call: CallInFlight, *, key: bytes = b"", uses: Sequence[Use] = ()
+    ) -> Reservation | LimitReached:
+        """Add a call, and reserve uses of a key as ``Budgets.reserve`` does, if there are any. Raises WorkerEnded.
+
+        A refusal adds no call.
+        """
         ...
 
     async def find_calls(self, identity: bytes) -> Sequence[CallInFlight]:
@@ -75,7 +80,7 @@ class Workers(Protocol):
         ...
 
     async def end_calls(self, ids: Collection[str]) -> None:
-        """Delete calls."""
+        """Delete calls, which may take some moments."""
         ...
 
 

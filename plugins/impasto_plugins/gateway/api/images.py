@@ -166,18 +166,20 @@ async def _execute(
     """Run the call. ``on_attempt``: it is a job."""
     if on_attempt is not None and row is not None:
         spools.on_attempt = partial(on_attempt, row)
-    in_flight, running = context.services.idempotency.in_flight, call.session.running
-    if in_flight.has_leases and running is not None:
-        spools.check_sending = partial(in_flight.check_lease, running)
 
     async def on_job(prepared_call: PreparedCall, all_jobs: Sequence[ProviderJob]) -> None:
         if row is not None:
             provider_jobs = ProviderJobs.from_call(prepared_call, all_jobs, spools.created)
             await context.services.idempotency.store.record_jobs(row, provider_jobs.to_json())
 
-    charge = BudgetGuard(context.services.state.budgets, context.caller).charge
+    guard = BudgetGuard(context.services.state.budgets, context.caller)
+    leased, running = context.services.idempotency.in_flight.leased, call.session.running
+    if leased is not None and running is not None:
+        spools.check_sending = partial(leased.check_lease, running)
+        if row is None and call.session.may_repeat:
+            guard.begin = partial(leased.begin_row, running)
     try:
-        outcome = await execute_with_fallback(call.first, call.others, charge, spools, on_job)
+        outcome = await execute_with_fallback(call.first, call.others, guard.charge, spools, on_job)
     except UnfinishedJobs as unfinished:
         provider_jobs = ProviderJobs.from_call(unfinished.prepared_call, unfinished.jobs, spools.created)
         raise JobInProgress.of(provider_jobs.to_json(), unfinished.error) from None

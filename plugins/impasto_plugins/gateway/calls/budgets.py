@@ -7,7 +7,7 @@ hash, so that its usage stays if its name or limits change.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -28,6 +28,7 @@ from impasto_plugins.cli.terminal.output import count_of
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.storage.failures import storage_required
 
 from .execution import PreparedCall
 
@@ -46,17 +47,23 @@ REQUESTS, IMAGES, NANO_USD = "requests", "images", "nano_usd"
 class BudgetGuard:
     """Checks one call against its key's limits. Each attempt of a fallback is charged by itself.
 
-    ``is_counted``: it does not count as a request.
+    ``is_counted``: it does not count as a request. ``begin``: lets other workers find the call, and reserves its uses,
+    before its first attempt.
     """
 
     _budgets: Budgets
     _caller: Caller
     is_counted: bool = attrs.field(default=False, kw_only=True)
+    begin: Callable[[bytes, Sequence[Use]], Awaitable[Reservation | LimitReached]] | None = None
 
     async def charge(self, prepared_call: PreparedCall, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Run one attempt within the limits. Raises APIError if they refuse it, and the attempt's errors."""
         limits = self._caller.limits
         if limits is None:
+            if self.begin is not None:
+                with storage_required():
+                    await self.begin(self._caller.digest, ())
+                self.begin = None
             return await attempt()
         price, reserved = price_nano_usd(prepared_call, limits), prepared_call.n
         # Reserved before the call and settled after it: of calls that run at once none may spend what another spends.
@@ -87,12 +94,13 @@ class BudgetGuard:
                 await self._settle(reservation, images=0, nano_usd=0, requests=0)
 
         try:
-            reservation = await finish(self._budgets.reserve(self._caller.digest, uses), undo=give_back)
+            reserve = self.begin or self._budgets.reserve
+            reservation = await finish(reserve(self._caller.digest, uses), undo=give_back)
         except StateError as error:
             raise _unreadable(error) from None
         if isinstance(reservation, LimitReached):
             raise _limit_error(reservation, limits)
-        self.is_counted = True
+        self.is_counted, self.begin = True, None
         return reservation
 
     async def _settle(self, reservation: Reservation, *, images: int, nano_usd: int, requests: int = 1) -> None:

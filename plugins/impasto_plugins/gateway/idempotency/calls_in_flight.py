@@ -34,14 +34,17 @@ class CallsInFlight(Protocol):
     Methods that are awaited raise StateError and OSError if the calls of others can't be read, or these not be written.
     """
 
-    has_leases: bool
-    """True if a worker that lives may be taken for dead: each call is checked before it is sent."""
     notice_seconds: float
     """Seconds after which each worker has seen that its callers left, and others have seen that."""
     look_seconds: float
     """Seconds after which a call of another worker is looked at again for the first time."""
     take_over_seconds: float
     """Seconds between looks for dead workers."""
+
+    @property
+    def leased(self) -> ReplicaCalls | None:
+        """These calls, if a worker that lives may be taken for dead: each is checked before it is sent."""
+        ...
 
     @property
     def has_room(self) -> bool:
@@ -65,11 +68,7 @@ class CallsInFlight(Protocol):
         ...
 
     async def share(self, call: InFlightCall) -> str:
-        """Let other workers find a call before it is sent, and return the name of its worker."""
-        ...
-
-    def check_lease(self, call: InFlightCall) -> None:
-        """Raise NotSent if others may have taken over the call."""
+        """Return the name under which other workers find a call that has a row of its own."""
         ...
 
     def finish(self, call: InFlightCall) -> None:

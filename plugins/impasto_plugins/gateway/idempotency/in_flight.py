@@ -220,7 +220,7 @@ def reclaim(path: Path) -> Iterator[list[bytes]]:
 class MachineCalls(InFlightTable):
     """The calls of all workers of a machine; see CallsInFlight. A thread reads the tables."""
 
-    has_leases = False
+    leased = None
     notice_seconds = 0.1
     look_seconds = 1.0
     take_over_seconds = 60.0
@@ -249,11 +249,8 @@ class MachineCalls(InFlightTable):
         return self.name
 
     async def share(self, call: InFlightCall) -> str:
-        """Return the name of this worker: others see its calls from their beginning."""
+        """Return the name of this worker."""
         return self.name
-
-    def check_lease(self, call: InFlightCall) -> None:
-        """Do nothing: a worker that lives keeps its calls."""
 
     async def look(self, identity: bytes) -> list[InFlightEntry]:
         """Return the calls with a fingerprint in all workers, and those with an unknown outcome."""

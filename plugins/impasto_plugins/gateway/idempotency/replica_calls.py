@@ -19,7 +19,17 @@ import attrs
 from aiohttp import web
 
 from impasto import NotSent
-from impasto.ext import RENEW_SECONDS, CallInFlight, ReplicaStore, StateError, StoredCall, WorkerEnded
+from impasto.ext import (
+    RENEW_SECONDS,
+    CallInFlight,
+    LimitReached,
+    ReplicaStore,
+    Reservation,
+    StateError,
+    StoredCall,
+    Use,
+    WorkerEnded,
+)
 from impasto_plugins.gateway.errors import charge_unknown_error
 
 from .in_flight import LOST_SECONDS, SLOTS, InFlightCall, SlotState, too_many_calls
@@ -60,7 +70,6 @@ class _Running:
 class ReplicaCalls:
     """The calls of this worker and of others in a store; see CallsInFlight."""
 
-    has_leases = True
     notice_seconds = 0.5
     look_seconds = 0.05
     take_over_seconds = RENEW_SECONDS
@@ -79,6 +88,11 @@ class ReplicaCalls:
         self._expiring: deque[tuple[float, str]] = deque()
         self._has_changes = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def leased(self) -> ReplicaCalls:
+        """These calls."""
+        return self
 
     @property
     def has_room(self) -> bool:
@@ -113,20 +127,21 @@ class ReplicaCalls:
         return call
 
     async def share(self, call: InFlightCall) -> str:
-        """Let other workers find a call, and return the name of its worker. Raises StateError."""
+        """Return the name under which other workers find a call that has a row of its own. Raises StateError."""
+        running = self._calls[call.slot]
+        running.worker = await self.worker()
+        return running.worker
+
+    async def begin_row(self, call: InFlightCall, key: bytes, uses: Sequence[Use]) -> Reservation | LimitReached:
+        """Let other workers find a call before it is sent, and reserve uses of a key. Raises StateError."""
         running = self._calls[call.slot]
         for _ in range(2):
-            running.worker = await self.worker()
-            if running.has_key:
-                return running.worker
+            worker = await self.share(call)
+            row = CallInFlight(id=running.row, identity=running.identity, worker=worker)
             try:
-                await self._workers.begin_call(
-                    CallInFlight(id=running.row, identity=running.identity, worker=running.worker)
-                )
+                return await self._workers.begin_call(row, key=key, uses=uses)
             except WorkerEnded:
                 self._lease.end()
-            else:
-                return running.worker
         raise StateError("the lease of this process ends at once")
 
     def check_lease(self, call: InFlightCall) -> None:

@@ -79,7 +79,7 @@ class IdempotencySession:
                 running = coordinator.run_and_record(self._row, call, partial(make, self._row))
                 return await running, None
             return await coordinator.store.load(self._row), self._row
-        self._call = self.running = await self._begin()
+        self._call = self.running = coordinator.in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
         started_at = time.monotonic()
         try:
             self._outcome = await make(None)
@@ -91,18 +91,10 @@ class IdempotencySession:
         self._call_seconds = time.monotonic() - started_at
         return self._outcome, None
 
-    async def _begin(self) -> InFlightCall:
-        """Begin a call without a row. Raises APIError."""
-        in_flight, fingerprint = self._coordinator.in_flight, self._fingerprint
-        call = in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
-        if fingerprint.count is not None:  # an SDK repeats it by itself
-            try:
-                with storage_required():
-                    await in_flight.share(call)
-            except BaseException:
-                in_flight.finish(call)
-                raise
-        return call
+    @property
+    def may_repeat(self) -> bool:
+        """True if the caller is an SDK, which repeats a request by itself."""
+        return self._fingerprint.count is not None
 
     async def run_job(
         self, make: Callable[[StoredCall], Awaitable[CallOutcome]], label: CallLabel, job_started: JobStarted

@@ -22,14 +22,8 @@ class PostgresBudgets:
     async def reserve(self, key: bytes, uses: Sequence[Use]) -> Reservation | LimitReached:
         """Count all of these uses, or none of them if one would pass its limit."""
         statement = "SELECT * FROM {s}.reserve($1, $2, $3, $4, $5)"
-        (row,) = await self._pool.fetch(statement, key, *_columns(uses))
-        if row["place"] is not None:
-            return _refusal(uses, row)
-        parts: list[int] = row["parts"] or []
-        amounts: dict[tuple[str, Period, int], int] = {
-            (use.what, use.period, part): use.amount for use, part in zip(uses, parts, strict=True)
-        }
-        return Reservation(key=key, amounts=amounts)
+        (row,) = await self._pool.fetch(statement, key, *columns_of(uses))
+        return reservation_of(key, uses, row)
 
     async def settle(self, reservation: Reservation, spent: Mapping[str, int]) -> None:
         """Count what was spent in place of what was reserved."""
@@ -42,7 +36,7 @@ class PostgresBudgets:
         statement = (
             "SELECT c.*, t.now FROM (SELECT {s}.seconds_now() AS now) t, {s}.check_uses($1, $2, $3, $4, $5, t.now) c"
         )
-        (row,) = await self._pool.fetch(statement, key, *_columns(uses))
+        (row,) = await self._pool.fetch(statement, key, *columns_of(uses))
         return _refusal(uses, row) if row["place"] is not None else None
 
     async def used(self, key: bytes, what: str, period: Period) -> int:
@@ -55,13 +49,25 @@ class PostgresBudgets:
         await self._pool.fetch("SELECT {s}.delete_old_budgets()")
 
 
-def _columns(uses: Sequence[Use]) -> tuple[list[str], list[str], list[int], list[int | None]]:
+def columns_of(uses: Sequence[Use]) -> tuple[list[str], list[str], list[int], list[int | None]]:
+    """Return uses as arrays."""
     return (
         [use.what for use in uses],
         [use.period for use in uses],
         [use.amount for use in uses],
         [use.limit for use in uses],
     )
+
+
+def reservation_of(key: bytes, uses: Sequence[Use], row: Record) -> Reservation | LimitReached:
+    """Return the answer of the schema's function."""
+    if row["place"] is not None:
+        return _refusal(uses, row)
+    parts: list[int] = row["parts"] or []
+    amounts: dict[tuple[str, Period, int], int] = {
+        (use.what, use.period, part): use.amount for use, part in zip(uses, parts, strict=True)
+    }
+    return Reservation(key=key, amounts=amounts)
 
 
 def _refusal(uses: Sequence[Use], row: Record) -> LimitReached:

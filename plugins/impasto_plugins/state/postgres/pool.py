@@ -98,22 +98,22 @@ class ConnectionPool:
 
     async def _run(self, work: Callable[[PoolConnectionProxy[Record]], Awaitable[T]], on_any_schema: bool) -> T:
         asyncpg = await asyncio.to_thread(_import_asyncpg) if self._pool is None else _import_asyncpg()
-        address = self.address
+        seconds = self.address.command_timeout
         try:
-            async with self._preparing:
-                if self._pool is None:
-                    self._pool = await self._create(asyncpg)
-            connection = await self._pool.acquire(timeout=CONNECT_SECONDS + address.command_timeout)
-            try:
-                if not self._is_prepared and not on_any_schema:
-                    await self._prepare(connection)
-                async with asyncio.timeout(address.command_timeout):
+            pool = self._pool or await self._create(asyncpg)
+            async with asyncio.timeout(CONNECT_SECONDS + seconds) as timeout:
+                connection = await pool.acquire()
+                try:
+                    if not self._is_prepared and not on_any_schema:
+                        timeout.reschedule(None)
+                        await self._prepare(connection)
+                    timeout.reschedule(asyncio.get_running_loop().time() + seconds)
                     return await work(connection)
-            except (TimeoutError, asyncpg.InternalClientError):
-                connection.terminate()  # nobody gets an answer of whatever it may still do
-                raise
-            finally:
-                await self._pool.release(connection)
+                except (asyncio.CancelledError, asyncpg.InternalClientError):  # its time is over, or it is broken
+                    connection.terminate()  # nobody gets an answer of whatever it may still do
+                    raise
+                finally:
+                    await pool.release(connection)
         except StateError as error:
             raise StateError(f"{self._setting}: {error}") from None
         except (
@@ -127,16 +127,19 @@ class ConnectionPool:
 
     async def _create(self, asyncpg: Any) -> Pool[Record]:
         address = self.address
-        pool: Pool[Record] = await asyncpg.create_pool(
-            address.dsn,
-            min_size=0,  # nothing is connected yet
-            max_size=address.pool_size,
-            timeout=CONNECT_SECONDS,
-            statement_cache_size=address.statement_cache_size,
-            reset=_do_nothing,  # no operation changes a connection's state, and a reset is a round trip
-            server_settings={"application_name": "impasto"},
-        )
-        return pool
+        async with self._preparing:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    address.dsn,
+                    min_size=0,  # nothing is connected yet
+                    max_size=address.pool_size,
+                    timeout=CONNECT_SECONDS,
+                    statement_cache_size=address.statement_cache_size,
+                    reset=_do_nothing,  # no operation changes a connection's state, and a reset is a round trip
+                    server_settings={"application_name": "impasto"},
+                )
+            assert self._pool is not None  # noqa: S101 - created here, or by another task
+            return self._pool
 
     async def _prepare(self, connection: PoolConnectionProxy[Record]) -> None:
         async with self._preparing:

@@ -8,13 +8,17 @@ from impasto import RateLimit
 from impasto.ext import WorkerEnded
 
 from .pool import ConnectionPool
+from .reports import ReportQueue
+
+_COUNT_SECONDS = 0.02
+"""Seconds until arrivals are reported, which hold their places for so long."""
 
 
 class PostgresRates:
     """The rate windows of a schema; see Rates."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: ConnectionPool, reports: ReportQueue) -> None:
+        self._pool, self._reports = pool, reports
 
     async def begin(self, key: str, permit: int, worker: str, limit: RateLimit, slack: float) -> float:
         """Return 0 if a request may go, or the seconds to wait before the next try. Raises WorkerEnded."""
@@ -27,7 +31,7 @@ class PostgresRates:
 
     async def count(self, permits: Collection[int]) -> None:
         """Note that requests have arrived."""
-        await self._pool.fetch("SELECT {s}.count_arrivals($1)", list(permits))
+        await self._reports.send(arrived=permits, within=_COUNT_SECONDS)
 
     async def release(self, key: str, permits: Collection[int]) -> None:
         """Take back the permits of requests that never left."""

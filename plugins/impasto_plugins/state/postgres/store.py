@@ -15,6 +15,7 @@ from .migrations import VERSION, migrate, report
 from .objects import PostgresObjects
 from .pool import ConnectionPool
 from .rates import PostgresRates
+from .reports import ReportQueue
 from .workers import PostgresWorkers
 
 _log = logging.getLogger("impasto")
@@ -28,8 +29,9 @@ class PostgresState:
         self.calls = PostgresCalls(self._pool)
         self.budgets = PostgresBudgets(self._pool)
         self.objects = PostgresObjects(self._pool)
-        self.workers = PostgresWorkers(self._pool)
-        self.rates = PostgresRates(self._pool)
+        reports = ReportQueue(self._pool)
+        self.workers = PostgresWorkers(self._pool, reports)
+        self.rates = PostgresRates(self._pool, reports)
         self.lease = WorkerLease(self.workers)
 
     @property

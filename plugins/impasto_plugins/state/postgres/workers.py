@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from impasto.ext import CallInFlight, WorkerEnded
+from impasto.ext import CallInFlight, LimitReached, Reservation, Use, WorkerEnded
 
+from .budgets import columns_of, reservation_of
 from .pool import ConnectionPool
+from .reports import ReportQueue
+
+_END_SECONDS = 0.1
+"""Seconds until the ends of calls are reported, which seem to run for so long."""
 
 
 class PostgresWorkers:
     """The workers of a schema; see Workers."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: ConnectionPool, reports: ReportQueue) -> None:
+        self._pool, self._reports = pool, reports
 
     async def register(self, worker: str, seconds: float) -> None:
         """Begin the lease of a worker."""
@@ -36,12 +41,16 @@ class PostgresWorkers:
         """Return the workers whose leases have ended, with the fingerprints of their calls."""
         return {row["id"]: row["identities"] for row in await self._pool.fetch("SELECT * FROM {s}.dead_workers()")}
 
-    async def begin_call(self, call: CallInFlight) -> None:
-        """Add a call. Raises WorkerEnded."""
-        statement = "SELECT {s}.begin_call($1, $2, $3, $4)"
-        ((is_begun,),) = await self._pool.fetch(statement, call.id, call.identity, call.worker, call.state)
-        if not is_begun:
+    async def begin_call(
+        self, call: CallInFlight, *, key: bytes = b"", uses: Sequence[Use] = ()
+    ) -> Reservation | LimitReached:
+        """Add a call, and reserve uses. Raises WorkerEnded."""
+        statement = "SELECT * FROM {s}.begin_call($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        values = (call.id, call.identity, call.worker, call.state, key, *columns_of(uses))
+        (row,) = await self._pool.fetch(statement, *values)
+        if not row["is_alive"]:
             raise WorkerEnded("the lease of this process has ended")
+        return reservation_of(key, uses, row)
 
     async def find_calls(self, identity: bytes) -> list[CallInFlight]:
         """Return the calls with a fingerprint."""
@@ -54,4 +63,4 @@ class PostgresWorkers:
 
     async def end_calls(self, ids: Collection[str]) -> None:
         """Delete calls."""
-        await self._pool.fetch("SELECT {s}.end_calls($1)", list(ids))
+        await self._reports.send(over=ids, within=_END_SECONDS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from impasto.ext import CallInFlight, StoredCall, WorkerEnded
+from impasto import RateLimit
+from impasto.ext import CallInFlight, LimitReached, Reservation, StoredCall, Use, WorkerEnded
 from impasto_plugins.state.postgres import PostgresState
 from tests.plugins.state.postgres.conftest import StoreFactory
 from tests.plugins.state.postgres.test_migrations import execute
@@ -97,3 +100,35 @@ async def test_a_worker_that_stops_leaves_its_calls_alone(factory: StoreFactory,
     await execute(postgres, "UPDATE {s}.workers SET expires = expires - 7200")
     await store.workers.register("new", 60)
     assert sorted(await store.workers.dead()) == ["old", "with"], "those without calls go by themselves"
+
+
+async def test_reports_of_some_moments_are_one_round_trip(factory: StoreFactory) -> None:
+    store = await factory()
+    await store.workers.register("one", 60)
+    for number in (1, 2):
+        assert await store.rates.begin("key", number, "one", RateLimit(9, 60.0), 1.0) == 0
+        await store.workers.begin_call(CallInFlight(id=str(number), identity=b"same", worker="one"))
+    before = store.round_trips
+    reports = [store.workers.end_calls([str(number)]) for number in (1, 2)]
+    await asyncio.gather(*reports, *(store.rates.count([number]) for number in (1, 2)))
+    assert store.round_trips == before + 1
+    assert await store.workers.find_calls(b"same") == []
+    ((arrivals,),) = await store._pool.fetch("SELECT count(*) FROM {s}.arrivals")
+    assert arrivals == 2
+
+
+async def test_a_call_and_its_reservation_are_there_together_or_not_at_all(factory: StoreFactory) -> None:
+    store = await factory()
+    await store.workers.register("one", 60)
+    use = Use(what="images", period="day", amount=1, limit=1)
+    first, second = (CallInFlight(id=name, identity=b"same", worker="one") for name in "ab")
+    reservation = await store.workers.begin_call(first, key=b"key", uses=[use])
+    assert isinstance(reservation, Reservation)
+    refusal = await store.workers.begin_call(second, key=b"key", uses=[use])
+    assert isinstance(refusal, LimitReached)
+    assert await store.workers.find_calls(b"same") == [first]
+    await store.workers.end("one")
+    await store.workers.remove(["one"])
+    with pytest.raises(WorkerEnded):
+        await store.workers.begin_call(second, key=b"other", uses=[use])
+    assert await store.budgets.used(b"other", "images", "day") == 0

@@ -86,15 +86,23 @@ BEGIN
         WHERE c.state = 'running' AND c.worker <> '' AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker);
 END $$;
 
--- Return false if the worker's lease has ended. Its row stays locked: nobody ends it before the call is there.
-CREATE FUNCTION begin_call(call_id text, call_identity bytea, call_worker text, call_state text) RETURNS boolean
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- Add a call and reserve uses, if there are any. Its worker's row stays locked: nobody ends it before the call is there.
+CREATE FUNCTION begin_call(
+    call_id text, call_identity bytea, call_worker text, call_state text,
+    budget_key bytea, whats text[], periods text[], amounts bigint[], limits bigint[],
+    OUT is_alive boolean, OUT now float8, OUT place integer, OUT remaining bigint, OUT ends float8, OUT parts bigint[]
+) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM make_durable();
     PERFORM FROM workers w WHERE w.id = call_worker AND w.expires > seconds_now() FOR KEY SHARE;
-    IF NOT FOUND THEN RETURN false; END IF;
+    is_alive := FOUND;
+    IF NOT is_alive THEN RETURN; END IF;
+    IF cardinality(whats) > 0 THEN
+        SELECT r.now, r.place, r.remaining, r.ends, r.parts INTO now, place, remaining, ends, parts
+            FROM reserve(budget_key, whats, periods, amounts, limits) r;
+        IF place IS NOT NULL THEN RETURN; END IF;
+    END IF;
     INSERT INTO in_flight VALUES (call_id, call_identity, call_worker, call_state) ON CONFLICT (id) DO NOTHING;
-    RETURN true;
 END $$;
 
 CREATE FUNCTION mark_call(call_id text, new_state text) RETURNS void
@@ -102,14 +110,6 @@ LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM make_durable();
     UPDATE in_flight SET state = new_state WHERE id = call_id;
-END $$;
-
-CREATE FUNCTION end_calls(call_ids text[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
-BEGIN
-    PERFORM make_durable();
-    DELETE FROM in_flight WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM in_flight WHERE id = ANY(call_ids) ORDER BY id FOR UPDATE
-    ));
 END $$;
 
 
@@ -171,15 +171,23 @@ BEGIN
     RETURN 0;
 END $$;
 
-CREATE FUNCTION count_arrivals(permit_ids bigint[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- Note that requests have arrived, and delete calls that are over.
+CREATE FUNCTION report(permit_ids bigint[], call_ids text[]) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     now float8;
 BEGIN
     PERFORM make_durable();
-    PERFORM FROM permits WHERE id = ANY(permit_ids) ORDER BY id FOR UPDATE;
-    now := seconds_now();
-    WITH counted AS (DELETE FROM permits p WHERE p.id = ANY(permit_ids) RETURNING p.key)
-        INSERT INTO arrivals SELECT c.key, now FROM counted c;
+    IF cardinality(permit_ids) > 0 THEN
+        PERFORM FROM permits WHERE id = ANY(permit_ids) ORDER BY id FOR UPDATE;
+        now := seconds_now();
+        WITH counted AS (DELETE FROM permits p WHERE p.id = ANY(permit_ids) RETURNING p.key)
+            INSERT INTO arrivals SELECT c.key, now FROM counted c;
+    END IF;
+    IF cardinality(call_ids) > 0 THEN
+        PERFORM FROM in_flight WHERE id = ANY(call_ids) ORDER BY id FOR UPDATE;
+        DELETE FROM in_flight WHERE id = ANY(call_ids);
+    END IF;
 END $$;
 
 -- Behind the key's lock: a permit that is only being given is not missed.
