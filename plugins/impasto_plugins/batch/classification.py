@@ -94,7 +94,8 @@ def outcomes_of_result(unit: ImageTask, result: Result) -> Iterator[tuple[ImageT
             errors[each.index] = each.error
     came = iter(result.artifacts)
     in_place = [None if place in errors else next(came, None) for place in range(unit.requested)]
-    shares, usage = CostShares.of(result), result.usage
+    shares = CostShares.of(result)
+    usage = result.usage if len(unit.images) == unit.requested else None  # an image that came before has it
     for image in unit.images:
         if (artifact := in_place[image.place]) is None:
             yield image, outcome_of_error(image, errors.get(image.place) or strays.pop(0), shares)

@@ -9,6 +9,7 @@ from typing import Literal
 import attrs
 
 from impasto import Account, Artifact, Cost, ImpastoError, NotSent, Request, Usage
+from impasto_plugins.fetched_jobs import ProviderJob
 
 OutcomeState = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expired", "pending"]
 
@@ -47,8 +48,17 @@ class ImageTask:
     """The number of images before it in the answer to its request."""
     requested: int = 1
     """The number of images that its request asks for."""
+    statements: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
+    """What the answer that began its job states, see ``ProviderJob``."""
     others: tuple[ImageTask, ...] = attrs.field(default=(), repr=False)
     """The further images of the same request."""
+
+    @property
+    def provider_job(self) -> ProviderJob | None:
+        """The job to fetch, None if it is to be requested."""
+        if self.job is None:
+            return None
+        return ProviderJob.from_json({"id": self.job, "count": self.requested, **self.statements})
 
     @property
     def images(self) -> tuple[ImageTask, ...]:

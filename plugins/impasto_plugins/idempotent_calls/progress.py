@@ -20,17 +20,9 @@ from impasto import (
     WireRequest,
 )
 from impasto.ext import StateError, StateStore
+from impasto_plugins.fetched_jobs import ProviderJob
 
 _log = logging.getLogger("impasto")
-
-
-@attrs.frozen(kw_only=True)
-class RecordedJob:
-    """A job for ``count`` images of a call; ``place``: the number of the call's images before them."""
-
-    id: str
-    place: int
-    count: int
 
 
 @attrs.define(eq=False)
@@ -40,11 +32,11 @@ class CallProgress:
     store: StateStore
     record_id: str
     calls: list[Call] = attrs.field(factory=list[Call])
-    jobs: list[RecordedJob] = attrs.field(factory=list[RecordedJob])
+    jobs: list[ProviderJob] = attrs.field(factory=list[ProviderJob])
     images: int = 0
     _is_recorded: bool = True
 
-    def add_job(self, job: RecordedJob) -> None:
+    def add_job(self, job: ProviderJob) -> None:
         """Add a job that was accepted."""
         self.jobs.append(job)
         self._is_recorded = False
@@ -86,7 +78,7 @@ class KeyedCall(Call):
     def mark_job_accepted(self, pending: Pending) -> None:
         """Add the job to the call's."""
         super().mark_job_accepted(pending)
-        self._progress.add_job(RecordedJob(id=pending.id, place=self._place, count=self.request.count))
+        self._progress.add_job(ProviderJob.of(pending, place=self._place, count=self.request.count))
 
     async def before_send(self, wire: WireRequest) -> None:
         """Record the job before it is polled."""

@@ -49,12 +49,12 @@ from impasto.ext import (
     result_of_cancelled,
 )
 from impasto_plugins.concurrency.seats import SEATS, Seat, seat_in
-from impasto_plugins.fetched_jobs import combine_jobs
+from impasto_plugins.fetched_jobs import ProviderJob, combine_jobs
 from impasto_plugins.fingerprints import IDEMPOTENCY_KEY, canonical_json
 
 from .artifact_files import ArtifactFiles
 from .outcomes import dump_outcome, is_failure, load_outcome
-from .progress import CallProgress, KeyedCall, RecordedJob, ends_job
+from .progress import CallProgress, KeyedCall, ends_job
 
 KEY_SECONDS = 24 * 3600.0
 """Seconds for which a key is bound to its request."""
@@ -275,7 +275,7 @@ class _Repeats:
 
     async def _fetch(self, record: StoredCall) -> Result:
         """Fetch the jobs of a call that ended before them."""
-        jobs = [RecordedJob(**each) for each in json.loads(record.jobs)]
+        jobs = [*map(ProviderJob.from_json, json.loads(record.jobs))]
         outcomes = await asyncio.gather(*map(self._fetch_job, jobs))
         pairs = zip(jobs, outcomes, strict=True)
         result = combine_jobs(pairs, self._keyed.n, unknown=_CUT_OFF, price=self._keyed.price)
@@ -290,9 +290,9 @@ class _Repeats:
             raise error
         return result
 
-    async def _fetch_job(self, job: RecordedJob) -> Result | ImpastoError:
+    async def _fetch_job(self, job: ProviderJob) -> Result | ImpastoError:
         try:
-            result = await self._resume(job.id, job.count)
+            result = job.completed(await self._resume(job.id, job.count))
         except ImpastoError as error:
             return error
         price = self._keyed.price

@@ -59,7 +59,10 @@ class Dialect:
             return Result(artifacts=(Artifact(data=response.body, media_type="image/png"),))
         body = json.loads(response.body)
         if "urls" in body:
-            return images_from_urls(body["urls"], response, anonymous=True)
+            return images_from_urls(
+                body["urls"], response, anonymous=True, seeds=body["seeds"], revised_prompts=body["prompts"],
+                usage=Usage(input_tokens=10, output_tokens=100), cost=Cost(usd=0.2, as_of="2026-11-01"),
+            )
         if "id" in body:
             poll = WireRequest(target=f"/jobs/{body['id']}", method="GET")
             return Pending(id=body["id"], poll=poll, first=0.01, interval=0.01)
@@ -136,7 +139,9 @@ class Vendor(BaseHTTPRequestHandler):
             case "/signed":
                 type(self).posts[-1]["images"] = images
                 here = f"http://{self.headers['host']}/images/{len(self.posts)}"
-                self.answer(200, {"urls": [f"{here}-{index}" for index in range(number)]})
+                urls, seeds = [f"{here}-{index}" for index in range(number)], [first + i for i in range(number)]
+                prompts = [f"a finer cat {index}" for index in range(number)]
+                self.answer(200, {"urls": urls, "seeds": seeds, "prompts": prompts})
                 return
             case "/lacking":
                 images.pop()
@@ -329,9 +334,19 @@ def test_a_kill_while_images_are_fetched_from_their_addresses_loses_none(
     process.communicate()
     vendor.is_job_done = True
     done = batch("run", "manifest.jsonl", "--out", "out")
-    assert (done.exit_code, done.stdout) == (0, "complete: 4 of 4 done, charged: 0.16 USD\n")
+    assert (done.exit_code, done.stdout) == (0, "complete: 4 of 4 done, charged: 0.20 USD\n")
     assert len(vendor.posts) == 1
-    assert [(OUT / each["path"]).read_bytes() for each in results()["cat"]["data"]] == [png(8, 9 + i) for i in range(4)]
+    check_signed(4)
+
+
+def check_signed(n: int) -> None:
+    """Check the results of a row whose first answer says more than addresses, whoever fetched the images."""
+    cat = results()["cat"]
+    assert [(OUT / each["path"]).read_bytes() for each in cat["data"]] == [png(8, 9 + i) for i in range(n)]
+    assert [each["seed"] for each in cat["data"]] == [1 + i for i in range(n)]
+    assert [each["revised_prompt"] for each in cat["data"]] == [f"a finer cat {i}" for i in range(n)]
+    assert (cat["usage"]["input_tokens"], cat["usage"]["output_tokens"]) == (10, 100)
+    assert cat["usd"] == pytest.approx(0.2)
 
 
 def test_a_kill_among_the_rows_of_four_images_keeps_each_in_its_place(

@@ -19,6 +19,7 @@ from impasto.ext import EXTENSIONS, media_type_of, printable
 from impasto_plugins.batch.classification import code_of, is_unfetched, outcome_of_error
 from impasto_plugins.batch.filenames import Template, digest, safe_name
 from impasto_plugins.batch.tasks import ImageTask, Outcome, key_of
+from impasto_plugins.fetched_jobs import ProviderJob
 
 from .filesystem import write_all
 from .group_commit import WriteSteps
@@ -121,7 +122,8 @@ class LedgerRecorder:
         """Write the id of an accepted job, and when the provider deletes its result."""
         now = time.time()
         expires = now + pending.result_ttl if pending.result_ttl is not None else None
-        job = {"job": pending.id, "expires": expires}
+        statements = ProviderJob.of(pending).statements()
+        job = {"job": pending.id, "expires": expires, **({"statements": statements} if statements else {})}
         more = {"requested": unit.requested} if unit.requested > 1 else {}
         head = {"at": now, "key": key_of(call.account)}
         rows = [
@@ -269,7 +271,7 @@ class LedgerRecorder:
         assert error is not None  # noqa: S101 - an outcome without an image has an error
         if outcome.state == "pending":
             if is_unfetched(error):
-                self._note_unfetched(unit, error)
+                self._note_unfetched(unit, outcome, error)
             return outcome
         saved_paths = yield from self._set_aside(unit, [error])
         row = {**error_row(unit, outcome, error), **self.error_details(error)}
@@ -278,12 +280,12 @@ class LedgerRecorder:
         yield from folder.write_row(row, on_disk=outcome.state != "refused")
         return outcome
 
-    def _note_unfetched(self, unit: ImageTask, error: ImpastoError) -> None:
+    def _note_unfetched(self, unit: ImageTask, outcome: Outcome, error: ImpastoError) -> None:
         """Repeat the row of an image's job, with the reason why the image could not be fetched yet."""
         folder = self.folder
         [row] = rows_at(folder.layout.ledger, [folder.images.place(unit.id, unit.index)])
-        own = {name: value for name, value in row.items() if name != "from"}
-        folder.write({**own, "at": time.time(), "unfetched": printable(error.message)})
+        usd, own = outcome.cost and outcome.cost.usd, {name: row[name] for name in row if name != "from"}
+        folder.write({**own, "at": time.time(), "usd": usd, "unfetched": printable(error.message)})
 
     def _release_staging(self, unit: ImageTask) -> WriteSteps[None]:
         """Release the reserved space."""

@@ -139,6 +139,7 @@ def task_of_row(row: Row) -> ImageTask:
         n=row["n"],
         model=row["model"],
         job=row.get("job"),
+        statements=row.get("statements", {}),
         key=row.get("key", ""),
         expires=row.get("expires"),
         cost=Cost(usd=usd, as_of="") if usd is not None else None,

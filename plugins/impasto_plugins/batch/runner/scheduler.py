@@ -45,8 +45,8 @@ def of_client(client: Client) -> Execute:
     """Return a function that requests tasks with this client."""
 
     async def ask(unit: ImageTask, call: Callable[..., Call]) -> Result:
-        if unit.job is not None:
-            return await client.resume(unit.model, unit.job, n=unit.requested, timeout=unit.timeout)
+        if (job := unit.provider_job) is not None:
+            return job.completed(await client.resume(unit.model, job.id, n=job.count, timeout=unit.timeout))
         assert unit.request is not None  # noqa: S101 - a task without a job has a request
         n = len(unit.images)
         return await client.invoke(

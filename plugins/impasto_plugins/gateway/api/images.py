@@ -12,6 +12,7 @@ from aiohttp import HttpVersion11, web
 
 from impasto import File
 from impasto.ext import Makes, StoredCall
+from impasto_plugins.fetched_jobs import ProviderJob
 from impasto_plugins.gateway.calls import arguments
 from impasto_plugins.gateway.calls.arguments import CallArguments
 from impasto_plugins.gateway.calls.budgets import BudgetGuard
@@ -25,7 +26,7 @@ from impasto_plugins.gateway.calls.execution import (
     prepare,
 )
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
-from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, PartialImages, ProviderJob
+from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, PartialImages
 from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import APIError, JobInProgress
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation

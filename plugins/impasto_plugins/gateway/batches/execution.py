@@ -12,11 +12,11 @@ from impasto.ext import Budgets
 from impasto_plugins.batch.runner.health_check import is_reachable
 from impasto_plugins.batch.runner.scheduler import Execute
 from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.fetched_jobs import ProviderJob
 from impasto_plugins.gateway.calls.budgets import BudgetGuard
 from impasto_plugins.gateway.calls.execution import PreparedCall, invoke_deployment, resume_job, try_each
 from impasto_plugins.gateway.calls.queue_timeout import with_queue_timeout
 from impasto_plugins.gateway.calls.runtime import Runtime
-from impasto_plugins.gateway.calls.streamed_answers import ProviderJob
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryBudget, MemoryReservation
 
@@ -33,8 +33,8 @@ def create_execute(get_runtime: Callable[[], Runtime], budgets: Budgets, memory:
     async def execute(task: ImageTask, call: Callable[..., Call]) -> Result:
         with MemoryReservation(memory) as reservation:
             await reservation.wait_for(len(task.images) * IMAGE_BYTES)
-            if task.job is not None:
-                return await _fetch_job(task, task.job, get_runtime())
+            if (job := task.provider_job) is not None:
+                return await _fetch_job(task, job, get_runtime())
             assert isinstance(task, LineTask)  # noqa: S101 - a batch's other units are jobs
             return await _execute_line(task, BudgetGuard(budgets, task.caller, is_counted=True), call)
 
@@ -89,13 +89,13 @@ class _LineCandidates:
         return self.untried.pop(0) if self.untried else None
 
 
-async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:
+async def _fetch_job(task: ImageTask, job: ProviderJob, runtime: Runtime) -> Result:
     """Return the result of a job, fetched with the key that began it."""
     # The job's own model comes first: another one with the same key may read its answer in another way.
     models = sorted(runtime.models.values(), key=lambda model: model.name != task.model)
     for deployment in (deployment for model in models for deployment in model.deployments):
         if deployment.account.fingerprint.startswith(task.key):
-            return await resume_job(deployment, ProviderJob(id=job, place=0, count=task.requested), task.cost)
-    error = ChargeUnknown(f"the key of job {job} is no longer configured; the job may have been charged")
-    error.id = job
+            return await resume_job(deployment, job, task.cost)
+    error = ChargeUnknown(f"the key of job {job.id} is no longer configured; the job may have been charged")
+    error.id = job.id
     raise error

@@ -24,6 +24,7 @@ from impasto import (
     Usage,
 )
 from impasto.ext import Makes, close_files
+from impasto_plugins.fetched_jobs import ProviderJob
 from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import (
     APIError,
@@ -40,7 +41,7 @@ from impasto_plugins.openai_compat.translate import Format, Translation, transla
 from .arguments import CallArguments
 from .deployments import Deployment, Model, can_fall_back
 from .queue_timeout import QueueFull, with_queue_timeout
-from .streamed_answers import AnswerSpools, Attempt, GatewayCall, ProviderJob, Quote
+from .streamed_answers import AnswerSpools, Attempt, GatewayCall, Quote
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -362,10 +363,8 @@ async def resume_job(deployment: Deployment, job: ProviderJob, price: Cost | Non
     """
     with deployment.observer.record_call(deployment.label, price) as recorder:
         result = await deployment.client.resume(deployment.config.model, job.id, n=job.count, timeout=DAY_SECONDS)
-        result = attrs.evolve(result, usage=result.usage or job.usage)
-        if result.cost is None and job.cost is not None:
-            result = attrs.evolve(result, cost=job.cost, possible_cost=job.cost)
-        elif result.cost is None and price is not None:
+        result = job.completed(result)
+        if result.cost is None and price is not None:
             result = result.priced(price)
         result = deployment.apply_price(result)
         recorder.record_result(result)

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
 
 import attrs
 
-from impasto import Cost, ImpastoError, Operation, Result, Usage
+from impasto import Cost, ImpastoError, Operation, Result
 from impasto.ext import combined_error
-from impasto_plugins.fetched_jobs import combine_jobs
+from impasto_plugins.fetched_jobs import ProviderJob, combine_jobs
 from impasto_plugins.gateway.errors import CHARGE_UNKNOWN, SERVER, APIError, to_api_error
 from impasto_plugins.gateway.storage import salvage
 
 from .deployments import Deployment, Model
 from .execution import CallOutcome, PreparedCall, resume_job
 from .runtime import Runtime
-from .streamed_answers import ProviderJob
-
-T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
@@ -56,16 +52,13 @@ class ProviderJobs:
     def from_json(cls, text: str) -> ProviderJobs:
         """Return the record in a row's JSON."""
         payload = json.loads(text)
-        jobs = [
-            ProviderJob(**{**each, "cost": _record(Cost, each["cost"]), "usage": _record(Usage, each["usage"])})
-            for each in payload.pop("jobs", ())
-        ]
-        ids, warnings = payload.pop("ids"), payload.pop("warnings")
+        jobs = map(ProviderJob.from_json, payload.pop("jobs", ()))
+        ids, warnings, cost = payload.pop("ids"), payload.pop("warnings"), payload.pop("cost")
         return cls(
             jobs=tuple(jobs),
             ids=tuple(ids),
             warnings=tuple(warnings),
-            cost=_record(Cost, payload.pop("cost")),
+            cost=Cost(**cost) if cost is not None else None,
             **payload,
         )
 
@@ -105,10 +98,6 @@ class ProviderJobs:
         raise APIError(
             502, f"{message}; it may have been charged", SERVER, "charge_unknown", should_retry=False, not_charged=False
         )
-
-
-def _record(kind: type[T], fields: Mapping[str, Any] | None) -> T | None:
-    return None if fields is None else kind(**fields)
 
 
 async def _fetch_result(deployment: Deployment, job: ProviderJob, price: Cost | None) -> Result | ImpastoError:

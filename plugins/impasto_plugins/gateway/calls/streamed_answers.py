@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from impasto import Call, Cost, File, Partial, Pending, Usage, WireRequest, WireResponse
+from impasto import Call, Cost, File, Partial, Pending, WireRequest, WireResponse
+from impasto_plugins.fetched_jobs import ProviderJob
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.http.spool import SpoolFile
 from impasto_plugins.gateway.storage.local import LocalStore
@@ -190,20 +191,6 @@ class StreamingAnswer:
     answer: SpooledAnswer
 
 
-@attrs.frozen(kw_only=True)
-class ProviderJob:
-    """A job at a provider for ``count`` images of a call. ``place``: the number of the call's images before them.
-
-    ``cost`` and ``usage``: those that the provider stated for it.
-    """
-
-    id: str
-    place: int
-    count: int
-    cost: Cost | None = None
-    usage: Usage | None = None
-
-
 @attrs.define(eq=False)
 class Attempt:
     """The requests of one attempt of a call. ``on_job`` is awaited before a new job is polled, with all jobs so far."""
@@ -256,13 +243,7 @@ class GatewayCall(Call):
     def mark_job_accepted(self, pending: Pending) -> None:
         """Record the job, which ``on_job`` writes down before the next request."""
         super().mark_job_accepted(pending)
-        job = ProviderJob(
-            id=pending.id,
-            place=self._place,
-            count=self.request.count,
-            cost=pending.cost,
-            usage=pending.usage,
-        )
+        job = ProviderJob.of(pending, place=self._place, count=self.request.count)
         self._attempt.jobs.append(job)
         if (seconds := self._spools.job_seconds) is not None:
             self.timeout = seconds

@@ -42,5 +42,6 @@ async def test_an_image_that_its_host_refuses_is_fetched_later(
     await asyncio.sleep(0.05)
     vendor.refused.clear()
     assert pictures((await again).json) == [image(7)]
-    assert pictures((await finished_job(gateway, answer)).json) == [image(7)]
+    done = (await finished_job(gateway, answer)).json
+    assert (pictures(done), done["data"][0]["seed"]) == ([image(7)], 7)
     assert len(vendor.posts) == 1

@@ -25,6 +25,7 @@ from impasto import (
     Usage,
     WireRequest,
 )
+from impasto_plugins.fetched_jobs import ProviderJob
 from impasto_plugins.gateway.calls import queue_timeout as module
 from impasto_plugins.gateway.calls.deployments import Deployment, Model
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
@@ -35,7 +36,6 @@ from impasto_plugins.gateway.calls.queue_timeout import (
     with_queue_timeout,
 )
 from impasto_plugins.gateway.calls.runtime import Runtime
-from impasto_plugins.gateway.calls.streamed_answers import ProviderJob
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage.local import LocalStore
 
