@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
+from itertools import count, cycle
 from pathlib import Path
+from typing import Any
 
+import attrs
+import pytest
+
+from impasto import Account, RateLimit
+from impasto.client_state import ClientState
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.state.postgres import PostgresState
-from tests.plugins.gateway.conftest import MASTER, Running, Start, config, key_entry
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, key_entry
 from tests.postgres import own_server
 
+PATH = "/v1/images/generations"
 KEY = "sk-studio-" + "k" * 24
 
 
@@ -37,7 +47,7 @@ async def test_an_idempotency_key_at_two_replicas_at_once_is_one_charge(
     replicas = [await replica(start, impasto_emulator.url, postgres, tmp_path / name) for name in ("one", "two")]
     headers = {"authorization": f"Bearer {MASTER}", "idempotency-key": "once"}
     body = {"model": "sd3", "prompt": "p"}
-    await asyncio.gather(*(each.ask("POST", "/v1/images/generations", json=body, headers=headers) for each in replicas))
+    await asyncio.gather(*(each.ask("POST", PATH, json=body, headers=headers) for each in replicas))
     assert len(impasto_emulator.charges) == 1
 
 
@@ -53,7 +63,7 @@ async def test_a_call_with_a_budget_has_few_round_trips(
     async def trips(prompt: str, header: str, value: str) -> int:
         before, body = store.round_trips, {"model": "sd3", "prompt": prompt}
         headers = {"authorization": f"Bearer {KEY}", header: value}
-        assert (await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)).status == 200
+        assert (await gateway.ask("POST", PATH, json=body, headers=headers)).status == 200
         await gateway.idle()
         return store.round_trips - before
 
@@ -62,21 +72,70 @@ async def test_a_call_with_a_budget_has_few_round_trips(
     assert min([await trips(each, "idempotency-key", each) for each in "efgh"][1:]) <= 5
 
 
-async def test_without_the_database_calls_are_refused_and_nothing_is_sent(
+@pytest.fixture
+def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys wait for half a second after the database has started again, not for ten."""
+    new_account = ClientState.new_account
+
+    def with_short_window(*args: Any, **options: Any) -> Account:
+        return attrs.evolve(new_account(*args, **options), rate_limit=RateLimit(20, 0.5))
+
+    monkeypatch.setattr(ClientState, "new_account", with_short_window)
+
+
+@pytest.mark.usefixtures("short_window")
+async def test_under_load_a_database_that_is_killed_costs_nothing_twice(
     start: Start, impasto_emulator: Emulator, tmp_path: Path
 ) -> None:
-    keys = "keys:\n" + key_entry("studio", KEY, images_per_day=10)
+    """While it is away calls are refused, and nothing is sent. Callers repeat them, and pay once for each."""
+    keys = "keys:\n" + key_entry("studio", KEY, images_per_day=1_000)
+    (tmp_path / "images").mkdir()
     with own_server() as server:
-        gateway = await replica(start, impasto_emulator.url, server.dsn(), tmp_path / "one", keys)
-        gateway.session.headers["authorization"] = f"Bearer {KEY}"
-        assert (await gateway.generate()).status == 200
+        two = [await replica(start, impasto_emulator.url, server.dsn(), tmp_path / "images", keys) for _ in "ab"]
+        outcomes: dict[int, int] = {}
+        refusals: list[Answer] = []
+        seeds, gateways, is_over = count(1), cycle(two), False
+
+        async def ask(seed: int) -> int:
+            headers = {"authorization": f"Bearer {KEY}", "idempotency-key": f"{seed}"}
+            body = {"model": "sd3", "prompt": "p", "seed": seed}
+            while (answer := await next(gateways).ask("POST", PATH, json=body, headers=headers)).status == 503:
+                refusals.append(answer)
+                await asyncio.sleep(0.02)
+            return answer.status
+
+        async def work() -> None:
+            while not is_over:
+                seed = next(seeds)
+                outcomes[seed] = await ask(seed)
+
+        async def wait_for(condition: Callable[[], bool]) -> None:
+            async with asyncio.timeout(60):
+                while not condition():
+                    await asyncio.sleep(0.01)
+
+        workers = [asyncio.create_task(work()) for _ in range(8)]
+        await wait_for(lambda: len(outcomes) > 20)
         await asyncio.to_thread(server.kill)
-        answer = await gateway.generate()
-        assert answer.status == 503
-        assert answer.headers["retry-after"]
-        assert answer.headers["x-should-retry"] == "true"
-        assert len(impasto_emulator.requests) == 1
+        await wait_for(lambda: len(refusals) > 20)
+        sent = len(impasto_emulator.requests)
+        refusals.clear()
+        await wait_for(lambda: len(refusals) > 50)
+        budget_alone = {"authorization": f"Bearer {KEY}"}
+        refusals.append(await two[0].ask("POST", PATH, json={"model": "sd3", "prompt": "p"}, headers=budget_alone))
+        assert len(impasto_emulator.requests) == sent, "a request was sent while the database was away"
+        assert {(each.status, each.headers["x-should-retry"]) for each in refusals} == {(503, "true")}
+        assert all(each.headers["retry-after"] for each in refusals)
         await asyncio.to_thread(server.start)
-        assert (await gateway.generate()).status == 200
-        assert len(impasto_emulator.charges) == 2
-        await gateway.idle()
+        goal = len(outcomes) + 20
+        await wait_for(lambda: len(outcomes) >= goal)
+        is_over = True
+        await asyncio.gather(*workers)
+        for each in two:
+            await each.idle()
+    charges = Counter(charge.seed for charge in impasto_emulator.charges)
+    assert max(charges.values()) == 1
+    assert {seed for seed, status in outcomes.items() if status == 200} <= {*charges}
+    assert set(outcomes.values()) <= {200, 502}
+    unknown = sum(status == 502 for status in outcomes.values())
+    assert unknown <= len(workers), "only a call that ran while the database was killed may be unknown"

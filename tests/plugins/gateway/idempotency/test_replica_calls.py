@@ -181,6 +181,23 @@ async def test_a_call_whose_worker_was_taken_for_dead_before_it_was_sent_costs_n
     assert (await ask(two, key="k")).status == 200
 
 
+async def test_after_a_long_outage_nobody_is_taken_for_dead_at_once(
+    start: Start, impasto_emulator: Emulator, settings: str, postgres: str
+) -> None:
+    """No replica could renew its lease. They have some seconds for that, and their calls go on."""
+    one, two = await start(settings), await start(settings)
+    impasto_emulator.fault("delay", seconds=0.5, times=1)
+    first = await begin(one, impasto_emulator, key="k")
+    await two.gateway._idempotency.in_flight.worker()
+    await expire_leases(postgres)
+    lease = calls_of(two)._lease
+    lease.end()
+    await lease.hold()
+    await two.gateway._idempotency.reclaim_dead_workers()
+    second = await ask(two, key="k")
+    assert (second.status, replayed(second), (await first).status) == (200, True, 200)
+
+
 async def test_an_outcome_that_the_store_did_not_take_is_unknown_to_all(
     start: Start, impasto_emulator: Emulator, settings: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
