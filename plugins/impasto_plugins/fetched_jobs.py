@@ -8,8 +8,22 @@ from typing import Any, Self
 
 import attrs
 
-from impasto import ChargeUnknown, Cost, ImpastoError, Pending, Result, Usage
-from impasto.ext import combine_results
+from impasto import (
+    Artifact,
+    ChargeUnknown,
+    ContentFiltered,
+    Cost,
+    FailedArtifact,
+    ImpastoError,
+    JobFailed,
+    Pending,
+    PollExpired,
+    ResponseError,
+    Result,
+    UnusableResult,
+    Usage,
+)
+from impasto.ext import Billed, combine_results
 
 _OF_IMAGE = ("seed", "finish_reason", "revised_prompt")
 
@@ -86,3 +100,66 @@ def combine_jobs(
     if n > place:
         parts.append((ChargeUnknown(unknown), n - place))
     return combine_results(parts, price=lambda: price)
+
+
+def ends_job(error: ImpastoError) -> bool:
+    """Return True for the provider's word on a job's end. After any other error it can be fetched."""
+    is_end = isinstance(error, ContentFiltered | JobFailed | PollExpired | UnusableResult)
+    return is_end or (isinstance(error, ResponseError) and error.billed == "no")
+
+
+def open_jobs(jobs: Iterable[ProviderJob], result: Result) -> list[ProviderJob]:
+    """Return the jobs that may still bring images which a result lacks."""
+    ids = {each.error.id for each in result.errors if not ends_job(each.error)}
+    return [job for job in jobs if not ids.isdisjoint({job.id, *job.id.split(" ")})]  # an image's own address too
+
+
+def with_later_images(
+    result: Result, outcomes: Iterable[tuple[ProviderJob, Result | ImpastoError]], *, price: Cost | None
+) -> Result:
+    """Return the result of a call with what its jobs brought later, in the places of their errors.
+
+    ``price``: that of an image.
+    """
+    ends, cost, possible, usage = _in_order(result), result.cost, result.possible_cost, result.usage
+    for job, outcome in outcomes:
+        parts = [outcome] * job.count if isinstance(outcome, ImpastoError) else _in_order(outcome)
+        pairs = [(place, part) for place, part in enumerate(parts, job.place) if _is_open(ends, place)]
+        unknown = [part for place, part in pairs if _billed(ends[place]) == "unknown"]
+        for place, part in pairs:
+            ends[place] = part
+        charged, free = (sum(_billed(part) == billed for part in unknown) for billed in ("yes", "no"))
+        if isinstance(outcome, Result) and charged == job.count:
+            usage = usage + outcome.usage if usage is not None and outcome.usage is not None else None
+            more = outcome.cost
+        elif job.cost is not None and len(pairs) < job.count:
+            continue  # the cost of all its images is in the result's, with those that came before
+        else:
+            more = price.times(charged) if price is not None else None
+        if price is not None and more is not None and cost is not None and possible is not None:
+            cost, possible = cost + more, possible + more + price.times(-charged - free)
+    errors = ((place, each) for place, each in enumerate(ends) if isinstance(each, ImpastoError))
+    return attrs.evolve(
+        result,
+        artifacts=tuple(each for each in ends if isinstance(each, Artifact)),
+        errors=tuple(FailedArtifact(index=place, error=each) for place, each in errors),
+        cost=cost,
+        possible_cost=possible,
+        usage=usage,
+    )
+
+
+def _in_order(result: Result) -> list[Artifact | ImpastoError]:
+    """Return the images of a result and the errors that stand for others, each in its place."""
+    errors, came = {each.index: each.error for each in result.errors}, iter(result.artifacts)
+    ends = (errors.get(place) or next(came, None) for place in range(len(result.artifacts) + len(errors)))
+    return [each for each in ends if each is not None]
+
+
+def _is_open(ends: list[Artifact | ImpastoError], place: int) -> bool:
+    end = ends[place] if place < len(ends) else None
+    return isinstance(end, ImpastoError) and not ends_job(end)
+
+
+def _billed(end: Artifact | ImpastoError) -> Billed:
+    return end.billed if isinstance(end, ImpastoError) else "yes"

@@ -16,9 +16,9 @@ Read = Callable[[int], bytes | File]
 """Returns the content of a number."""
 
 
-def dump_outcome(outcome: Result | ImpastoError) -> tuple[str, list[File]]:
-    """Return the JSON of an outcome, and the contents that it refers to by their numbers."""
-    contents: list[File] = []
+def dump_outcome(outcome: Result | ImpastoError, first: int = 0) -> tuple[str, list[File]]:
+    """Return the JSON of an outcome, and the contents that it refers to by their numbers, which begin at ``first``."""
+    contents = _Contents(first=first)
     if isinstance(outcome, ImpastoError):
         payload: dict[str, object] = {"error": _dump_error(outcome, contents)}
     else:
@@ -31,7 +31,7 @@ def dump_outcome(outcome: Result | ImpastoError) -> tuple[str, list[File]]:
             "usage": _fields(outcome.usage),
             "possible_cost": _fields(outcome.possible_cost),
         }
-    return json.dumps(payload, default=lambda _: None), contents  # a plugin's error may have any value
+    return json.dumps(payload, default=lambda _: None), contents.files  # a plugin's error may have any value
 
 
 def is_failure(text: str) -> bool:
@@ -61,27 +61,34 @@ def _fields(value: Cost | Usage | None) -> dict[str, object] | None:
     return None if value is None else attrs.asdict(value)
 
 
-def _add(content: File, contents: list[File]) -> int:
-    contents.append(content)
-    return len(contents) - 1
+@attrs.define
+class _Contents:
+    """Contents of an outcome, with their numbers."""
+
+    first: int
+    files: list[File] = attrs.field(factory=list[File])
+
+    def add(self, content: File) -> int:
+        self.files.append(content)
+        return self.first + len(self.files) - 1
 
 
-def _dump_artifact(artifact: Artifact, contents: list[File]) -> dict[str, object]:
-    return {"content": _add(artifact.content, contents), "fields": artifact_fields(artifact)}
+def _dump_artifact(artifact: Artifact, contents: _Contents) -> dict[str, object]:
+    return {"content": contents.add(artifact.content), "fields": artifact_fields(artifact)}
 
 
 def _load_artifact(payload: Mapping[str, Any], read: Read) -> Artifact:
     return artifact_of(payload["fields"], read(payload["content"]))
 
 
-def _dump_error(error: ImpastoError, contents: list[File]) -> dict[str, object]:
+def _dump_error(error: ImpastoError, contents: _Contents) -> dict[str, object]:
     name = next(each.__name__ for each in type(error).__mro__ if getattr(impasto, each.__name__, None) is each)
     message, facts = error.args
     payload = {"type": name, "message": message, "facts": dict(facts)}
     if error.artifacts:
         payload["artifacts"] = [_dump_artifact(each, contents) for each in error.artifacts]
     if isinstance(error, ChargeUnknown | UnusableResult) and (error.file is not None or error.raw):
-        payload["raw"] = _add(error.file or File.of(error.raw), contents)
+        payload["raw"] = contents.add(error.file or File.of(error.raw))
     return payload
 
 

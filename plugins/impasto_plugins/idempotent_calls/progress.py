@@ -8,19 +8,9 @@ from typing import Any
 
 import attrs
 
-from impasto import (
-    Call,
-    ContentFiltered,
-    ImpastoError,
-    JobFailed,
-    Pending,
-    PollExpired,
-    ResponseError,
-    UnusableResult,
-    WireRequest,
-)
+from impasto import Call, ImpastoError, Pending, WireRequest
 from impasto.ext import StateError, StateStore
-from impasto_plugins.fetched_jobs import ProviderJob
+from impasto_plugins.fetched_jobs import ProviderJob, ends_job
 
 _log = logging.getLogger("impasto")
 
@@ -35,6 +25,11 @@ class CallProgress:
     jobs: list[ProviderJob] = attrs.field(factory=list[ProviderJob])
     images: int = 0
     _is_recorded: bool = True
+
+    async def record_only(self, jobs: list[ProviderJob]) -> None:
+        """Write these jobs into the record: the others have ended."""
+        self.jobs, self._is_recorded = jobs, False
+        await self.record()
 
     def add_job(self, job: ProviderJob) -> None:
         """Add a job that was accepted."""
@@ -83,9 +78,3 @@ class KeyedCall(Call):
     async def before_send(self, wire: WireRequest) -> None:
         """Record the job before it is polled."""
         await self._progress.record()
-
-
-def ends_job(error: ImpastoError) -> bool:
-    """Return True for the provider's word on a job's end. After any other error it can be fetched."""
-    is_end = isinstance(error, ContentFiltered | JobFailed | PollExpired | UnusableResult)
-    return is_end or (isinstance(error, ResponseError) and error.billed == "no")

@@ -49,12 +49,12 @@ from impasto.ext import (
     result_of_cancelled,
 )
 from impasto_plugins.concurrency.seats import SEATS, Seat, seat_in
-from impasto_plugins.fetched_jobs import ProviderJob, combine_jobs
+from impasto_plugins.fetched_jobs import ProviderJob, combine_jobs, ends_job, open_jobs, with_later_images
 from impasto_plugins.fingerprints import IDEMPOTENCY_KEY, canonical_json
 
 from .artifact_files import ArtifactFiles
 from .outcomes import dump_outcome, is_failure, load_outcome
-from .progress import CallProgress, KeyedCall, ends_job
+from .progress import CallProgress, KeyedCall
 
 KEY_SECONDS = 24 * 3600.0
 """Seconds for which a key is bound to its request."""
@@ -264,28 +264,34 @@ class _Repeats:
             raise
         except BaseException as error:  # cancelled, or the process ends
             if (part := result_of_cancelled(error)) is not None:
-                await finish(self._store_outcome(record.id, part))
+                await finish(self._store_result(record.id, part, progress))
             elif not progress.is_paid:
                 await finish(self._forget(record.id))
             else:  # its jobs can be fetched, and anything else may have been charged
                 await finish(progress.record())
             raise
-        await finish(self._store_outcome(record.id, result))
+        await finish(self._store_result(record.id, result, progress))
         return result
 
     async def _fetch(self, record: StoredCall) -> Result:
         """Fetch the jobs of a call that ended before them."""
-        jobs = [*map(ProviderJob.from_json, json.loads(record.jobs))]
-        outcomes = await asyncio.gather(*map(self._fetch_job, jobs))
-        pairs = zip(jobs, outcomes, strict=True)
-        result = combine_jobs(pairs, self._keyed.n, unknown=_CUT_OFF, price=self._keyed.price)
+        progress = CallProgress(self._store, record.id, jobs=[*map(ProviderJob.from_json, json.loads(record.jobs))])
+        outcomes = await asyncio.gather(*map(self._fetch_job, progress.jobs))
+        pairs = [*zip(progress.jobs, outcomes, strict=True)]
+        price, (part, first) = self._keyed.price, await self._load_part(record)
+        if part is not None:
+            result = with_later_images(part, pairs, price=price)
+        else:
+            result = combine_jobs(pairs, self._keyed.n, unknown=_CUT_OFF, price=price)
         error = None if result.artifacts else combined_error([each.error for each in result.errors])
-        if not all(isinstance(each, Result) or ends_job(each) for each in outcomes):
+        if error is None:
+            await finish(self._store_result(record.id, result, progress, first))
+        elif not all(isinstance(each, Result) or ends_job(each) for each in outcomes):
             pass  # a job runs on, or the provider could not be asked: who repeats the call asks again
-        elif error is not None and is_not_charged(error):
+        elif is_not_charged(error):
             await finish(self._forget(record.id))
         else:
-            await finish(self._store_outcome(record.id, error or result))
+            await finish(self._store_outcome(record.id, error))
         if error is not None:
             raise error
         return result
@@ -298,6 +304,18 @@ class _Repeats:
         price = self._keyed.price
         return result.priced(price) if result.cost is None and price is not None else result
 
+    async def _load_part(self, record: StoredCall) -> tuple[Result | None, int]:
+        """Return the images of a call that had come before, and the number of the next content."""
+        try:
+            text, first = await asyncio.to_thread(self._files.read_part, record.id)
+            if text is None:
+                return None, first
+            part = await asyncio.to_thread(load_outcome, text, partial(self._files.read, record.id))
+        except OSError as error:  # its jobs may still bring them
+            _log.error("a stored image is missing: %s", error.strerror)
+            return None, 0
+        return (part, first) if isinstance(part, Result) else (None, first)
+
     async def _load(self, record: StoredCall) -> Result:
         try:
             outcome = await asyncio.to_thread(load_outcome, record.outcome, partial(self._files.read, record.id))
@@ -308,11 +326,24 @@ class _Repeats:
             raise outcome
         return outcome
 
-    async def _store_outcome(self, id: str, outcome: Result | ImpastoError) -> None:
+    async def _store_result(self, id: str, result: Result, progress: CallProgress, first: int = 0) -> None:
+        """Store a result, or its images for whoever repeats the call while jobs may bring others."""
+        if not (jobs := open_jobs(progress.jobs, result)):
+            await self._store_outcome(id, result, first)
+            return
+        try:
+            text, contents = dump_outcome(result, first)
+            await asyncio.to_thread(partial(self._files.save, id, text, contents, first=first, waits=True))
+        except (OSError, ValueError) as error:
+            _log.error("images of a call could not be stored under its idempotency key: %s", error)
+        else:
+            await progress.record_only(jobs)  # the images of the others are stored
+
+    async def _store_outcome(self, id: str, outcome: Result | ImpastoError, first: int = 0) -> None:
         """Store an outcome; without it a repeated call learns only that it may have been charged."""
         try:
-            text, contents = dump_outcome(outcome)
-            await asyncio.to_thread(self._files.save, id, text, contents)
+            text, contents = dump_outcome(outcome, first)
+            await asyncio.to_thread(partial(self._files.save, id, text, contents, first=first))
             await self._record_outcome(id, text)
         except (StateError, OSError, ValueError) as error:
             _log.error("the outcome of a call could not be stored under its idempotency key: %s", error)
