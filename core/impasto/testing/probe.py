@@ -74,6 +74,7 @@ class ProbeDialect:
     key_query: str | None = None
     max_bytes: int | None = None
     is_recording: bool = True
+    provider: type[Provider] = Provider
     responses: list[WireResponse] = attrs.field(factory=list[WireResponse])
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
@@ -149,7 +150,7 @@ class WatchedCall(Call):
 
 def probe_operation(transport: str, dialect: ProbeDialect) -> Operation:
     """Return the probe for a transport."""
-    provider = Provider(
+    provider = dialect.provider(
         name="probe",
         base_url="https://probe.example",
         key_variable="PROBE_KEY",

@@ -85,6 +85,9 @@ DEFECTS: list[tuple[type[defects.Sound], Callable[[TransportSuite], None], str]]
     (defects.KeepsTheLoopBusy, SUITE.test_nothing_blocks_the_loop, "each call blocks the loop for"),
     (defects.LogsTheKeyElsewhere, SUITE.test_no_message_and_no_log_holds_the_key, "the key is in a log line"),
     (defects.Shields, SUITE.test_an_exchange_can_be_cancelled, "still open|left tasks"),
+    (defects.NeverSigns, SUITE.test_a_request_is_signed_as_it_is_sent, r"a POST \(encoding='json'\) is not signed"),
+    (defects.SignsPaidRequestsAlone, SUITE.test_a_request_is_signed_as_it_is_sent, "a GET is not signed"),
+    (defects.SignsBeforeTheBody, SUITE.test_a_request_is_signed_as_it_is_sent, "the very bytes of the body"),
     (defects.MixesAnswers, SUITE.test_exchanges_at_once_do_not_mix, "a call got the answer to another one"),
 ]
 

@@ -359,3 +359,24 @@ class LogsTheKeyElsewhere(Sound):
 class Shields(Sound):
     async def carry(self, wire: WireRequest) -> WireResponse:
         return await asyncio.shield(asyncio.ensure_future(super().carry(wire)))
+
+
+class NeverSigns(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, sign=None))
+
+
+class SignsPaidRequestsAlone(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(wire if wire.method == "POST" else attrs.evolve(wire, sign=None))
+
+
+class SignsBeforeTheBody(Sound):
+    """Signs an empty body, and then sends another."""
+
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        if wire.sign is None:
+            return await super().carry(wire)
+        url = wire.call.account.base_url + wire.target
+        headers = wire.sign(method=wire.method, url=url, headers=wire.headers, body=b"")
+        return await super().carry(attrs.evolve(wire, sign=None, headers={**wire.headers, **headers}))

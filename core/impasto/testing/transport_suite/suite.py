@@ -48,10 +48,11 @@ from impasto.testing.watch import (
     run,
 )
 
-from .requests import FILE, PROMPT, SOON, OpenProvider, RequestChecks
+from .requests import FILE, PROMPT, SOON, OpenProvider
+from .signatures import SignatureChecks
 
 
-class TransportSuite(RequestChecks):
+class TransportSuite(SignatureChecks):
     """Checks one transport through a real client, over real sockets.
 
     class TestTunnel(TransportSuite):
