@@ -130,7 +130,7 @@ class JobPolling:
         if not pending.is_ready or self.call.images_wait or not isinstance(error, ChargeUnknown | ProviderFault):
             return error  # of an image beside others ``fetch_images`` makes its own
         unfetched = unfetched_error(f"the result of job {job_text(pending.id)}", error, "it may have been charged")
-        unfetched.raw = error.raw if isinstance(error, ChargeUnknown) else b""
+        unfetched.raw, unfetched.request_id = getattr(error, "raw", b""), error.request_id
         return unfetched
 
     def _is_last(self, fetches: int, interval: float) -> bool:

@@ -162,9 +162,11 @@ def test_a_missing_image_may_have_been_charged() -> None:
     async def do(easel: Easel, client: impasto.Client) -> None:
         # A new image may be missing for a moment: it is asked for three times.
         easel.fetches = [refusal(404, "not_found", "no such image") for _ in range(3)]
-        with pytest.raises(impasto.ChargeUnknown, match="no longer knows job") as caught:
+        with pytest.raises(impasto.ChargeUnknown, match="could not be fetched: no such image") as caught:
             await client.run(MODEL, prompt="a lighthouse")
         assert caught.value.billed == "unknown"
+        assert (await client.resume(MODEL, caught.value.id or "")).artifacts
+        assert easel.charges == 1
         with pytest.raises(impasto.InvalidRequest, match="must be the path of an image"):
             await client.resume(MODEL, "/v1/keys")
 
