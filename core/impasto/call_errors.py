@@ -6,9 +6,9 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+from .advice import RESUME_ADVICE
 from .errors import (
     MAX_PROBLEMS,
-    RESUME_ADVICE,
     BrokenPlugin,
     ChargeUnknown,
     ClientClosedError,

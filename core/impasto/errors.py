@@ -48,11 +48,6 @@ StopReason = Literal[
     "unreachable", "deadline", "interrupted", "configuration",
 ]  # fmt: skip
 
-CANCELLED_ADVICE = "; this error's `result` has them"
-RESUME_ADVICE = "; client.resume fetches its result"
-PYTHON_ADVICE = (RESUME_ADVICE, " or give api_key", CANCELLED_ADVICE)
-"""The ends of messages that help only those who write Python; the command line leaves them out."""
-
 
 class ImpastoError(Rebuilt):
     """Base of every error raised here; never raised itself."""

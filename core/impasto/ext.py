@@ -5,12 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 
 _HOMES = {
+    "advice": "without_python_advice",
     "call": "JOB_CANCELLED Sending",
     "charges": "billed_of_failures billed_of_images is_not_charged",
     "client_state": "Transport",
     "describe": "Description describe",
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList normalized_name scan_entry_points",
-    "errors": "MAX_PROBLEMS PYTHON_ADVICE Billed StopReason",
+    "errors": "MAX_PROBLEMS Billed StopReason",
     "fanout": "MAX_N check_n combine_results combined_error requests_with_seeds result_of_cancelled",
     "field_checks": "field_at",
     "files": "EXTENSIONS Positioned media_type_of stat_regular",

@@ -1,3 +1,4 @@
+from .advice import without_python_advice as without_python_advice
 from .call import JOB_CANCELLED as JOB_CANCELLED, Sending as Sending
 from .charges import (
     billed_of_failures as billed_of_failures,
@@ -15,7 +16,6 @@ from .distributions import (
 )
 from .errors import (
     MAX_PROBLEMS as MAX_PROBLEMS,
-    PYTHON_ADVICE as PYTHON_ADVICE,
     Billed as Billed,
     StopReason as StopReason,
 )

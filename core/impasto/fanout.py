@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from .advice import CANCELLED_ADVICE
 from .charges import billed_of_images
 from .costs import Cost, Usage
-from .errors import CANCELLED_ADVICE, Billed, ImpastoError, InvalidRequest, NotSent, Problem
+from .errors import Billed, ImpastoError, InvalidRequest, NotSent, Problem
 from .fields import Field, format_value
 from .records import FailedArtifact, Request, Result
 

@@ -7,6 +7,7 @@ from typing import Literal, Never, Protocol, TypeVar, cast
 
 import attrs
 
+from .advice import STREAM_ADVICE
 from .costs import Cost, TokenPrice
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import check_n_and_seed
@@ -179,7 +180,7 @@ class Operation:
             one = type(n) is int and n == 1  # as nearly always: then nothing is counted up
             wrong = [] if one else [*check_n_and_seed(n, arguments.get("seed"), self.fields.get("seed"))]
             if self.native_n is not None and arguments.get(self.native_n[0]) is not None:
-                reason = "is set by the n of client.run (-n on the command line); client.stream makes one image"
+                reason = f"is set by n, the number of images (-n on the command line){STREAM_ADVICE}"
                 wrong.append(Problem(self.native_n[0], reason))
             params = structure(self.params, arguments_with_derived := self.derive_params(arguments), self.rules, wrong)
             self._check_size(params)

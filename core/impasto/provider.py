@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 import attrs
 
+from .advice import KEY_ADVICE
 from .errors import BrokenPlugin, ConfigError, ImpastoError
 from .fields import format_value
 from .interrupts import pass_interrupt
@@ -87,7 +88,7 @@ class Provider:
             if key is None and emulator_url is not None:
                 key = _EMULATOR_KEY
             if key is None:
-                raise ConfigError(f"no key for {self.name}: set {self.key_variable} or give api_key")
+                raise ConfigError(f"no key for {self.name}: set {self.key_variable}{KEY_ADVICE}")
         valid_key = check_key(key, label) if key is not None else None
         in_header = valid_key is not None and self.key_query is None and self.key_header
         return Account(

@@ -138,7 +138,10 @@ async def test_seeds_count_on_over_the_requests() -> None:
 
 async def test_the_number_is_given_by_n_alone() -> None:
     async with acme() as (client, recorder):
-        with pytest.raises(InvalidRequest, match=r"samples: is set by the n of client\.run \(-n on "):
+        with pytest.raises(
+            InvalidRequest,
+            match="samples: is set by n, the number of images .*; client.stream",
+        ):
             await client.run("acme/four", prompt="a kite", samples=3)
     assert recorder.requests == []
 

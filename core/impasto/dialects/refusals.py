@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
+from impasto.advice import bytes_advice
 from impasto.errors import (
     BadRequest,
     Billed,
@@ -160,7 +161,7 @@ def unusable(problem: str, response: WireResponse) -> UnusableResult:
     """Return the error for a paid answer without a usable result, such as "has no image". It has the answer's bytes."""
     size, attribute = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
     return UnusableResult(
-        f"the answer {problem}; it was charged, and its {size:,} bytes are in the error's .{attribute}",
+        f"the answer {problem}; it was charged{bytes_advice(size, attribute)}",
         raw=response.body,
         media_type=response.media_type,
         request_id=response.request_id,

@@ -36,6 +36,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
+from impasto.ext import printable, without_python_advice
 
 from .tasks import ImageTask, Outcome, OutcomeState
 
@@ -79,6 +80,11 @@ def code_of(error: ImpastoError, state: OutcomeState) -> str:
     if state == "ambiguous":
         return "charge_unknown"
     return next((code for kind, code in _CODES if isinstance(error, kind)), "misconfigured")
+
+
+def message_of(error: ImpastoError) -> str:
+    """Return the message of an error in the ledger, and so in errors.jsonl."""
+    return printable(without_python_advice(error.message))
 
 
 def outcomes_of_result(unit: ImageTask, result: Result) -> Iterator[tuple[ImageTask, Outcome]]:

@@ -37,7 +37,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto.ext import field_at, is_not_charged, printable
+from impasto.ext import field_at, is_not_charged, printable, without_python_advice
 from impasto_plugins.openai_compat.words import WORDS
 
 _log = logging.getLogger("impasto.gateway")
@@ -142,7 +142,7 @@ def invalid_params_error(error: InvalidRequest, operation: Operation) -> APIErro
         code = "invalid_audio"
     else:
         code = "invalid_image" if is_image else "invalid_value"
-    return APIError(400, error.message, code=code, param=printable(first.field))
+    return APIError(400, without_python_advice(error.message), code=code, param=printable(first.field))
 
 
 def can_be_fetched(error: ImpastoError) -> bool:
@@ -167,7 +167,7 @@ def to_api_error(error: ImpastoError) -> APIError:
 
 
 def _convert(error: ImpastoError) -> APIError:
-    message = error.message
+    message = without_python_advice(error.message)
     match error:
         case ContentFiltered():
             return APIError(400, message, "image_generation_user_error", "moderation_blocked", should_retry=False)

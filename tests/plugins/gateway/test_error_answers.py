@@ -28,7 +28,9 @@ from impasto import (
     Unauthorized,
     Unprocessable,
     UnusableResult,
+    WireResponse,
 )
+from impasto.dialects import unusable
 from impasto.ext import is_not_charged
 from impasto_plugins.gateway.errors import (
     APIError,
@@ -46,6 +48,22 @@ USER, REQUEST, SERVER, RATE = (
     "server_error",
     "rate_limit_error",
 )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (unusable("has no image", WireResponse(status=200, headers={}, body=b"{}")),
+         "the answer has no image; it was charged"),
+        (UnusableResult("the answer was charged and has no image; its bytes are in .raw; GET /v1/images/files/a.png"),
+         "the answer was charged and has no image; GET /v1/images/files/a.png"),
+        (ChargeUnknown("job 7 continues at the provider and may be charged; client.resume fetches its result"),
+         "job 7 continues at the provider and may be charged"),
+    ],
+)  # fmt: skip
+def test_advice_for_those_who_write_python_is_left_out(error: ImpastoError, message: str) -> None:
+    assert to_api_error(error).message == message
+    assert dict(partial_error_payload(error))["message"] == message
 
 
 def limited(seconds: float | None) -> RateLimited:

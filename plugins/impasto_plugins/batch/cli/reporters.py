@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
+from impasto.ext import without_python_advice
 from impasto_plugins.batch.classification import code_of, is_unfetched
-from impasto_plugins.cli.terminal.failure import format_error, without_python_advice
+from impasto_plugins.cli.terminal.failure import format_error
 from impasto_plugins.cli.terminal.output import count_of, echo
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from impasto import Artifact, Call, ChargeUnknown, Cost, ImpastoError, NotSent, Pending, StorageError, UnusableResult
-from impasto.ext import EXTENSIONS, media_type_of, printable
-from impasto_plugins.batch.classification import code_of, is_unfetched, outcome_of_error
+from impasto.ext import EXTENSIONS, media_type_of
+from impasto_plugins.batch.classification import code_of, is_unfetched, message_of, outcome_of_error
 from impasto_plugins.batch.filenames import Template, digest, safe_name
 from impasto_plugins.batch.tasks import ImageTask, Outcome, key_of
 from impasto_plugins.fetched_jobs import ProviderJob
@@ -285,7 +285,7 @@ class LedgerRecorder:
         folder = self.folder
         [row] = rows_at(folder.layout.ledger, [folder.images.place(unit.id, unit.index)])
         usd, own = outcome.cost and outcome.cost.usd, {name: row[name] for name in row if name != "from"}
-        folder.write({**own, "at": time.time(), "usd": usd, "unfetched": printable(error.message)})
+        folder.write({**own, "at": time.time(), "usd": usd, "unfetched": message_of(error)})
 
     def _release_staging(self, unit: ImageTask) -> WriteSteps[None]:
         """Release the reserved space."""
@@ -379,7 +379,7 @@ def error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[st
     return {
         **_row_of(unit, outcome.state, outcome.cost or unit.cost, at=time.time(), billed=error.billed),
         "code": code_of(error, outcome.state),
-        "message": printable(error.message),
+        "message": message_of(error),
         "request_id": outcome.request_id,
         "job": error.id,
         "again": outcome.again,

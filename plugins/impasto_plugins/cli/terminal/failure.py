@@ -25,7 +25,7 @@ from impasto import (
     TooLarge,
     Unprocessable,
 )
-from impasto.ext import JOB_CANCELLED, PYTHON_ADVICE, Billed
+from impasto.ext import JOB_CANCELLED, Billed, without_python_advice
 from impasto_plugins.cli.entry import INTERRUPTED
 from impasto_plugins.cli.options import JSON
 
@@ -134,13 +134,6 @@ def as_object(error: ImpastoError) -> dict[str, object]:
 
 def _notes(error: ImpastoError) -> list[str]:
     return [without_python_advice(note) for note in getattr(error, "__notes__", [])]
-
-
-def without_python_advice(message: str) -> str:
-    """Return a message of the core without its advice for Python code."""
-    for advice in PYTHON_ADVICE:
-        message = message.replace(advice, "")
-    return message
 
 
 def resume_advice(model: str, job: str, count: int) -> str:
