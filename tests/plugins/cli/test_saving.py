@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from impasto import Artifact
+from impasto import Artifact, UnusableResult
 from impasto_plugins.cli.calls.artifact_files import ArtifactSaver
 from impasto_plugins.emulator import Emulator
 from tests.images import png
@@ -233,3 +233,12 @@ def test_overwriting_is_all_or_nothing(tmp_path: Path) -> None:
     assert ArtifactSaver(model="stability/sd3", out=out, force=True).save(PICTURE).path == out
     assert out.read_bytes() == b"paid for"
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_one_answer_that_lacks_several_images_is_saved_once(tmp_path: Path) -> None:
+    saving = ArtifactSaver(model="acme/four", out=tmp_path / "x.png", n=4)
+    errors = [UnusableResult(f"image {index} is damaged", raw=b'{"data": [...]}') for index in range(3)]
+    for index, error in enumerate(errors):
+        saving.keep(error, index)
+    (path,) = tmp_path.iterdir()
+    assert [error.__notes__ for error in errors] == [[f"the output was saved in {path}"]] * 3

@@ -65,6 +65,8 @@ class ArtifactSaver:
     n: int = 1
     force: bool = False
     to_stdout: bool = True
+    _answers: dict[bytes, str] = attrs.field(factory=dict[bytes, str], repr=False)
+    """The places of answers: several images that one of them lacks have it in each of their errors."""
     _at: int = 0
     """Bytes written to standard output."""
 
@@ -134,8 +136,10 @@ class ArtifactSaver:
     def keep(self, error: ImpastoError, index: int = 0) -> None:
         """Save the artifacts of an error and of those inside it, and add a note with their place to each."""
         for mark, artifact in _came_with(error):
-            saved = self.save(artifact, index, mark=mark)
-            error.add_note(f"the output was saved in {saved.place}")
+            place = self._answers.get(artifact.data) if mark == "unusable" else None
+            if place is None:
+                place = self._answers[artifact.data] = self.save(artifact, index, mark=mark).place
+            error.add_note(f"the output was saved in {place}")
         for inner in error.errors:
             self.keep(inner, index)
 

@@ -19,9 +19,14 @@ async def save_unusable(store: LocalStore, *errors: ImpastoError) -> None:
 
     An error for several images names all of their files: only its own message reaches the caller.
     """
+    ends: dict[object, str] = {}  # by their content: each image that an answer lacks may have all of it in its error
     for error in dict.fromkeys(errors):  # the images of one request share theirs
-        for artifact in (one for each in (error, *error.errors) for one in _artifacts(each)):
-            error.message += await save(store, artifact)
+        own: dict[str, None] = {}
+        for content, artifact in (one for each in (error, *error.errors) for one in _artifacts(each)):
+            if content not in ends:
+                ends[content] = await save(store, artifact)
+            own[ends[content]] = None
+        error.message += "".join(own)
 
 
 async def save(store: LocalStore, artifact: Artifact) -> str:
@@ -36,13 +41,16 @@ async def save(store: LocalStore, artifact: Artifact) -> str:
     return f"; GET /v1/images/files/{name} has {content}, as the provider sent it, for {hours}"
 
 
-def _artifacts(error: ImpastoError) -> Iterator[Artifact]:
-    """Yield blurred and partial images, a paid answer, or the beginning of one that broke off, but no proxy's page."""
+def _artifacts(error: ImpastoError) -> Iterator[tuple[object, Artifact]]:
+    """Yield blurred and partial images, a paid answer, or the beginning of one that broke off, but no proxy's page.
+
+    Each comes with what tells it from others.
+    """
     if error.artifacts:
         for each in error.artifacts:  # a plugin's images may have a type that no file here has
-            yield each if is_storable(each.media_type) else attrs.evolve(each, media_type=UNKNOWN_TYPE)
+            yield each, each if is_storable(each.media_type) else attrs.evolve(each, media_type=UNKNOWN_TYPE)
     elif isinstance(error, ChargeUnknown | UnusableResult):
         content = error.file or File.of(error.raw)
         is_salvageable = isinstance(error, UnusableResult) or content.media_type != UNKNOWN_TYPE
         if is_salvageable and content.size:
-            yield Artifact(media_type=content.media_type, file=content)
+            yield error.file or error.raw, Artifact(media_type=content.media_type, file=content)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from impasto import WireResponse
+from impasto.dialects import images_from_base64
+from impasto.ext import combined_error
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.storage.local import LocalStore
+from impasto_plugins.gateway.storage.salvage import save_unusable
+from impasto_plugins.images.completeness import is_complete
 from tests.images import png
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.reliability.servers import (
@@ -205,3 +212,14 @@ async def test_a_file_of_another_image_is_named_if_the_first_was_refused(gateway
     failure = await gateway.generate(n=2)
     assert (failure.status, failure.error["code"]) == (502, "charge_unknown")
     assert await _bodies(gateway, paths_in(failure.error["message"])) == [WHOLE[:-20]]
+
+
+async def test_one_answer_with_several_damaged_images_is_stored_once(tmp_path: Path) -> None:
+    texts = [b64encode(WHOLE[:size]).decode() for size in (90, 80, 70)] + [b64encode(WHOLE).decode()]
+    response = WireResponse(status=200, headers={"content-type": "application/json"}, body=b'{"data": [...]}')
+    errors = [each.error for each in images_from_base64(texts, response, is_complete).errors]
+    assert len(errors) == 3
+    store = LocalStore(tmp_path, 24 * 3600)
+    await save_unusable(store, *errors, combined_error(errors))
+    (name,) = {path.rpartition("/")[2] for error in errors for path in paths_in(error.message)}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
