@@ -1,4 +1,5 @@
 from impasto_plugins.batch import BatchOptions as BatchOptions, Outcome as Outcome, run_batch as run_batch
+from impasto_plugins.batch.engines import ray as ray
 from impasto_plugins.idempotent_calls import run_idempotent as run_idempotent
 from impasto_plugins.openai_compat import (
     aimage_edit as aimage_edit,

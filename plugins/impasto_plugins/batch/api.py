@@ -14,9 +14,8 @@ from typing import TypedDict, Unpack
 
 from impasto import (
     Client,
-    ConfigError,
 )
-from impasto.ext import check_seconds, closest
+from impasto.ext import closest
 
 from .filenames import Template
 from .joined import run_joined
@@ -25,13 +24,11 @@ from .ledger.filesystem import Disk
 from .ledger.recorder import LedgerRecorder
 from .ledger.recovery import recover
 from .ledger.workspace import Workspace, unusable_folder
-from .manifest.planner import RetrySelection
 from .output.results import A_PAGE
 from .output.s3 import check_target, claim_bucket, local_folder, target_of
-from .program import Requests, RequestTasks, each_of, publish, raise_failure, write_start
+from .program import Requests, RequestTasks, RunOptions, each_of, publish, raise_failure, write_start
 from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
-from .runner.limits import FailureLimit, StopConditions
 from .runner.scheduler import Scheduler, of_client
 from .shared.session import JoinOptions
 from .tasks import ImageTask, Outcome, key_of
@@ -93,24 +90,18 @@ async def _run_batch(
 ) -> AsyncGenerator[Outcome]:
     target = target_of(str(out or ""), staging, s3_endpoint)
     joined = JoinOptions.of(target, join=join, share=share, start_over=start_over)
-    if type(concurrency) is not int or concurrency < 1:
-        raise ConfigError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
-    stops = StopConditions(
-        budget=check_seconds("budget_usd", budget_usd, unit="USD") if budget_usd is not None else None,
-        max_failures=FailureLimit.parse(max_failures) if max_failures is not None else None,
+    run_options = RunOptions(
+        concurrency=concurrency,
+        budget_usd=budget_usd,
+        max_failures=max_failures,
+        retry_failed=retry_failed,
+        retry_ambiguous=retry_ambiguous,
     )
-    retry = RetrySelection(failed=retry_failed, ambiguous=retry_ambiguous)
+    stops, retry = run_options.stops(), run_options.retry
     if joined is not None:
         place = Path(staging or joined.target.staging)
-        running = run_joined(
-            client,
-            [each async for each in each_of(requests)],
-            options=joined,
-            place=place,
-            concurrency=concurrency,
-            stops=stops,
-            retry=retry,
-        )
+        sequence = [each async for each in each_of(requests)]
+        running = run_joined(client, sequence, options=joined, place=place, run_options=run_options)
         async with aclosing(running) as outcomes:
             async for outcome in outcomes:
                 yield outcome

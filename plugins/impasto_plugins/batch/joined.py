@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,11 @@ from .filenames import Template
 from .ledger.filesystem import Disk
 from .ledger.recovery import recover
 from .ledger.workspace import Workspace, unusable_folder
-from .manifest.planner import RetrySelection
 from .manifest.rows import parse_row
 from .output.s3 import check_target
-from .program import RequestTasks, invalid_outcome, publish, raise_failure, write_start
+from .program import RequestTasks, RunOptions, invalid_outcome, publish, raise_failure, write_start
 from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
-from .runner.limits import StopConditions
 from .runner.scheduler import Scheduler
 from .shared.execution import check_limits, execute_within_share, restore_rate, shared_outcomes
 from .shared.recorder import SharedRecorder
@@ -37,17 +35,43 @@ async def run_joined(
     *,
     options: JoinOptions,
     place: Path,
-    concurrency: int,
-    stops: StopConditions,
-    retry: RetrySelection,
+    run_options: RunOptions,
 ) -> AsyncGenerator[Outcome]:
     """Run requests that several hosts share. ``place``: the local folder."""
+    operations, images = await _operations_of(client, requests)
+    opening = open_host(client, options, place, operations=operations, images=images, run_options=run_options)
+    async with opening as host:
+        finished = set[tuple[str, int]]()
+        running = shared_outcomes(host.shared, host.run, host.jobs, partial(host.shared_work, requests))
+        async with aclosing(running) as outcomes:
+            async for outcome in outcomes:
+                finished.add((outcome.id, outcome.index))
+                yield outcome
+        async for outcome in host.earlier_outcomes(requests, finished):
+            yield outcome
+        await host.publish()
+        raise_failure(host.run, host.run.stops)
+
+
+@asynccontextmanager
+async def open_host(
+    client: Client,
+    options: JoinOptions,
+    place: Path,
+    *,
+    operations: Iterable[Operation],
+    images: int,
+    run_options: RunOptions,
+) -> AsyncIterator[JoinedHost]:
+    """Make this process a host of a batch for a block. Raises ConfigError.
+
+    ``operations``: those of all requests; ``images``: their number.
+    """
+    stops, retry = run_options.stops(), run_options.retry
     async with AsyncExitStack() as stack:
         folder = await stack.enter_async_context(await Workspace.open(place, Disk()))
         check_target(folder.history, place, options.target)
         shared = await stack.enter_async_context(SharedBatch.open(folder, options))
-        service = _SharedRequests(client, folder, options.target, retry, shared_folder=folder)
-        operations, images = await service.operations(requests)
         await check_addresses(client, operations, folder.history)
         await note_addresses(client, operations, folder.history)
         accounts = [await client.account(operation.id) for operation in operations]
@@ -65,36 +89,35 @@ async def run_joined(
             raise unusable_folder(folder.layout, error) from None
         stops.usd = folder.images.usd
         shared.divide_budget(stops)
-        execute = execute_within_share(client, options.share)
-        run = Scheduler(execute, AdaptiveConcurrency(concurrency), stops, keeping, partial(is_reachable, client))
-        running = shared_outcomes(shared, run, jobs, partial(service.shared_work, requests))
-        finished = set[tuple[str, int]]()
-        async with aclosing(running) as outcomes:
-            async for outcome in outcomes:
-                finished.add((outcome.id, outcome.index))
-                yield outcome
-        async for outcome in service.earlier_outcomes(requests, finished):
-            yield outcome
-        await publish(folder, shared.bucket, stops, shared.host)
-        raise_failure(run, stops)
+        execute = execute_within_share(client, shared.share)
+        pace = AdaptiveConcurrency(run_options.concurrency)
+        run = Scheduler(execute, pace, stops, keeping, partial(is_reachable, client))
+        yield JoinedHost(
+            client=client, folder=folder, target=options.target, retry=retry, shared=shared, run=run, jobs=jobs
+        )
+
+
+async def _operations_of(client: Client, requests: Iterable[Mapping[str, object]]) -> tuple[list[Operation], int]:
+    """Return the operations of all valid requests, and the number of their images. Raises ConfigError."""
+    found, images = dict[str, Operation](), 0
+    for request in requests:
+        with suppress(InvalidRequest, RegistryError, TypeError, ValueError):
+            row = parse_row(dict(request))
+            operation = await client.operation(row.model, base_model=row.base_model)
+            found[operation.id] = operation
+            images += row.n if isinstance(row.n, int) else 1
+    return list(found.values()), images
 
 
 @attrs.define(eq=False, kw_only=True)
-class _SharedRequests(RequestTasks):
-    """Requests of which other hosts may do any."""
+class JoinedHost(RequestTasks):
+    """This process as a host of a batch, and requests of which other hosts may do any."""
 
-    shared_folder: Workspace
-
-    async def operations(self, requests: Iterable[Mapping[str, object]]) -> tuple[list[Operation], int]:
-        """Return the operations of all valid requests, and the number of their images. Raises ConfigError."""
-        found, images = dict[str, Operation](), 0
-        for request in requests:
-            with suppress(InvalidRequest, RegistryError, TypeError, ValueError):
-                row = parse_row(dict(request))
-                operation = await self.client.operation(row.model, base_model=row.base_model)
-                found[operation.id] = operation
-                images += row.n if isinstance(row.n, int) else 1
-        return list(found.values()), images
+    folder: Workspace
+    shared: SharedBatch
+    run: Scheduler
+    jobs: list[ImageTask]
+    """Jobs that this host had left open."""
 
     async def shared_work(
         self, requests: Sequence[Mapping[str, object]], start: float
@@ -106,7 +129,7 @@ class _SharedRequests(RequestTasks):
                 yield tasks
                 continue
             await self._note_address(tasks[0])
-            states = self.shared_folder.images.states(tasks[0].id, len(tasks))
+            states = self.folder.images.states(tasks[0].id, len(tasks))
             left = [(task, state) for task, state in zip(tasks, states, strict=True) if selects[state]]
             for unit in join_shared_tasks([task for task, _ in left], [state for _, state in left]):
                 yield unit
@@ -118,7 +141,16 @@ class _SharedRequests(RequestTasks):
         async for tasks in self._parse_all(requests):
             for unit in tasks if isinstance(tasks, list) else ():
                 if (unit.id, unit.index) not in finished:
-                    yield await asyncio.to_thread(self._earlier_outcome, self.shared_folder, unit)
+                    yield await asyncio.to_thread(self._earlier_outcome, self.folder, unit)
+
+    async def publish(self) -> None:
+        """Write the results that are known here, and upload them. Raises StorageError."""
+        await publish(self.folder, self.shared.bucket, self.run.stops, self.shared.host)
+
+    def parse_part(self, requests: Iterable[Mapping[str, object]]) -> AsyncIterator[list[ImageTask] | Outcome]:
+        """Yield the tasks of each request of a part of the batch, or its outcome if it can't be sent."""
+        self._ids = set()
+        return self._parse_all(requests)
 
     async def _parse_all(self, requests: Iterable[Mapping[str, object]]) -> AsyncIterator[list[ImageTask] | Outcome]:
         """Yield each request's tasks, or its outcome if it is invalid and was not reported before."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, StorageError
-from impasto.ext import kind_in_words
+from impasto.ext import check_seconds, kind_in_words
 
 from .addresses import check_addresses, note_addresses
 from .classification import outcome_of_error
@@ -23,7 +23,7 @@ from .manifest.planner import RetrySelection
 from .manifest.rows import parse_row, tasks_of
 from .output.results import ERRORS, RESULTS, write_results
 from .output.s3 import BucketTarget, ImageBucket
-from .runner.limits import StopConditions
+from .runner.limits import FailureLimit, StopConditions
 from .runner.scheduler import Scheduler
 from .tasks import ImageTask, Outcome, OutcomeState, join_tasks
 
@@ -37,6 +37,35 @@ _STANDING: Mapping[int, OutcomeState] = {
     TaskState.FILTERED: "filtered",
     TaskState.EXPIRED: "expired",
 }
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """How a program's requests are run. ``concurrency``: the most images in flight. Raises ConfigError."""
+
+    concurrency: int = 64
+    budget_usd: float | None = None
+    max_failures: str | None = None
+    retry_failed: bool = False
+    retry_ambiguous: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.concurrency) is not int or self.concurrency < 1:
+            raise ConfigError(f"concurrency must be a whole number of at least 1, not {self.concurrency!r}")
+        self.stops()
+
+    def stops(self) -> StopConditions:
+        """Return the conditions that end a run."""
+        budget, most = self.budget_usd, self.max_failures
+        return StopConditions(
+            budget=check_seconds("budget_usd", budget, unit="USD") if budget is not None else None,
+            max_failures=FailureLimit.parse(most) if most is not None else None,
+        )
+
+    @property
+    def retry(self) -> RetrySelection:
+        """The images of earlier runs that are requested again."""
+        return RetrySelection(failed=self.retry_failed, ambiguous=self.retry_ambiguous)
 
 
 def raise_failure(run: Scheduler, stops: StopConditions) -> None:

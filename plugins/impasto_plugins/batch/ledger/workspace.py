@@ -50,6 +50,10 @@ _PROCESS = secrets.token_hex(8)
 """An id of this process: its own sends are in its gates already."""
 
 
+class LockedFolder(ConfigError):
+    """Another process works in the folder."""
+
+
 @attrs.frozen
 class WorkspacePaths:
     """Paths in a batch's folder."""
@@ -377,7 +381,7 @@ def _lock(layout: WorkspacePaths, lock: int) -> None:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.05)  # it may be `status`, which holds it for a moment
-    raise ConfigError(
+    raise LockedFolder(
         f"{str(layout.root)!r} is locked by another run; wait until it ends, or check it with `impasto batch status`"
     )
 

@@ -149,7 +149,7 @@ class Planner:
             try:
                 row = self._read(line)
             except InvalidRequest as error:
-                plan.invalid.append(InvalidRow(line[0], _id_of(line[1]), tuple(map(_problem_text, error.problems))))
+                plan.invalid.append(InvalidRow(line[0], _id_of(line[1]), tuple(map(problem_text, error.problems))))
                 continue
             key = hash(row.id)
             hashes[key % _BUCKETS].append(key)
@@ -359,5 +359,6 @@ def _id_of(row: RowFields | UnreadableLine) -> str | None:
     return id if isinstance(id, str) and wrong_id(id) is None else None
 
 
-def _problem_text(problem: Problem) -> str:
+def problem_text(problem: Problem) -> str:
+    """Return a row's problem in words."""
     return str(problem) if problem.field else problem.message

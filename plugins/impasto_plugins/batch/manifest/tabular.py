@@ -139,13 +139,14 @@ def parquet_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]
             for piece in file.iter_batches(batch_size=_AT_ONCE):
                 for row in piece.to_pylist():
                     number += 1
-                    yield number, _nest({name: value for name, value in row.items() if value is not None}, load), b""
+                    yield number, row_of_columns(row, load), b""
     except ArrowException as error:
         raise ManifestError(f"the manifest {str(path)!r} is not a valid Parquet file: {str(error)[:200]}") from None
 
 
-def _nest(values: RowFields, load: Callable[[str], Operation]) -> RowFields:
-    """Return a row with the columns of nested objects, such as ``group.x``, in their objects."""
+def row_of_columns(columns: RowFields, load: Callable[[str], Operation]) -> RowFields:
+    """Return a row with columns of nested objects, such as ``group.x``, in their objects; a null means not given."""
+    values = {name: value for name, value in columns.items() if value is not None}
     if not any("." in name for name in values) or (fields := _fields_of_row(values, load)) is None:
         return values
     row: RowFields = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Set as AbstractSet
 from contextlib import aclosing
 
 from impasto import Account, Call, Client, ConfigError, RateLimit, Result
@@ -11,6 +11,7 @@ from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.middleware.gate import gate_of
 
 from . import session
+from .merging import Key
 from .session import SharedBatch
 from .share import Share
 
@@ -63,12 +64,16 @@ def execute_within_share(client: Client, share: Share | None) -> Execute:
 
 
 async def shared_outcomes(
-    shared: SharedBatch, run: Scheduler, jobs: Iterable[ImageTask], tasks: TasksFrom
+    shared: SharedBatch,
+    run: Scheduler,
+    jobs: Iterable[ImageTask],
+    tasks: TasksFrom,
+    images: AbstractSet[Key] | None = None,
 ) -> AsyncGenerator[Outcome]:
     """Yield the outcomes of this host's images until no host has work left, or this one is stopped.
 
     ``jobs``: those that this host has left open. While other hosts finish their images this one waits, since they may
-    die.
+    die. ``images``: the only ones that it waits for.
     """
     shared.jobs += jobs
     while True:
@@ -86,7 +91,7 @@ async def shared_outcomes(
                 return
             if shared.jobs or shared.merge.is_retriable:
                 break
-            if not shared.is_waiting:
+            if not shared.is_waiting(images):
                 return
             await run.pace.changed(session.SYNC_SECONDS)
             run.stops.check_time()

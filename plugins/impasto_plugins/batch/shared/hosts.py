@@ -32,6 +32,10 @@ _FOLDER = ".impasto/hosts/"
 _SHARES = ".impasto/shares/"
 
 
+def _folder_of(share: Share) -> str:
+    return f"{_SHARES}{share.number}-of-{share.count}/"
+
+
 def lease_clock() -> float:
     """Return the seconds of a clock that nobody can set and that counts while the machine sleeps, if there is one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
@@ -162,30 +166,43 @@ class Hosts:
 
         After a holder that may be dead it waits until the holder's lease has ended, or is renewed.
         """
-        folder = f"{_SHARES}{share.number}-of-{share.count}/"
         while True:
-            number, holder = await self._holder_of(folder)
+            number, holder = await self._holder_of(share)
             if holder is not None:
                 await self._wait_for_end(holder, share)
-            content = File.of(own_name.encode())
-            if await self.objects.put(f"{folder}{number:06}", content, "text/plain", tries=TRIES, only_new=True):
+            if await self._take(share, number, own_name):
                 return
+
+    async def claim_free_share(self, count: int, own_name: str) -> Share:
+        """Take one of ``count`` shares that no live host has; wait for one. Raises ConfigError, NotStored, NotSent."""
+        while True:
+            for share in (Share(number, count) for number in range(1, count + 1)):
+                number, holder = await self._holder_of(share)
+                await self.refresh()  # after the holder's name: its lease is older than its claim
+                if (holder is None or not self.is_live(holder)) and await self._take(share, number, own_name):
+                    return share
+            await asyncio.sleep(1.0)
+
+    async def _take(self, share: Share, number: int, own_name: str) -> bool:
+        """Become a share's holder after so many others; return False if another host was faster."""
+        name, content = f"{_folder_of(share)}{number:06}", File.of(own_name.encode())
+        return await self.objects.put(name, content, "text/plain", tries=TRIES, only_new=True)
 
     async def check_holder(self, share: Share, own_name: str) -> None:
         """Raise ConfigError if another host has taken this host's share, which it may after the end of the lease.
 
         Raises NotStored, NotSent.
         """
-        _, holder = await self._holder_of(f"{_SHARES}{share.number}-of-{share.count}/")
+        _, holder = await self._holder_of(share)
         if holder != own_name:
             raise ConfigError(
                 f"this host was stopped for longer than its lease, and another one has taken share {share}; nothing"
                 " more was sent"
             )
 
-    async def _holder_of(self, folder: str) -> tuple[int, str | None]:
+    async def _holder_of(self, share: Share) -> tuple[int, str | None]:
         """Return the number of holders that a share has had, and the last one's name."""
-        holders = (await self.objects.list_objects(folder)).entries
+        holders = (await self.objects.list_objects(_folder_of(share))).entries
         name = await self.objects.get(holders[-1].name) if holders else None
         return len(holders), name.decode() if name is not None else None
 

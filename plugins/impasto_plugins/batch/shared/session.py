@@ -9,7 +9,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -147,10 +147,18 @@ class SharedBatch:
             self.start = (len(self.hosts.records) - 1) * _GOLDEN_RATIO % 1
             self.hosts.check_shares(self.share, self.host)
             if self.share is not None:
+                await self._claim_share(self.share)
                 self.start = (self.share.number - 1) / self.share.count
-                await self.hosts.claim_share(self.share, self.host)
             await self.sync()
         stack.push_async_callback(_cancel, asyncio.create_task(self._keep_in_sync()))
+
+    async def _claim_share(self, share: Share) -> None:
+        if share.number:
+            await self.hosts.claim_share(share, self.host)
+            return
+        self.share = await self.hosts.claim_free_share(share.count, self.host)
+        self.lease.record = attrs.evolve(self.lease.record, share=str(self.share))
+        await self.lease.renew()
 
     async def _leave(self) -> None:
         """Write the last rows, and end the lease. Without the bucket the lease ends by itself."""
@@ -343,10 +351,12 @@ class SharedBatch:
                     await self.folder.submit(self.folder.write_row(row, on_disk=False))
             del self._uncertain[name]
 
-    @property
-    def is_waiting(self) -> bool:
-        """True while other hosts have images in progress that this one may have to settle."""
-        return any(rows and self.hosts.is_live(name) for name, rows in self.merge.left_open.items())
+    def is_waiting(self, images: AbstractSet[Key] | None = None) -> bool:
+        """Return True while other hosts have images in progress, of these or all, that this one may have to settle."""
+        return any(
+            rows and (images is None or not images.isdisjoint(rows)) and self.hosts.is_live(name)
+            for name, rows in self.merge.left_open.items()
+        )
 
     def divide_budget(self, stops: StopConditions) -> None:
         """Give this host its share of the budget, and of the money that was spent."""

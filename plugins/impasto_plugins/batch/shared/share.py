@@ -16,7 +16,10 @@ _PER_USD = 1_000_000
 
 @attrs.frozen
 class Share:
-    """Part ``number`` of ``count``. The parts of a whole add up to the whole."""
+    """Part ``number`` of ``count``. The parts of a whole add up to the whole.
+
+    ``number`` 0: any part that no running host has, which the host finds when it joins.
+    """
 
     number: int
     count: int
@@ -39,9 +42,10 @@ class Share:
 
     def of_rate(self, limit: RateLimit) -> RateLimit:
         """Return this share's part of a rate limit. Raises ConfigError if it has none."""
-        if not (requests := self.part_of(limit.requests)):
+        part = self if self.number else Share(1, self.count)  # the smallest
+        if not (requests := part.part_of(limit.requests)):
             raise ConfigError(
-                f"share {self} of {limit.requests:,} requests in {limit.seconds:g} s is less than one request; use at"
+                f"share {part} of {limit.requests:,} requests in {limit.seconds:g} s is less than one request; use at"
                 f" most {limit.requests:,} hosts"
             )
         return RateLimit(requests, limit.seconds)

@@ -1,0 +1,165 @@
+"""Batches on Ray: rows in, images out, and a worker that dies in between pays for nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Thread
+from types import ModuleType
+
+import pytest
+
+import impasto
+from impasto import ConfigError, ManifestError, MissingExtra
+from tests.campaigns.provider import Provider
+from tests.moto_s3 import Bucket
+from tests.plugins.batch.conftest import CORE, Run
+from tests.plugins.batch.shared.conftest import results
+from tests.plugins.batch.shared.test_deaths import wait_for
+
+from .conftest import worker_processes
+
+pytestmark = [
+    pytest.mark.xdist_group("ray"),  # one process starts it
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
+]
+
+Rows = list[dict[str, object]]
+
+
+def rows(number: int) -> Rows:
+    return [{"id": f"image-{index}", "prompt": "a lighthouse", "seed": index + 1} for index in range(number)]
+
+
+def generate(ray: ModuleType, given: Rows, bucket: Bucket, place: Path, **options: object) -> Rows:
+    """The rows that come out, in the order of the ids."""
+    options = {"model": CORE, "workers": 2, "concurrency": 4, "staging": place, **options}
+    ds = impasto.ray.generate(ray.data.from_items(given), out=bucket.out, **options)  # type: ignore[arg-type]  # mixed
+    return sorted(ds.take_all(), key=lambda row: (len(row["id"]), row["id"], row["index"]))
+
+
+def test_rows_in_images_out(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path, batch: Run) -> None:
+    given = rows(6)
+    given[0]["n"] = 2
+    out = generate(ray, given, bucket, tmp_path)
+    objects = bucket.objects()
+    assert [(row["id"], row["index"]) for row in out] == [
+        ("image-0", 0),
+        ("image-0", 1),
+        *[(f"image-{index}", 0) for index in range(1, 6)],
+    ]
+    for row in out:
+        name = str(row["url"]).removeprefix(f"{bucket.out}/")
+        assert hashlib.sha256(objects[name]).hexdigest() == row["sha256"]
+        assert (row["state"], row["usd"], row["error"]) == ("done", 0.03, None)
+    assert [row["seed"] for row in out] == [1, 2, 2, 3, 4, 5, 6]
+    assert at.charges().total() == 7
+    assert generate(ray, given, bucket, tmp_path / "elsewhere", workers=1) == out
+    assert at.charges().total() == 7, "the ledger is in the bucket"
+
+    def status() -> dict[str, object]:
+        return dict(json.loads(batch("status", bucket.out, "--json", **bucket.environment).stdout))
+
+    wait_for(lambda: status()["state"] != "running")  # the workers have left
+    assert (status()["state"], status()["done"], status()["total"]) == ("complete", 7, 7)
+    assert len(results(bucket)) == 6
+
+
+def test_workers_that_are_killed_lose_no_row(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path) -> None:
+    kills = []
+
+    def kill() -> None:
+        for intents in (6, 14):
+            wait_for(lambda enough=intents: len(bucket.intents()) >= enough and worker_processes())
+            process = worker_processes()[0]
+            process.kill()
+            kills.append(process.pid)
+
+    killing = Thread(target=kill)
+    killing.start()
+    out = generate(ray, rows(40), bucket, tmp_path)
+    killing.join()
+    assert [row["id"] for row in out] == [f"image-{index}" for index in range(40)]
+    states = Counter(row["state"] for row in out)
+    by = {each["rows"][0]["id"]: each["host"] for each in bucket.intents()}
+    open("/tmp/dbg","a").write(repr([(row["id"], by[row["id"]]) for row in out if row["state"]=="ambiguous"])+repr(sorted(str(p) for p in tmp_path.iterdir()))+repr({name: body for name, body in bucket.objects(".impasto/hosts/").items()})+"\n")
+    assert states.keys() <= {"done", "ambiguous"}
+    assert states["ambiguous"] <= 4 * len(kills) == 8
+    charges = at.charges()
+    assert max(charges.values()) == 1
+    assert {row["seed"] for row in out if row["state"] == "done"} <= charges.keys()
+    for row in out:
+        if row["state"] == "ambiguous":
+            assert "may have been charged" in str(row["error"])
+            assert row["usd"] == 0.03
+
+
+def test_a_budget_leaves_rows_pending(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path) -> None:
+    out = generate(ray, rows(6), bucket, tmp_path, workers=1, budget_usd=0.1)
+    assert Counter(row["state"] for row in out) == Counter(done=3, pending=3)
+    assert {row["error"] for row in out if row["state"] == "pending"} == {
+        "the budget of 0.10 USD is used up: 0.01 is left, and an image of stability/stable-image-core may cost 0.03"
+    }
+    assert at.charges().total() == 3
+
+
+WRONG: list[tuple[Rows, Mapping[str, object], str]] = [
+    ([{"prompt": "a kite"}], {}, "the dataset has no column 'id'"),
+    (
+        [*rows(2), rows(1)[0]],
+        {},
+        "1 of 3 rows can't be run; nothing was sent\nrow 'image-0': id: another row has it too",
+    ),
+    ([{**rows(1)[0], "promt": "a kite"}], {}, "row 'image-0': unknown parameter 'promt'; did you mean 'prompt'?"),
+    (
+        [{"id": "a", "model": "stability/stable-image-cor", "prompt": "a"}],
+        {},
+        "row 'a': model: unknown model 'stability/stable-image-cor'",
+    ),
+    ([{**rows(1)[0], "id": None}], {}, "row 'None': id: "),
+]
+
+
+@pytest.mark.parametrize(("given", "options", "message"), WRONG)
+def test_wrong_rows_are_named_and_nothing_is_sent(
+    ray: ModuleType,
+    bucket: Bucket,
+    at: Provider,
+    tmp_path: Path,
+    given: Rows,
+    options: Mapping[str, object],
+    message: str,
+) -> None:
+    with pytest.raises(ManifestError) as caught:
+        generate(ray, given, bucket, tmp_path, **options)
+    assert message in str(caught.value)
+    assert at.charges() == Counter()
+    assert bucket.objects() == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": "images"}, "out must be s3://bucket/prefix, which all workers reach, not 'images'"),
+        ({"out": "s3://images/a", "workers": 0}, "workers must be a whole number from 1 to 1,000, not 0"),
+        ({"out": "s3://images/a", "concurrency": 0}, "concurrency must be a whole number of at least 1, not 0"),
+        ({"out": "s3://images/a", "max_failures": "many"}, "max-failures must be"),
+        ({"out": "s3://images/a", "timeout": -1}, "timeout"),
+    ],
+)
+def test_wrong_options_are_named(options: Mapping[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        impasto.ray.generate(None, **options)  # type: ignore[arg-type]  # no row is looked at
+    assert message in str(caught.value)
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'impasto\[ray\]'"):
+        impasto.ray.generate(None, out="s3://images/a")  # type: ignore[arg-type]  # no row is looked at
