@@ -41,9 +41,13 @@ def storage_errors() -> Iterator[None]:
         raise OSError(errno.EIO, f"the bucket can't be used: {error}") from None
 
 
+def _level_of(host: str, level: int) -> str:
+    return f"{_FOLDER}{host}/{level}-"
+
+
 def segment_name(host: str, level: int, number: int) -> str:
     """Return the name of a segment; ``number`` counts those of its level."""
-    return f"{_FOLDER}{host}/{level}-{number:08}"
+    return f"{_level_of(host, level)}{number:08}"
 
 
 async def read_segments(
@@ -66,6 +70,11 @@ async def read_segments(
                 break
         else:
             return
+
+
+async def count_segments(objects: Objects, host: str) -> int:
+    """Return the number of segments of a host's log. Raises NotStored, ConfigError, NotSent."""
+    return len((await objects.list_objects(_level_of(host, 0))).entries)
 
 
 @attrs.define(eq=False)

@@ -30,7 +30,7 @@ from impasto_plugins.transports.s3 import NotStored
 
 from .hosts import JSON_TYPE, HostRecord, Hosts, Lease
 from .merging import Key, Merge, key_of_row
-from .segments import OwnLog, read_segments, storage_errors
+from .segments import OwnLog, count_segments, read_segments, storage_errors
 from .share import Share
 
 if TYPE_CHECKING:
@@ -210,9 +210,8 @@ class SharedBatch:
             if died:
                 await self.log.flush()
             for name in died:  # for hosts that start later; if it comes back it writes its lease again
-                record = self.hosts.records[name]
-                segments = max(record.segments, self.folder.history.imported.get(name, 0))
-                await Lease(self.bucket.objects, attrs.evolve(record, segments=segments)).end()
+                segments = await count_segments(self.bucket.objects, name)  # it may have died before it said so
+                await Lease(self.bucket.objects, attrs.evolve(self.hosts.records[name], segments=segments)).end()
             self._settled |= {*dead}
 
     async def _read_logs(self) -> None:

@@ -45,6 +45,23 @@ def test_kills_of_three_hosts(bucket: Bucket, at: Provider, tmp_path: Path) -> N
     assert figures.done + figures.ambiguous == 90
 
 
+def test_a_new_host_knows_what_a_killed_one_had_done_after_its_folder_was_used_again(
+    bucket: Bucket, at: Provider, host: Host, manifest: Write, batch: Run
+) -> None:
+    path = manifest(*many(12))
+    first = host("a", path)
+    wait_for(lambda: sum(each["row"] == "done" for each in rows_of(bucket)) >= 2)
+    first.kill()
+    again = exit_code_of(host("a", path))
+    paid = results(bucket)
+    assert exit_code_of(host("b", path)) == again
+    assert results(bucket) == paid
+    status = json.loads(batch("status", bucket.out, "--json", **bucket.environment).stdout)
+    assert status["done"] == len(paid) >= 8
+    assert status["done"] + status["ambiguous"] == 12
+    assert max(at.charges().values()) == 1
+
+
 def test_a_kill_at_requests_to_the_bucket(moto_url: str, at: Provider, tmp_path: Path) -> None:
     figures = Figures()
     at_every_request(figures, tmp_path, moto_url, at, rows=2, every=9)
