@@ -9,11 +9,8 @@ import base64
 import os
 import sys
 
-import ray  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]  # its own environment's
-from ray.data.llm import (  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
-    HttpRequestProcessorConfig,
-    build_processor,
-)
+import ray
+from ray.data.llm import HttpRequestProcessorConfig, build_processor
 
 SIDE_BY_SIDE = 6
 

@@ -20,6 +20,7 @@ _HEADINGS = {
     "describe": "Descriptions of models",
     "impasto_plugins.openai_compat": "Drop-in functions for LiteLLM",
     "impasto_plugins.batch": "Batches",
+    "impasto_plugins.batch.engines": "Batches on Ray",
     "impasto_plugins.stability.account": "Account of Stability AI",
     "policy": "Retries and rate limits",
     "files": "Files",
@@ -58,6 +59,8 @@ def _heading(home: str) -> str:
 
 def _directive(name: str) -> str:
     thing = getattr(impasto, name)
+    if inspect.ismodule(thing):
+        return fenced("{eval-rst}", f".. automodule:: {thing.__name__}\n   :members:")
     if inspect.isclass(thing):
         kind, options = "autoclass", "\n   :members:"
     else:

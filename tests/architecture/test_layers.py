@@ -39,7 +39,7 @@ LAYERS = {
         addresses
         program
         joined
-        batch api
+        batch api engines
         cli
         command
     """,

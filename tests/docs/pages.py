@@ -15,6 +15,9 @@ _DIRECTIVE = "{"
 GENERATED = generated()
 WRITTEN = {name_of(path): path.read_text("utf-8") for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))}
 PAGES = {**WRITTEN, **{f"docs/{name}": text for name, text in GENERATED.items()}}
+OWN_TESTS = {"docs/ray.md": "tests/plugins/batch/engines/test_ray.py"}
+"""Pages whose blocks need more than an emulator, and the tests that run them."""
+
 MODELS = [name for name in PAGES if name.startswith("docs/models/")]
 
 

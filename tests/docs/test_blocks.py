@@ -20,8 +20,9 @@ from impasto import records
 from impasto.registry import OPERATIONS, PROVIDERS
 from impasto_plugins.cli.demo.tour import STEPS
 from impasto_plugins.emulator import SHORT, Emulator, serve
+from tests.architecture.sources import ROOT
 from tests.conftest import KEY
-from tests.docs.pages import MODELS, PAGES, Block, blocks
+from tests.docs.pages import MODELS, OWN_TESTS, PAGES, Block, blocks
 from tests.docs.reader import GATEWAY, Reader
 from tests.images import drawn, png
 from tests.media import mp3, wav
@@ -141,7 +142,7 @@ _METHODS = [block.text for block in blocks("docs/reference/hooks.md", "python")]
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page not in MODELS and page != "README.md" and blocks(page)]
+    "page", [page for page in PAGES if page not in (*MODELS, *OWN_TESTS, "README.md") and blocks(page)]
 )
 def test_a_page_does_what_it_shows(page: str, read: Read) -> None:
     read(page)
@@ -167,6 +168,10 @@ def test_the_blocks_that_are_not_run_exist_and_are_few() -> None:
     for page, begins in NOT_RUN:
         assert begins in [block.begins for block in blocks(page)], f"{page} has no such block any more"
     assert len(NOT_RUN) < 9
+
+
+def test_the_pages_with_their_own_tests_are_run_there() -> None:
+    assert [page for page, path in OWN_TESTS.items() if f'"{page}"' not in (ROOT / path).read_text("utf-8")] == []
 
 
 def test_the_files_are_those_of_impasto_try() -> None:

@@ -113,7 +113,6 @@ async def _operations_of(client: Client, requests: Iterable[Mapping[str, object]
 class JoinedHost(RequestTasks):
     """This process as a host of a batch, and requests of which other hosts may do any."""
 
-    folder: Workspace
     shared: SharedBatch
     run: Scheduler
     jobs: list[ImageTask]
@@ -129,7 +128,7 @@ class JoinedHost(RequestTasks):
                 yield tasks
                 continue
             await self._note_address(tasks[0])
-            states = self.folder.images.states(tasks[0].id, len(tasks))
+            states = self.shared.folder.images.states(tasks[0].id, len(tasks))
             left = [(task, state) for task, state in zip(tasks, states, strict=True) if selects[state]]
             for unit in join_shared_tasks([task for task, _ in left], [state for _, state in left]):
                 yield unit
@@ -141,11 +140,11 @@ class JoinedHost(RequestTasks):
         async for tasks in self._parse_all(requests):
             for unit in tasks if isinstance(tasks, list) else ():
                 if (unit.id, unit.index) not in finished:
-                    yield await asyncio.to_thread(self._earlier_outcome, self.folder, unit)
+                    yield await asyncio.to_thread(self._earlier_outcome, self.shared.folder, unit)
 
     async def publish(self) -> None:
         """Write the results that are known here, and upload them. Raises StorageError."""
-        await publish(self.folder, self.shared.bucket, self.run.stops, self.shared.host)
+        await publish(self.shared.folder, self.shared.bucket, self.run.stops, self.shared.host)
 
     def parse_part(self, requests: Iterable[Mapping[str, object]]) -> AsyncIterator[list[ImageTask] | Outcome]:
         """Yield the tasks of each request of a part of the batch, or its outcome if it can't be sent."""

@@ -41,7 +41,7 @@ _STANDING: Mapping[int, OutcomeState] = {
 
 @attrs.frozen(kw_only=True)
 class RunOptions:
-    """How a program's requests are run. ``concurrency``: the most images in flight. Raises ConfigError."""
+    """Options of a run of requests. ``concurrency``: the most images in flight. Raises ConfigError."""
 
     concurrency: int = 64
     budget_usd: float | None = None

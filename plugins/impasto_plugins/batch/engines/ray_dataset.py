@@ -66,7 +66,7 @@ def generate_rows(ds: Dataset, spec: WorkerSpec, model: str | None) -> Dataset:
 
 @attrs.define
 class _Checked:
-    """What is known about the rows of a dataset."""
+    """Facts about the rows of a dataset."""
 
     rows: int = 0
     images: int = 0
@@ -103,7 +103,7 @@ def _check(ds: Dataset, spec: WorkerSpec, model: str | None) -> _Checked:
 
 
 def check_rows(table: Table, *, model: str | None, plugins: object = None) -> Table:
-    """Return what is known about each row of a block: a task of Ray's."""
+    """Return facts about each row of a block: a task of Ray's."""
     import pyarrow as pa
 
     registry = Registry(allow=plugins)  # type: ignore[arg-type]  # the client's own setting, which was checked

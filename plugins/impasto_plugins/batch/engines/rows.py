@@ -69,7 +69,7 @@ async def run_part(host: JoinedHost, requests: Sequence[Mapping[str, object]]) -
     if (stopped := run.stops.error()) is not None and stopped.reason not in ("budget", "max_failures"):
         raise stopped
     default = run.stops.reason or _CONTINUES
-    ledger = host.folder
+    ledger = host.shared.folder
     for id, n in numbers.items():
         for index in (*range(n), *ledger.images.extras(id, n)):
             reason = reasons.get((id, index), default)
@@ -79,9 +79,9 @@ async def run_part(host: JoinedHost, requests: Sequence[Mapping[str, object]]) -
 
 def _row_of(host: JoinedHost, id: str, index: int, reason: str) -> ImageRow:
     """Return an image as its last row in the ledger says. ``reason``: why it has no end, if it has none."""
-    if not host.folder.images.state(id, index):
+    if not host.shared.folder.images.state(id, index):
         return ImageRow(id=id, index=index, state="pending", usd=0.0, error=reason)
-    last = host.folder.history.intent_of(id, index)
+    last = host.shared.folder.history.intent_of(id, index)
     usd = 0.0 if last.get("billed") == "no" else last["usd"]
     if last["row"] == "done":
         url = host.shared.bucket.url(last["path"])

@@ -33,7 +33,7 @@ Requests = Sequence[Mapping[str, object]]
 
 @attrs.frozen(kw_only=True)
 class WorkerSpec:
-    """What all workers of a batch have in common. ``models`` of the rows, with their ``base_model``."""
+    """Options of all workers of a batch. ``models`` of the rows, each with its ``base_model``."""
 
     target: BucketTarget
     staging: Path
@@ -92,12 +92,12 @@ class HostThread:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._opened: Future[None] = Future()
+        self._ready: Future[None] = Future()
         self._parts: asyncio.Queue[tuple[Requests, Future[list[ImageRow]]] | None] = asyncio.Queue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="impasto-host", daemon=True)
         self._thread.start()
-        self._opened.result()
+        self._ready.result()
 
     def run(self, requests: Requests) -> list[ImageRow]:
         """Run a part of the rows. Raises the errors of ``run_part``."""
@@ -117,15 +117,15 @@ class HostThread:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:
-            if self._opened.done():
+        except BaseException as error:  # the caller's, who waits in the other thread
+            if self._ready.done():
                 raise
-            self._opened.set_exception(error)
+            self._ready.set_exception(error)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         async with Client(**self._spec.settings) as client, _host_in_free_folder(client, self._spec) as host:
-            self._opened.set_result(None)
+            self._ready.set_result(None)
             while (part := await self._parts.get()) is not None:
                 requests, answer = part
                 try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from unittest.mock import patch
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
 
 from tests.campaigns.provider import Provider
@@ -49,6 +49,6 @@ def ray(moto_url: str, slow_provider: Provider) -> Iterator[ModuleType]:
 
 
 def worker_processes() -> list[psutil.Process]:
-    """The processes of the workers that run now."""
+    """The processes of the workers that are running."""
     every = psutil.Process().children(recursive=True)
     return [each for each in every if each.is_running() and "MapWorker" in " ".join(each.cmdline()[:1])]
