@@ -14,6 +14,9 @@ Period = Literal["minute", "day", "month", "ever"]
 class StateError(Exception):
     """The store can't be used now. The message names the cause and the setting, and holds no password."""
 
+    may_have_changed = False
+    """True if the operation was sent to the store, and may have been made."""
+
 
 @attrs.frozen(kw_only=True)
 class StoredCall:

@@ -34,6 +34,10 @@ class Provider:
         """How often each seed was charged: each picture of a manifest has its own."""
         return Counter(charge["seed"] for charge in self._fetch("charges")["charges"])
 
+    def statuses(self) -> list[int]:
+        """The statuses of its answers, as far as it remembers them."""
+        return [request["status"] for request in self._fetch("requests")["requests"]]
+
     def reset(self) -> None:
         """Forgets all charges."""
         self._fetch("reset", b"")

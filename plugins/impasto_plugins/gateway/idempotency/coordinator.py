@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -72,6 +73,7 @@ class IdempotencyCoordinator:
     async def aclose(self) -> None:
         """Leave running calls for other workers to take over."""
         await self.flush_deliveries()
+        await self.store.aclose()
         try:
             await self.in_flight.aclose()
         except StateError as error:
@@ -233,6 +235,10 @@ class IdempotencyCoordinator:
                 new_row = await self._new_row(id, call, fingerprint, label)
                 row = await self.store.calls.insert_or_join(new_row, join=fingerprint.key is not None)
                 is_new = row.id == new_row.id
+            except BaseException as error:
+                if not isinstance(error, StateError) or error.may_have_changed:
+                    self.store.delete_later(id)
+                raise
             finally:
                 if not is_new:
                     self.in_flight.finish(call)
@@ -281,10 +287,12 @@ class IdempotencyCoordinator:
             self.in_flight.mark_lost(call)
             raise
         # The slot is freed after the outcome is on the disk: a retry must find one of the two at any moment.
-        if await self.store.finish(row, outcome, forget=has_id is None or not has_id()):
-            self.in_flight.finish(call)
-        else:
+        forget, on_stored = has_id is None or not has_id(), partial(self.in_flight.finish, call)
+        try:
+            await self.store.finish(row, outcome, forget=forget, on_stored=on_stored)
+        except BaseException:  # as above
             self.in_flight.mark_lost(call)
+            raise
         if isinstance(outcome, APIError):
             raise outcome
         return outcome

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -17,6 +18,7 @@ from impasto.ext import StateError, StateStore, StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, charge_unknown_error
 
+from .late_writes import LateWrites
 from .serialization import OutcomeFiles, dump_outcome, load_failure
 
 OUTCOME_IMAGES = "outcomes"
@@ -57,31 +59,49 @@ class OutcomeStore:
         self._queue: list[_PendingOutcome] = []
         self._storing: asyncio.Task[None] | None = None
         self._has_reported_strays = False
+        self._late = LateWrites()
+
+    async def aclose(self) -> None:
+        """Store what could not be stored before."""
+        await self._late.aclose()
+
+    def delete_later(self, id: str) -> None:
+        """Delete a row that may have been inserted, although the call is not made."""
+        self._late.add(partial(self.calls.delete, id))
 
     async def record_jobs(self, row: StoredCall, jobs: str) -> None:
         """Store an accepted provider job, so that it can be fetched later."""
-        await _is_written(self.calls.update(row.id, jobs=jobs))
+        await self._late.make(partial(self.calls.update, row.id, jobs=jobs))
 
-    async def finish(self, row: StoredCall, outcome: CallOutcome | APIError, *, forget: bool) -> bool:
-        """Store the outcome of a call that was begun; return False if that failed.
+    async def finish(
+        self,
+        row: StoredCall,
+        outcome: CallOutcome | APIError,
+        *,
+        forget: bool,
+        on_stored: Callable[[], object] = object,
+    ) -> None:
+        """Store the outcome of a call that was begun, and then call ``on_stored``, which may take a while.
 
         A call that cost nothing is no longer found by its fingerprint; with ``forget`` it is not found at all.
         """
         # A refused call runs again if it is repeated, so that its row must not be found; a job's row still has its id.
         not_charged = isinstance(outcome, APIError) and outcome.not_charged
         if not_charged and forget:
-            return await _is_written(self.calls.delete(row.id))
+            return await self._late.make(partial(self.calls.delete, row.id), on_stored)
         state, text = (await self._save_outcomes({row.id: outcome}))[row.id]
-        identity = {"identity": b""} if not_charged else {}
-        return await _is_written(self.calls.update(row.id, state=state, outcome=text, **identity))
+        columns: dict[str, str | bytes] = {"state": state, "outcome": text}
+        if not_charged:
+            columns["identity"] = b""
+        return await self._late.make(partial(self.calls.update, row.id, **columns), on_stored)
 
     async def update(self, row: StoredCall, outcome: CallOutcome) -> None:
         """Store changes of an outcome, except its images."""
-        await _is_written(self.calls.update(row.id, outcome=dump_outcome(outcome)))
+        await self._late.make(partial(self.calls.update, row.id, outcome=dump_outcome(outcome)))
 
     async def forget_content(self, row: StoredCall) -> None:
         """Note that a job's caller has its id: it is no longer found by its content."""
-        await _is_written(self.calls.update(row.id, identity=b""))
+        await self._late.make(partial(self.calls.update, row.id, identity=b""))
 
     async def save(self, identity: bytes, outcome: CallOutcome | APIError) -> bool:
         """Store the outcome of a call for its retry; return False if that failed.

@@ -98,7 +98,7 @@ class ConnectionPool:
 
     async def _run(self, work: Callable[[PoolConnectionProxy[Record]], Awaitable[T]], on_any_schema: bool) -> T:
         asyncpg = await asyncio.to_thread(_import_asyncpg) if self._pool is None else _import_asyncpg()
-        seconds = self.address.command_timeout
+        seconds, is_sent = self.address.command_timeout, False
         try:
             pool = self._pool or await self._create(asyncpg)
             async with asyncio.timeout(CONNECT_SECONDS + seconds) as timeout:
@@ -108,6 +108,7 @@ class ConnectionPool:
                         timeout.reschedule(None)
                         await self._prepare(connection)
                     timeout.reschedule(asyncio.get_running_loop().time() + seconds)
+                    is_sent = True
                     return await work(connection)
                 except (asyncio.CancelledError, asyncpg.InternalClientError):  # its time is over, or it is broken
                     connection.terminate()  # nobody gets an answer of whatever it may still do
@@ -123,7 +124,9 @@ class ConnectionPool:
             OSError,
             ValueError,
         ) as error:
-            raise StateError(f"{self._setting}: {self._describe(error)}") from error
+            failure = StateError(f"{self._setting}: {self._describe(error)}")
+            failure.may_have_changed = is_sent
+            raise failure from error
 
     async def _create(self, asyncpg: Any) -> Pool[Record]:
         address = self.address

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from impasto.ext import StateError
+from impasto.ext import StateError, StoredCall
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.idempotency import replica_calls
+from impasto_plugins.gateway.idempotency import late_writes, replica_calls
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
 from impasto_plugins.gateway.idempotency.replica_calls import ReplicaCalls
 from impasto_plugins.middleware import retry
@@ -198,22 +198,17 @@ async def test_after_a_long_outage_nobody_is_taken_for_dead_at_once(
     assert (second.status, replayed(second), (await first).status) == (200, True, 200)
 
 
-async def test_an_outcome_that_the_store_did_not_take_is_unknown_to_all(
+async def test_a_call_that_a_bug_ends_is_unknown_to_all(
     start: Start, impasto_emulator: Emulator, settings: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = await start(settings), await start(settings)
-    update, failures = one.gateway._state.calls.update, 2
 
-    async def fails(id: str, **columns: str | bytes) -> None:
-        nonlocal failures
-        failures -= 1
-        if failures >= 0:
-            raise StateError("it is away")
-        await update(id, **columns)
+    async def breaks(*args: Any, **options: Any) -> None:
+        raise RuntimeError("a bug, after the image came")
 
     monkeypatch.setattr(replica_calls, "_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(one.gateway._state.calls, "update", fails)
-    assert (await ask(one, key="k")).status == 200
+    monkeypatch.setattr(one.gateway._idempotency.store, "finish", breaks)
+    assert (await ask(one, key="k")).status == 500
     assert (await ask(two, key="k")).error["code"] == "charge_unknown"
     assert len(impasto_emulator.charges) == 1
 
@@ -227,3 +222,52 @@ async def test_more_calls_than_there_is_room_for_are_refused(
     assert (await ask(gateway)).error["code"] == "overloaded"
     assert not calls_of(gateway).has_room
     assert not impasto_emulator.requests
+
+
+async def test_a_record_whose_insertion_was_not_confirmed_holds_no_key(
+    start: Start, impasto_emulator: Emulator, settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection broke before the answer: nothing was sent, and the key is free again."""
+    one, two = await start(settings), await start(settings)
+    insert = one.gateway._state.calls.insert_or_join
+
+    async def breaks(call: StoredCall, *, join: bool) -> StoredCall:
+        await insert(call, join=join)
+        error = StateError("the connection broke")
+        error.may_have_changed = True
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.gateway._state.calls, "insert_or_join", breaks)
+        patched.setattr(late_writes, "RETRY_SECONDS", 0.01)
+        assert (await ask(one, key="k")).status == 503
+    assert not impasto_emulator.requests
+    assert (await ask(two, key="k")).status == 200
+
+
+@pytest.mark.parametrize("is_free", [True, False])
+async def test_the_end_of_a_call_is_recorded_when_the_store_is_there_again(
+    start: Start, impasto_emulator: Emulator, settings: str, monkeypatch: pytest.MonkeyPatch, is_free: bool
+) -> None:
+    """Who repeats the call waits for that: its image, or that it cost nothing."""
+    one, two = await start(settings), await start(settings)
+    calls, failures = one.gateway._state.calls, 2
+    name = "delete" if is_free else "update"
+    change = getattr(calls, name)
+
+    async def fails(*args: Any, **columns: Any) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StateError("it is away")
+        await change(*args, **columns)
+
+    monkeypatch.setattr(late_writes, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(calls, name, fails)
+    if is_free:
+        impasto_emulator.fault("status", status=403, name="content_moderation", times=1)
+    first = await ask(one, key="k")
+    second = await ask(two, key="k")
+    assert (second.status, replayed(second)) == (200, not is_free)
+    assert first.status == (400 if is_free else 200)
+    assert len(impasto_emulator.charges) == 1

@@ -197,7 +197,7 @@ async def test_a_free_failure_is_not_found_by_its_key(records: SQLiteState, forg
     """A job's id, which its caller has, is still told what became of it."""
     store = outcome_store(records)
     first = await store.calls.insert_or_join(row(records), join=True)
-    assert await store.finish(first, APIError(503, "no"), forget=forget)
+    await store.finish(first, APIError(503, "no"), forget=forget)
     assert await rows(records) == ([] if forget else [(first.id, b"", "failed")])
 
 
@@ -205,7 +205,7 @@ async def test_a_free_failure_is_not_found_by_its_key(records: SQLiteState, forg
 async def test_a_possible_charge_is_found_by_its_key(records: SQLiteState, outcome: CallOutcome | APIError) -> None:
     store = outcome_store(records)
     first = await store.calls.insert_or_join(row(records), join=True)
-    assert await store.finish(first, outcome, forget=True)
+    await store.finish(first, outcome, forget=True)
     (found,) = await rows(records)
     assert found == (first.id, ONE, "done" if outcome is DONE else "failed")
 
@@ -255,8 +255,11 @@ async def test_a_row_that_can_not_be_written_is_not_promised(records: SQLiteStat
     first = await store.calls.insert_or_join(row(records), join=True)
     await records.database.write(lambda db: db.execute("DROP TABLE calls"))
     assert not await store.save(ONE, DONE)
-    assert not await store.finish(first, DONE, forget=True)
-    assert not await store.finish(first, APIError(503, "no"), forget=True)
+    stored: list[str] = []
+    await store.finish(first, DONE, forget=True, on_stored=lambda: stored.append("done"))
+    await store.finish(first, APIError(503, "no"), forget=True, on_stored=lambda: stored.append("free"))
+    await store.aclose()
+    assert not stored
 
 
 async def test_an_image_that_is_gone_may_have_been_charged(records: SQLiteState) -> None:
