@@ -75,14 +75,20 @@ async def test_a_worker_that_is_late_goes_on_unless_others_have_taken_over_its_c
     assert await store.workers.renew("late", 60) is False
 
 
-async def test_a_call_that_was_begun_under_the_name_of_a_removed_worker_is_found(factory: StoreFactory) -> None:
+async def test_a_call_that_was_begun_under_the_name_of_a_removed_worker_is_found(
+    factory: StoreFactory, postgres: str
+) -> None:
     store = await factory()
     now = await store.now()
     call = StoredCall(id="a", owner=b"o", identity=b"i", worker="gone", created=now, expires=now + 9)
     await store.calls.insert([call])
     assert await store.workers.dead() == {"gone": []}
-    await store.calls.take_over({"gone": []}, "alive", outcome="unknown", seconds=60)
+    await execute(postgres, "INSERT INTO {s}.in_flight VALUES ('b', 'plain', 'gone', 'running')")
+    assert await store.workers.dead() == {"gone": [b"plain"]}
+    await store.calls.take_over({"gone": [b"plain"]}, "alive", outcome="unknown", seconds=60)
+    await store.workers.remove(["gone"])
     assert await store.workers.dead() == {}
+    assert await store.workers.find_calls(b"plain") == []
 
 
 async def test_a_worker_that_stops_leaves_its_calls_alone(factory: StoreFactory, postgres: str) -> None:

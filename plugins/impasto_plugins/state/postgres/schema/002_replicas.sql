@@ -65,28 +65,29 @@ END $$;
 -- Those that were renewed meanwhile stay. Permits stay too: their requests count as arrived at the next look.
 CREATE FUNCTION remove_workers(worker_ids text[]) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    ended text[];
+    alive text[];
 BEGIN
     PERFORM make_durable(), lock_name('workers', '');
-    ended := ARRAY(SELECT w.id FROM workers w WHERE w.id = ANY(worker_ids) AND w.expires <= seconds_now() FOR UPDATE);
-    DELETE FROM in_flight WHERE worker = ANY(ended);
-    DELETE FROM workers WHERE id = ANY(ended);
+    PERFORM FROM workers WHERE id = ANY(worker_ids) FOR UPDATE;
+    alive := ARRAY(SELECT w.id FROM workers w WHERE w.id = ANY(worker_ids) AND w.expires > seconds_now());
+    DELETE FROM in_flight WHERE worker = ANY(worker_ids) AND worker <> ALL(alive);
+    DELETE FROM workers WHERE id = ANY(worker_ids) AND id <> ALL(alive);
 END $$;
 
--- The workers whose leases have ended, each with the fingerprints of its calls, and those of running calls that are
--- gone: one that did not know that it had ended began a call.
+-- The workers whose leases have ended, each with the fingerprints of its calls, and workers of calls that are gone: one
+-- that did not know that it had ended began a call.
 CREATE FUNCTION dead_workers() RETURNS TABLE (id text, identities bytea[])
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
-DECLARE
-    now float8 := seconds_now();
 BEGIN
-    RETURN QUERY SELECT w.id, ARRAY(SELECT f.identity FROM in_flight f WHERE f.worker = w.id ORDER BY f.id)
-        FROM workers w WHERE w.expires <= now
-        UNION ALL SELECT DISTINCT c.worker, ARRAY[]::bytea[] FROM calls c
-        WHERE c.state = 'running' AND c.worker <> '' AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker);
+    RETURN QUERY SELECT d.worker, ARRAY(SELECT f.identity FROM in_flight f WHERE f.worker = d.worker ORDER BY f.id) FROM (
+        SELECT w.id AS worker FROM workers w WHERE w.expires <= seconds_now()
+        UNION SELECT f.worker FROM in_flight f WHERE NOT EXISTS (SELECT FROM workers w WHERE w.id = f.worker)
+        UNION SELECT c.worker FROM calls c WHERE c.state = 'running' AND c.worker <> ''
+            AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker)
+    ) d;
 END $$;
 
--- Add a call and reserve uses, if there are any. Its worker's row stays locked: nobody ends it before the call is there.
+-- Add a call and reserve uses, if there are any.
 CREATE FUNCTION begin_call(
     call_id text, call_identity bytea, call_worker text, call_state text,
     budget_key bytea, whats text[], periods text[], amounts bigint[], limits bigint[],
@@ -94,8 +95,7 @@ CREATE FUNCTION begin_call(
 ) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM make_durable();
-    PERFORM FROM workers w WHERE w.id = call_worker AND w.expires > seconds_now() FOR KEY SHARE;
-    is_alive := FOUND;
+    is_alive := EXISTS (SELECT FROM workers w WHERE w.id = call_worker AND w.expires > seconds_now());
     IF NOT is_alive THEN RETURN; END IF;
     IF cardinality(whats) > 0 THEN
         SELECT r.now, r.place, r.remaining, r.ends, r.parts INTO now, place, remaining, ends, parts
