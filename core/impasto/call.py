@@ -79,6 +79,8 @@ class Call:
     # What few calls set has its default here: benchmark `dispatch`.
     price: Cost | None = None
     """The price of one image, None if unknown."""
+    job_cost: Cost | None = None
+    """The cost of the job, if the provider stated it as it accepted the job."""
     pending: Pending | None = None
     """The job as the last answer described it."""
     refusal: ImpastoError | None = None
@@ -264,4 +266,4 @@ class Call:
 
     def mark_job_accepted(self, pending: Pending) -> None:
         """Note that the provider accepted a job."""
-        self.job = pending.id
+        self.job, self.job_cost = pending.id, pending.cost

@@ -21,11 +21,12 @@ from .errors import (
 )
 from .files import File
 from .interrupts import pass_interrupt
-from .records import FailedArtifact, Pending
+from .records import FailedArtifact, Pending, is_valid_cost
 from .redact import describe_error, printable, redact, redact_bytes
 
 if TYPE_CHECKING:
     from .call import Call
+    from .costs import Cost
     from .operation import Operation
     from .wire import WireResponse
 
@@ -129,8 +130,11 @@ def missing_artifact(index: int, count: int) -> FailedArtifact:
     return FailedArtifact(index=index, error=error)
 
 
-def annotate(error: ImpastoError, call: Call) -> ImpastoError:
-    """Add the model's name, the job's id and possible charges to the error, and remove the key from it."""
+def annotate(error: ImpastoError, call: Call, cost: Cost | None = None) -> ImpastoError:
+    """Add the model's name, the job's id and possible charges to the error, and remove the key from it.
+
+    ``cost``: that of the tokens which the error names.
+    """
     error.operation = error.operation or call.request.operation
     error.id, error.count = error.id or call.job, call.request.count
     if not error.request_id and call.answer is not None:
@@ -143,6 +147,8 @@ def annotate(error: ImpastoError, call: Call) -> ImpastoError:
         call.mark_not_charged(error)
     if error.billed == "no" and call.possible_charges:  # a job that runs on, an attempt before this one
         error.billed = "unknown"
+    cost = None if error.billed == "no" else error.cost or cost or call.job_cost
+    error.cost = cost if is_valid_cost(cost) else None
     error.retryable = error.retryable and error.billed == "no"
     return error
 

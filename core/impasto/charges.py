@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -38,3 +40,15 @@ def costs_with_failures(cost: Cost, failures: Iterable[FailedArtifact], price: C
     cost = cost + price.times(charged) if charged else cost
     unknown = billed.count("unknown")
     return cost, cost + price.times(unknown) if unknown else cost
+
+
+def cost_of_failure(error: ImpastoError, count: int, price: Cost | None) -> Cost | None:
+    """Return what a failed call for ``count`` images cost, or may have cost; None if it was free or nobody knows.
+
+    It is what the provider says of each request, and ``price`` for each image of the others.
+    """
+    own = {each: each.cost for each in (error, *error.errors) if each.cost is not None and each.billed != "no"}
+    billed = billed_of_images(error, count)
+    rest = max(len(billed) - billed.count("no") - sum(each.count for each in own), 0)
+    costs = [*own.values(), *([price.times(rest)] if price is not None and rest else [])]
+    return functools.reduce(operator.add, costs) if costs else None

@@ -41,6 +41,7 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll, normalize: Norm
             error.raw = error.raw or answer
         annotate(error, call)
         error.count = 1 if is_alone else error.count
+        error.cost = None  # that of the job is for all images
         return error
 
     async def fetch(download: Download) -> Result:

@@ -39,6 +39,7 @@ from .retry_after import BoundedWait
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .costs import Cost, Usage
     from .files import File
     from .records import Artifact
 
@@ -56,6 +57,10 @@ class ImpastoError(Rebuilt):
     retryable: bool = False
     artifacts: tuple[Artifact, ...] = ()
     count: int = 1  # images that its request asked for
+    cost: Cost | None = None
+    """What its request cost or may have cost, all images together, if the provider says so: a plugin sets it."""
+    usage: Usage | None = None
+    """The tokens that the provider counted for it; ``cost`` is their price, if they have one."""
     billed_each: tuple[Billed, ...] = ()
     """``billed`` of each image, if this is the error of several: its own ``billed`` is that of all of them."""
 

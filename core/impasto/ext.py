@@ -7,7 +7,7 @@ from importlib import import_module
 _HOMES = {
     "advice": "without_python_advice",
     "call": "JOB_CANCELLED Sending",
-    "charges": "billed_of_failures billed_of_images is_not_charged",
+    "charges": "billed_of_failures billed_of_images cost_of_failure is_not_charged",
     "client_state": "Transport",
     "describe": "Description describe",
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList normalized_name scan_entry_points",

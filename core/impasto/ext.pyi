@@ -3,6 +3,7 @@ from .call import JOB_CANCELLED as JOB_CANCELLED, Sending as Sending
 from .charges import (
     billed_of_failures as billed_of_failures,
     billed_of_images as billed_of_images,
+    cost_of_failure as cost_of_failure,
     is_not_charged as is_not_charged,
 )
 from .client_state import Transport as Transport

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from .advice import CANCELLED_ADVICE
-from .charges import billed_of_images
+from .charges import billed_of_images, cost_of_failure
 from .costs import Cost, Usage
 from .errors import Billed, ImpastoError, InvalidRequest, NotSent, Problem
 from .fields import Field, format_value
@@ -207,9 +207,10 @@ def combine_results(
             index += count
             billed = billed_of_images(outcome, count) if of_requests else ()
             if charged := billed.count("yes"):
-                costs.append(_times(price(), charged))
-            if possible := charged + billed.count("unknown"):
-                possible_costs.append(_times(price(), possible))
+                own = outcome.cost if charged == count else None
+                costs.append(own or _times(price(), charged))
+            if charged + billed.count("unknown"):
+                possible_costs.append(cost_of_failure(outcome, count, price()))
         else:
             results.append(outcome)
             costs.append(outcome.cost)

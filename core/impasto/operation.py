@@ -8,7 +8,7 @@ from typing import Literal, Never, Protocol, TypeVar, cast
 import attrs
 
 from .advice import STREAM_ADVICE
-from .costs import Cost, TokenPrice
+from .costs import Cost, TokenPrice, Usage
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import check_n_and_seed
 from .field_checks import Field
@@ -238,12 +238,16 @@ class Operation:
 
         A count without tokens of an image was made before the image, as in a stream that breaks off.
         """
-        usage = result.usage
+        cost = self.cost_of_tokens(result.usage)
+        if cost is None or result.usage is None or result.usage.output_image_tokens == 0:
+            return result
+        return attrs.evolve(result, cost=cost)
+
+    def cost_of_tokens(self, usage: Usage | None) -> Cost | None:
+        """Return the cost of the tokens that the provider counted, None if they have no price."""
         if usage is None or not isinstance(self.price, TokenPrice) or not is_valid_usage(usage):
-            return result
-        if usage.output_image_tokens == 0:
-            return result
-        return attrs.evolve(result, cost=self.price.of(usage))
+            return None
+        return self.price.of(usage)
 
     def _warnings(self, arguments: Mapping[str, object]) -> tuple[str, ...]:
         warning = [rule for rule in self.rules if isinstance(rule, NoEffect)]

@@ -177,7 +177,7 @@ class Route:
             if isinstance(error, BrokenPlugin) and call.possible_charges:
                 raise annotate(plugin_error(error, call), call) from error
             try:
-                annotate(error, call)
+                annotate(error, call, self.operation.cost_of_tokens(error.usage))
             except BaseException as fault:  # a plugin's own class of errors, which lacks what every error has
                 pass_interrupt(fault)
                 raise annotate(plugin_error(error, call), call) from fault

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from .charges import billed_of_images
+from .charges import cost_of_failure
 from .errors import ImpastoError, SpendLimitExceeded, StorageError
 from .interrupts import finish
 from .records import Result
@@ -58,8 +58,8 @@ class _Charge:
         try:
             yield settle
         except ImpastoError as error:
-            charged = count - billed_of_images(error, count).count("no")
-            self.spent = 0.0 if error.billed == "no" else self._price * (charged + call.unknown_attempts * count)
+            cost = None if error.billed == "no" else cost_of_failure(error, count, call.price)
+            self.spent = cost.usd + self._price * call.unknown_attempts * count if cost is not None else 0.0
             raise
         except BaseException:  # cancelled, or a plugin's: the call's own evidence says if anything was sent
             self.spent = self._price * count * call.possible_charges

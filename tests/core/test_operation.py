@@ -58,6 +58,7 @@ def test_tokens_are_priced_if_the_plugin_gives_no_cost() -> None:
     price: TokenPrice[object] = TokenPrice(text_input=5, image_input=5, output=40, as_of="2026-01-01")
     operation = attrs.evolve(ERASE, price=price)
     counted = Result(artifacts=(), usage=Usage(input_tokens=100, output_tokens=1000))
+    assert operation.cost_of_tokens(counted.usage) == Cost(usd=0.0405, as_of="2026-01-01")
     assert operation.priced_by_usage(counted).cost == Cost(usd=0.0405, as_of="2026-01-01")
     odd = attrs.evolve(counted, usage=Usage(input_tokens=-1, output_tokens=1000))
     for result in (odd, attrs.evolve(counted, usage=None)):

@@ -41,6 +41,7 @@ class Params:
 class Dialect:
     billed: str
     usd: float | None = None
+    usd_of_error: float | None = None
     sound: object = core.dialect
 
     def __getattr__(self, name):
@@ -52,6 +53,8 @@ class Dialect:
 
     def normalize_response(self, operation, request, response):
         error = ContentFiltered("filtered", status=200, billed=self.billed)
+        if self.usd_of_error is not None:
+            error.cost = Cost(usd=self.usd_of_error, as_of="2026-11-01")
         if operation.native_n is None:
             if request.params.seed == 2:
                 raise error
@@ -74,6 +77,8 @@ charged, perhaps, free, own = (
     model("own", Dialect("yes", 0.02)),
 )
 apart, own_apart = model("apart", Dialect("yes"), native=False), model("own_apart", Dialect("yes", 0.02), native=False)
+own_error = model("own_error", Dialect("yes", None, 0.01), native=False)
+own_errors = model("own_errors", Dialect("unknown", 0.02, 0.01), native=False)
 """
 COSTS = {
     "charged": (0.09, 0.09),
@@ -82,6 +87,8 @@ COSTS = {
     "own": (0.04, 0.04),  # nothing is added to what the provider says of its answer
     "apart": (0.09, 0.09),
     "own_apart": (0.07, 0.07),  # the request that failed has no cost of its own: its price counts
+    "own_error": (0.07, 0.07),  # the request that failed has a cost of its own
+    "own_errors": (0.04, 0.05),
 }
 """The cost of a call for three images as far as it is known, and the most that it may have been."""
 EVERY = pytest.mark.parametrize(("model", "cost", "possible"), [(name, *costs) for name, costs in COSTS.items()])
@@ -176,3 +183,24 @@ async def test_a_batch_of_the_gateway(gateway: Running) -> None:
     outputs = await results(gateway.sdk, batch.output_file_id)
     bills = {name: each["response"]["body"]["cost_usd"] for name, each in outputs.items()}
     assert bills == {name: cost for name, (cost, _) in COSTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("more", "cost"), [("", 0.01), ("      input_cost_per_image: 0.5\n", 0.5)], ids=["own", "configured"]
+)
+async def test_a_failed_call_of_the_gateway_costs_what_its_provider_says_unless_a_price_is_configured(
+    impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, cost: float
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    entries = entry("m", "acme/own_error", impasto_emulator.url) + more
+    keys = key_entry("a", "sk-of-a", usd_per_month=round(cost + 0.0299, 4))
+    async with Gateway(parse(config(impasto_emulator.url, entries=entries, more=f"keys:\n{keys}").encode())) as started:
+        running = Running(started)
+        body = {"model": "m", "prompt": "x", "seed": 2}
+        headers = {"authorization": "Bearer sk-of-a"}
+        answers = [await running.ask("POST", "/v1/images/generations", json=body, headers=headers) for _ in range(2)]
+        metrics = (await running.ask("GET", "/metrics")).body.decode()
+        await running.aclose()
+    assert [each.error["code"] for each in answers] == ["moderation_blocked", "insufficient_quota"]
+    [usd] = [line for line in metrics.splitlines() if "usd" in line and 'model="m"' in line and line[0] != "#"]
+    assert float(usd.split()[-1]) == pytest.approx(cost)

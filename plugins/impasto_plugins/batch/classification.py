@@ -206,7 +206,7 @@ def outcome_of_error(unit: ImageTask, error: ImpastoError, shares: CostShares = 
         model=unit.model,
         state=state,
         error=error,
-        cost=shares.of_error(error, unit.cost),
+        cost=shares.of_error(error, _part(error.cost, error.count) if error.cost is not None else unit.cost),
         request_id=error.request_id,
         warnings=unit.warnings,
         again=state == "refused" and isinstance(error, _AGAIN),

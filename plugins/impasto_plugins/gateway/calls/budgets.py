@@ -21,6 +21,7 @@ from impasto.ext import (
     Use,
     billed_of_failures,
     billed_of_images,
+    cost_of_failure,
     finish,
     is_not_charged,
 )
@@ -73,7 +74,8 @@ class BudgetGuard:
         except ImpastoError as error:  # any other exception leaves the reservation: the images may be charged
             billed = billed_of_images(error)
             images = 0 if is_not_charged(error) else max(len(billed), reserved) - billed.count("no")
-            await self._settle(reservation, images=images, nano_usd=images * price)
+            cost = cost_of_failure(error, reserved, prepared_call.cost) if images else None
+            await self._settle(reservation, images=images, nano_usd=round(cost.usd * _NANO) if cost else 0)
             raise
         images, cost = len(result.artifacts), result.possible_cost
         if result.errors:

@@ -6,7 +6,8 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -91,6 +92,17 @@ class Deployment:
             return result
         is_free = result.cost is not None and not result.cost.usd
         return result if is_free else result.priced(price)
+
+    @contextmanager
+    def priced_errors(self) -> Iterator[None]:
+        """Let the price of its entry count for errors too, if it has one, in place of what the provider says."""
+        try:
+            yield
+        except ImpastoError as error:
+            if self.config.input_cost_per_image is not None:
+                for each in (error, *error.errors):
+                    each.cost = None
+            raise
 
     def is_cooling_down(self) -> bool:
         """Return True if it failed so recently that others go first."""

@@ -336,13 +336,14 @@ async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[
     deployment.running += 1
     try:
         with deployment.observer.record_call(deployment.label, prepared_call.cost) as recorder:
-            result = await deployment.client.invoke(
-                deployment.config.model,
-                prepared_call.request,
-                n=prepared_call.n,
-                base_model=deployment.config.base_model,
-                call=call_factory,
-            )
+            with deployment.priced_errors():
+                result = await deployment.client.invoke(
+                    deployment.config.model,
+                    prepared_call.request,
+                    n=prepared_call.n,
+                    base_model=deployment.config.base_model,
+                    call=call_factory,
+                )
             if deployment.config.input_cost_per_image is not None:
                 result = deployment.apply_price(result)
             recorder.record_result(result)

@@ -55,7 +55,10 @@ class CallRecorder:
     def record_failure(self, error: ImpastoError) -> None:
         """Note that it failed with all of its images."""
         billed = billed_of_images(error)
-        self._add_charges(billed.count("yes"), billed.count("unknown"))
+        if error.cost is not None and "no" not in billed and "unknown" not in billed:
+            self._add_cost(error.cost)
+        else:
+            self._add_charges(billed.count("yes"), billed.count("unknown"))
 
     def _add_charges(self, charges: int, unknown_charges: int) -> None:
         """Count images that did not come and were charged, or may have been."""

@@ -123,6 +123,14 @@ async def test_of_three_images_those_are_spent_that_may_have_been_charged(
     assert await used(state) == {what: amount for what, amount in expected.items() if amount}
 
 
+async def test_a_failed_request_costs_what_its_provider_says(state: SQLiteState) -> None:
+    error = UnusableResult("no")
+    error.cost = Cost(usd=0.01, as_of="")
+    with pytest.raises(UnusableResult):
+        await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(1), fails(error))
+    assert await used(state) == {"requests": 1, "images": 1, "nano_usd": 10_000_000}
+
+
 async def test_images_of_one_failed_request_are_each_counted_once(state: SQLiteState) -> None:
     """One image came; of a request for three, one was charged, one may have been, and one was not."""
     error = UnusableResult("no")
