@@ -67,6 +67,10 @@ class CallsInFlight(Protocol):
         """Add a call; ``has_key`` if its row identifies it. Raises APIError if too many run."""
         ...
 
+    def adopt(self, row: StoredCall) -> InFlightCall:
+        """Add a call that was taken over, with its job. Raises APIError if too many run."""
+        ...
+
     async def share(self, call: InFlightCall) -> str:
         """Return the name under which other workers find a call that has a row of its own."""
         ...

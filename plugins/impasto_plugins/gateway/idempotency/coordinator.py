@@ -89,7 +89,7 @@ class IdempotencyCoordinator:
         """Take over the calls of workers that die, for ever."""
         while True:
             await asyncio.sleep(self.in_flight.take_over_seconds)
-            with suppress(StateError, OSError):  # reported by the calls that need it
+            with suppress(StateError, OSError, APIError):  # reported by the calls that need it
                 await self.reclaim_dead_workers()
 
     async def flush_deliveries(self) -> None:
@@ -332,9 +332,7 @@ class IdempotencyCoordinator:
                     return
                 jobs = await self.store.take_over(dead, await self.in_flight.worker())
             for row in jobs:
-                call = self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True)
-                await self.in_flight.share(call)
-                self._resume(row, call)
+                self._resume(row, self.in_flight.adopt(row))
 
     async def _new_row(self, id: str, call: InFlightCall, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
         return StoredCall(

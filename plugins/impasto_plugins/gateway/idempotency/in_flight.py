@@ -248,6 +248,10 @@ class MachineCalls(InFlightTable):
         """Return the name of this worker."""
         return self.name
 
+    def adopt(self, row: StoredCall) -> InFlightCall:
+        """Add a call that was taken over. Raises APIError if too many run."""
+        return self.begin(bytes.fromhex(row.id), None, has_key=True)
+
     async def share(self, call: InFlightCall) -> str:
         """Return the name of this worker."""
         return self.name

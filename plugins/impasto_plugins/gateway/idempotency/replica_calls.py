@@ -119,12 +119,11 @@ class ReplicaCalls:
         """Add a call; ``has_key`` if its row identifies it. Raises APIError if too many run."""
         if len(self._calls) >= SLOTS:
             raise too_many_calls()
-        self._number += 1
-        call = InFlightCall(self._number, request)
-        running = self._calls[call.slot] = _Running(call, identity, has_key, f"{self._name}-{call.slot}")
-        if has_key:
-            self._keyed[identity] = running
-        return call
+        return self._add(identity, request, has_key=has_key)
+
+    def adopt(self, row: StoredCall) -> InFlightCall:
+        """Add a call that was taken over, however many run."""
+        return self._add(bytes.fromhex(row.id), None, has_key=True, worker=row.worker)
 
     async def share(self, call: InFlightCall) -> str:
         """Return the name under which other workers find a call that has a row of its own. Raises StateError."""
@@ -210,6 +209,16 @@ class ReplicaCalls:
         yield dead
         if dead:
             await self._workers.remove(dead)
+
+    def _add(
+        self, identity: bytes, request: web.BaseRequest | None, *, has_key: bool, worker: str = ""
+    ) -> InFlightCall:
+        self._number += 1
+        call = InFlightCall(self._number, request)
+        running = self._calls[call.slot] = _Running(call, identity, has_key, f"{self._name}-{call.slot}", worker)
+        if has_key:
+            self._keyed[identity] = running
+        return call
 
     def _remove(self, call: InFlightCall) -> _Running:
         running = self._calls.pop(call.slot)
