@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, cast
@@ -29,6 +29,7 @@ from .states import state_of
 
 if TYPE_CHECKING:
     from .call import Call
+    from .client import Client
     from .operation import Operation
     from .provider import Account
     from .records import Result
@@ -241,6 +242,12 @@ class ClientState:
     def _close_later(self, plugin: str, aclose: Callable[[], Awaitable[object]]) -> None:
         """Close a plugin with the client."""
         self._stack.push_async_callback(_close, plugin, aclose)
+
+
+def shared_state(client: Client) -> Callable[[], AbstractAsyncContextManager[StateStore]] | None:
+    """Return a function that opens the store of the client's state; None if that is a folder, or if it has none."""
+    own, shared = client._options, client._shared  # noqa: SLF001 - the parts of a client are the core's
+    return None if isinstance(own.state, Path | None) else shared.state_store
 
 
 async def _close(plugin: str, aclose: Callable[[], Awaitable[object]]) -> None:

@@ -8,7 +8,7 @@ _HOMES = {
     "advice": "without_python_advice",
     "call": "JOB_CANCELLED Sending",
     "charges": "billed_of_failures billed_of_images cost_of_failure is_not_charged",
-    "client_state": "Transport",
+    "client_state": "Transport shared_state",
     "describe": "Description describe",
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList normalized_name scan_entry_points",
     "errors": "MAX_PROBLEMS Billed StopReason",

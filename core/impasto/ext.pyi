@@ -6,7 +6,7 @@ from .charges import (
     cost_of_failure as cost_of_failure,
     is_not_charged as is_not_charged,
 )
-from .client_state import Transport as Transport
+from .client_state import Transport as Transport, shared_state as shared_state
 from .describe import Description as Description, describe as describe
 from .distributions import (
     OWN_DISTRIBUTION as OWN_DISTRIBUTION,

@@ -15,7 +15,7 @@ from typing import TypedDict, Unpack
 from impasto import (
     Client,
 )
-from impasto.ext import closest
+from impasto.ext import closest, shared_state
 
 from .filenames import Template
 from .joined import run_joined
@@ -89,7 +89,8 @@ async def _run_batch(
     share: str | None = None,
 ) -> AsyncGenerator[Outcome]:
     target = target_of(str(out or ""), staging, s3_endpoint)
-    joined = JoinOptions.of(target, join=join, share=share, start_over=start_over)
+    has_state = shared_state(client) is not None
+    joined = JoinOptions.of(target, join=join, share=share, start_over=start_over, has_state=has_state)
     run_options = RunOptions(
         concurrency=concurrency,
         budget_usd=budget_usd,

@@ -37,7 +37,7 @@ from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
 from .runner.limits import FailureLimit, StopConditions
 from .runner.scheduler import Scheduler, of_client
-from .shared.execution import check_limits, execute_within_share, restore_rate, shared_outcomes
+from .shared.execution import check_limits, execute_within_limits, restore_rate, shared_outcomes
 from .shared.recorder import SharedRecorder
 from .shared.session import JoinOptions, SharedBatch
 from .tasks import ImageTask, Outcome, key_of
@@ -161,8 +161,7 @@ class Batch:
             stops.usd = folder.images.usd
             execute = of_client(client)
             if shared is not None:
-                shared.divide_budget(stops)
-                execute = execute_within_share(client, shared.share)
+                execute = await execute_within_limits(client, shared, stops, stack)
             run = self._run = Scheduler(
                 execute, self.pace, stops, keeping, partial(is_reachable, client), self._note_outage
             )
@@ -186,7 +185,7 @@ class Batch:
     ) -> SharedRecorder:
         """Take this host's place in a batch on several hosts. Raises ConfigError, OSError."""
         order, folder = self.order, shared.folder
-        check_limits(shared.share, accounts, order.budget)
+        check_limits(shared.options, accounts, order.budget)
         sha256 = await asyncio.to_thread(preflight.manifest.sha256)
         await folder.submit(_write_start(folder, order, plan, self._orphan_extra, host=shared.host))
         mark = {"manifest": sha256, "--names": order.template.text}

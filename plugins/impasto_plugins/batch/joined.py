@@ -23,7 +23,7 @@ from .program import RequestTasks, RunOptions, invalid_outcome, publish, raise_f
 from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
 from .runner.scheduler import Scheduler
-from .shared.execution import check_limits, execute_within_share, restore_rate, shared_outcomes
+from .shared.execution import check_limits, execute_within_limits, restore_rate, shared_outcomes
 from .shared.recorder import SharedRecorder
 from .shared.session import JoinOptions, SharedBatch
 from .tasks import ImageTask, Outcome, join_shared_tasks, key_of
@@ -76,7 +76,7 @@ async def open_host(
         await note_addresses(client, operations, folder.history)
         accounts = [await client.account(operation.id) for operation in operations]
         keys = frozenset(map(key_of, accounts))
-        check_limits(options.share, accounts, stops.budget)
+        check_limits(options, accounts, stops.budget)
         is_selected = retry.selects().__getitem__
         keeping = SharedRecorder(folder, Template(), shared.bucket, shared=shared, is_selected=is_selected)
         try:
@@ -88,8 +88,7 @@ async def open_host(
         except OSError as error:
             raise unusable_folder(folder.layout, error) from None
         stops.usd = folder.images.usd
-        shared.divide_budget(stops)
-        execute = execute_within_share(client, shared.share)
+        execute = await execute_within_limits(client, shared, stops, stack)
         pace = AdaptiveConcurrency(run_options.concurrency)
         run = Scheduler(execute, pace, stops, keeping, partial(is_reachable, client))
         yield JoinedHost(

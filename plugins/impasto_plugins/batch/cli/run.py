@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from impasto import Client, ConfigError, RateLimit, Registry, Retry
-from impasto.ext import Settings, check_base_url, check_seconds
+from impasto.ext import Settings, check_base_url, check_seconds, state_type
 from impasto.fields import format_value
 from impasto_plugins.batch.batch import Batch, BatchSpec
 from impasto_plugins.batch.filenames import Template
@@ -53,6 +53,7 @@ class CommandOptions(ConnectionOptions):
     start_over: bool
     join: bool
     share: str | None
+    state: str | None
     skip_invalid: bool
     dedupe: bool
     drop_params: bool
@@ -81,7 +82,7 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
         deadline=_duration(options["deadline"]),
         retry=RetrySelection(failed=options["retry_failed"], ambiguous=options["retry_ambiguous"]),
         start_over=options["start_over"],
-        join=JoinOptions.of(target, join=options["join"], share=options["share"], start_over=options["start_over"]),
+        join=_join_options(options, target),
         skip_invalid=options["skip_invalid"],
         dedupe=options["dedupe"],
         drop_params=options["drop_params"],
@@ -98,10 +99,24 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
         return INTERRUPTED
 
 
+def _join_options(options: CommandOptions, target: BucketTarget | None) -> JoinOptions | None:
+    state = options["state"]
+    if state is not None and options["share"] is not None:
+        raise ConfigError("--share can't be used with --state, which holds the limits of all hosts; leave it out")
+    has_state = state is not None and "://" in state
+    if state is not None and has_state:
+        state_type(state, Registry())  # a wrong address is an error, also for a run that needs no limit
+    return JoinOptions.of(
+        target, join=options["join"], share=options["share"], start_over=options["start_over"], has_state=has_state
+    )
+
+
 def _settings(options: CommandOptions) -> Settings:
     settings = shared_settings(options)
     settings["retry"] = RETRY
-    if options["share"] is None:  # otherwise two shares on one machine would count each other's requests
+    if (state := options["state"]) is not None:
+        settings["state"] = state if "://" in state or state == "machine" else Path(state).absolute()
+    elif options["share"] is None:  # otherwise two shares on one machine would count each other's requests
         settings["state"] = machine_state()
     if options["rate"] is not None:
         settings["rate_limit"] = _rate(options["rate"])

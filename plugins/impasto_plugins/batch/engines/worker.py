@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -61,8 +61,17 @@ class WorkerSpec:
         if type(workers) is not int or not 1 <= workers <= MOST_SHARES:
             raise ConfigError(f"workers must be a whole number from 1 to {MOST_SHARES:,}, not {workers!r}")
         Client(**settings)  # raises for wrong ones
+        if (state := settings.get("state")) is not None and not (isinstance(state, str) and "://" in state):
+            raise ConfigError("state must be the URL of a store that all workers reach: postgresql://host/database")
         place = Path(staging) if staging is not None else target.staging.with_name(f"{target.staging.name}-workers")
         return cls(target=target, staging=place, workers=workers, run=run, settings=settings)
+
+    @property
+    def join_options(self) -> JoinOptions:
+        """Return how each worker joins the batch: its limits are in the state, or it takes a free share of them."""
+        has_state = self.settings.get("state") is not None
+        share = None if has_state else Share(0, self.workers)
+        return JoinOptions(target=self.target, share=share, has_state=has_state)
 
 
 class RowWorker:
@@ -124,7 +133,8 @@ class HostThread:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with Client(**self._spec.settings) as client, _host_in_free_folder(client, self._spec) as host:
+        async with Client(**self._spec.settings) as client, AsyncExitStack() as stack:
+            host = await _take_free_folder(stack, client, self._spec)
             self._ready.set_result(None)
             while (part := await self._parts.get()) is not None:
                 requests, answer = part
@@ -137,25 +147,21 @@ class HostThread:
                 await host.publish()
 
 
-@asynccontextmanager
-async def _host_in_free_folder(client: Client, spec: WorkerSpec) -> AsyncIterator[JoinedHost]:
+async def _take_free_folder(stack: AsyncExitStack, client: Client, spec: WorkerSpec) -> JoinedHost:
     """Be a host in the first folder that no worker of this node uses: it is that of a worker that died, if one did.
 
     So what that one had on the disk is uploaded, and its lease need not end before.
     """
     operations = {each.id: each for each in [await client.operation(m, base_model=base) for m, base in spec.models]}
-    async with AsyncExitStack() as stack:
-        for number in itertools.count(1):
-            with suppress(LockedFolder):
-                host = await stack.enter_async_context(
-                    open_host(
-                        client,
-                        JoinOptions(target=spec.target, share=Share(0, spec.workers)),
-                        spec.staging / str(number),
-                        operations=operations.values(),
-                        images=spec.images,
-                        run_options=spec.run,
-                    )
-                )
-                break
-        yield host
+    for number in itertools.count(1):
+        host = open_host(
+            client,
+            spec.join_options,
+            spec.staging / str(number),
+            operations=operations.values(),
+            images=spec.images,
+            run_options=spec.run,
+        )
+        with suppress(LockedFolder):
+            return await stack.enter_async_context(host)
+    raise AssertionError("there are more numbers")

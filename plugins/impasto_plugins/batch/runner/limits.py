@@ -100,7 +100,7 @@ class StopConditions:
         self.check_time()
         if self.reason is not None:
             return False
-        price = _price_of(unit)
+        price = price_of(unit)
         if self.budget is not None and unit.job is None:
             left = self.budget - self.usd - self.reserved
             if unit.cost is None:
@@ -110,11 +110,7 @@ class StopConditions:
                     "budget",
                 )
             elif price > left + _ROUNDING:
-                self.stop(
-                    f"the budget of {self.budget:.2f} USD is used up: {max(left, 0):.4g} is left, and"
-                    f" {_images_in_words(unit)} of {unit.model} may cost {price:.4g}",
-                    "budget",
-                )
+                self.stop(over_budget(self.budget, left, unit), "budget")
         if self.reason is not None:
             return False
         self.reserved += price
@@ -122,7 +118,7 @@ class StopConditions:
 
     def release(self, unit: ImageTask) -> float:
         """Release its reserved price and return it."""
-        price = _price_of(unit)
+        price = price_of(unit)
         self.reserved -= price
         return price
 
@@ -158,7 +154,15 @@ class StopConditions:
             self.billed = billed
 
 
-def _price_of(unit: ImageTask) -> float:
+def over_budget(budget: float, left: float, unit: ImageTask) -> str:
+    """Return the reason why a task's images are not requested."""
+    return (
+        f"the budget of {budget:.2f} USD is used up: {max(left, 0):.4g} is left, and {_images_in_words(unit)} of"
+        f" {unit.model} may cost {price_of(unit):.4g}"
+    )
+
+
+def price_of(unit: ImageTask) -> float:
     """Return the most that a task's images may cost, as far as it is known."""
     return unit.cost.usd * len(unit.images) if unit.cost is not None else 0.0
 

@@ -143,6 +143,7 @@ class Scheduler:
     _outage_since: float | None = None
     """The monotonic time of the first request that could not be sent; None if the provider answers."""
     _outage_reason: str = ""
+    _outage_of: str = "the provider"
 
     async def outcomes(self, units: AsyncIterator[ImageTask | Outcome]) -> AsyncGenerator[Outcome]:
         """Yield each outcome as it comes. Leaving early cancels and records images in flight.
@@ -169,7 +170,7 @@ class Scheduler:
     def stop(self, reason: str, kind: StopReason = "interrupted", cause: ImpastoError | None = None) -> None:
         """Request no further image."""
         if kind == "interrupted" and self._outage_since is not None:
-            reason = f"{reason} while the provider could not be reached: {self._outage_reason}"
+            reason = f"{reason} while {self._outage_of} could not be reached: {self._outage_reason}"
         self.stops.stop(reason, kind, cause)
         self.pace.wake()
 
@@ -177,13 +178,14 @@ class Scheduler:
         """Request no further image, since nothing can be stored."""
         self.stop(reason, "storage", StorageError(reason))
 
-    def note_outage(self, address: str, error: NotSent) -> None:
-        """Report that the provider can't be reached, once for each outage."""
+    def note_outage(self, address: str | None, error: NotSent) -> None:
+        """Report an outage once: that of the provider at an address, or of the client's state."""
         if self._outage_since is None and self.stops.reason is None:
             self._outage_since = time.monotonic()
-            reason = self._outage_reason = error.message.removesuffix("; nothing was sent")
-            minutes = OUTAGE_SECONDS / 60
-            self.on_outage(f"can't reach {address}: {reason}; trying again for up to {minutes:g} minutes", False)
+            reason = self._outage_reason = error.message.removesuffix("; nothing was sent").removesuffix(", try again")
+            self._outage_of = "the provider" if address is not None else "the state"
+            text = f"can't reach {address}: {reason}" if address is not None else reason
+            self.on_outage(f"{text}; trying again for up to {OUTAGE_SECONDS / 60:g} minutes", False)
 
     @property
     def is_stopped_in_outage(self) -> bool:
@@ -194,7 +196,8 @@ class Scheduler:
         """Report the end of an outage. An answer to an earlier request does not end it."""
         if self._outage_since is not None and call.last_request > self._outage_since:
             self._outage_since = None
-            self.on_outage(f"{call.account.base_url} can be reached again", True)
+            what = call.account.base_url if self._outage_of == "the provider" else self._outage_of
+            self.on_outage(f"{what} can be reached again", True)
 
     def cancel(self) -> None:
         """Abandon images in flight and record that; ``outcomes`` ends."""
@@ -302,13 +305,14 @@ class Scheduler:
         error = outcome.error
         if not isinstance(error, NotSent) or outcome.state != "refused" or not error.retryable or self.stops.reason:
             return False
+        self.note_outage(None, error)  # the provider's own outages were noted before
         return self._waits_on(error.message)
 
     def _waits_on(self, reason: str) -> bool:
         """Return True if an unreachable provider is waited for."""
         if self.pace.on_unreachable():
             return True
-        self.stop(f"the provider can't be reached: {reason}", "unreachable")
+        self.stop(f"{self._outage_of} can't be reached: {reason}", "unreachable")
         return False
 
     async def _is_provider_back(self, unit: ImageTask) -> bool:

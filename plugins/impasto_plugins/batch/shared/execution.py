@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Set as AbstractSet
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from impasto import Account, Call, Client, ConfigError, RateLimit, Result
+from impasto.ext import shared_state
+from impasto_plugins.batch.runner.limits import StopConditions
 from impasto_plugins.batch.runner.scheduler import Execute, Scheduler, of_client
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.middleware.gate import gate_of
 
 from . import session
+from .budget import StateBudget
 from .merging import Key
-from .session import SharedBatch
-from .share import Share
+from .session import JoinOptions, SharedBatch
+from .share import STATE, Share
 
-_GIVE_SHARE = "needs --share K/N, which divides it among N hosts (each gives its own K, from 1 to N); nothing was sent"
+_GIVE_SHARE = (
+    "needs --share K/N, which divides it among N hosts (each gives its own K, from 1 to N), or --state postgresql://...,"
+    " a database that all of them reach; nothing was sent"
+)
 
 
 TasksFrom = Callable[[float], AsyncIterator[ImageTask | Outcome]]
 """Makes the tasks that are to be done now. Those of the rows before this part of the batch come last."""
 
 
-def check_limits(share: Share | None, accounts: Iterable[Account], budget: float | None) -> None:
+def check_limits(options: JoinOptions, accounts: Iterable[Account], budget: float | None) -> None:
     """Raise ConfigError for a limit that all hosts together would exceed, or that can't be divided."""
+    if options.has_state:
+        return
+    share = options.share
     if budget is not None and share is None:
         raise ConfigError(f"--join with a budget {_GIVE_SHARE}")
     for account in accounts:
@@ -46,7 +55,21 @@ def restore_rate(shared: SharedBatch, accounts: Iterable[Account]) -> None:
             gate_of(account).restore_history([age] * limit.requests, limit)
 
 
-def execute_within_share(client: Client, share: Share | None) -> Execute:
+async def execute_within_limits(
+    client: Client, shared: SharedBatch, stops: StopConditions, stack: AsyncExitStack
+) -> Execute:
+    """Return a function that requests tasks within this host's part of the limits. Call it once the ledger is read."""
+    whole = stops.budget
+    shared.divide_budget(stops)
+    if not shared.options.has_state or whole is None or (open_store := shared_state(client)) is None:
+        return _execute_within_share(client, shared.share)
+    store, images = await stack.enter_async_context(open_store()), shared.folder.images
+    budget = StateBudget.of(store, shared.options.target, whole, images.usd - images.usd_of_shares[STATE])
+    stack.push_async_callback(budget.aclose)
+    return budget.within(of_client(client))
+
+
+def _execute_within_share(client: Client, share: Share | None) -> Execute:
     """Return a function that requests tasks within a share of their provider's rate limit."""
     if share is None:
         return of_client(client)

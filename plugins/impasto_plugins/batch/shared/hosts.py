@@ -19,7 +19,7 @@ from impasto import ConfigError, File
 from impasto_plugins.batch.output.s3 import TRIES
 from impasto_plugins.transports.s3 import NotStored, Objects
 
-from .share import Share
+from .share import STATE, Share, kind_of
 
 LEASE_SECONDS = 30.0
 """Seconds after its last renewal until a host counts as dead."""
@@ -217,16 +217,14 @@ class Hosts:
             await asyncio.sleep(1.0)
             await self.refresh()
 
-    def check_shares(self, share: Share | None, own_name: str) -> None:
+    def check_shares(self, share: str | None, own_name: str) -> None:
         """Raise ConfigError if a live host divides the batch in another way."""
-        count = str(share.count) if share is not None else None
         for other in self.live(own_name):
-            its_count = other.share.partition("/")[2] if other.share is not None else None
-            if its_count != count:
-                its_share = f"--share {other.share}" if other.share is not None else "no --share"
+            if kind_of(other.share) != kind_of(share):
+                its = {None: "no --share", STATE: "--state"}.get(other.share, f"--share {other.share}")
                 raise ConfigError(
-                    f"a running host of this batch has {its_share}; give all hosts the same N of --share K/N, or start"
-                    " this one after they have ended"
+                    f"a running host of this batch has {its}; give all hosts the same --state, or the same N of"
+                    " --share K/N, or start this one after they have ended"
                 )
 
     def seconds_since_others(self, share: Share, own_name: str) -> float | None:
@@ -236,6 +234,6 @@ class Hosts:
             for name, record in self.records.items()
             if name != own_name
             and record.share is not None
-            and (record.share == str(share) or record.share.partition("/")[2] != str(share.count))
+            and (record.share == str(share) or kind_of(record.share) != kind_of(str(share)))
         ]
         return min(others, default=None)

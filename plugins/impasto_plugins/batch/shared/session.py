@@ -31,7 +31,7 @@ from impasto_plugins.transports.s3 import NotStored
 from .hosts import JSON_TYPE, HostRecord, Hosts, Lease
 from .merging import Key, Merge, key_of_row
 from .segments import OwnLog, count_segments, read_segments, storage_errors
-from .share import Share
+from .share import STATE, Share
 
 if TYPE_CHECKING:
     from impasto_plugins.batch.runner.limits import StopConditions
@@ -55,10 +55,12 @@ class JoinOptions:
 
     target: BucketTarget
     share: Share | None = None
+    has_state: bool = False
+    """True if the limits of all hosts are in a store of state."""
 
     @classmethod
     def of(
-        cls, target: BucketTarget | None, *, join: bool, share: str | None, start_over: bool = False
+        cls, target: BucketTarget | None, *, join: bool, share: str | None, start_over: bool, has_state: bool
     ) -> JoinOptions | None:
         """Return the options, or None without ``join``. Raises ConfigError."""
         if not join:
@@ -69,7 +71,14 @@ class JoinOptions:
             raise ConfigError("--join needs --out s3://bucket/prefix: the hosts share the batch there")
         if start_over:
             raise ConfigError("--start-over can't be used with --join; give another prefix with --out")
-        return cls(target=target, share=Share.parse(share) if share is not None else None)
+        if has_state and share is not None:
+            raise ConfigError("--share can't be used with --state, which holds the limits of all hosts; leave it out")
+        return cls(target=target, share=Share.parse(share) if share is not None else None, has_state=has_state)
+
+    @property
+    def share_name(self) -> str | None:
+        """Return the share's name in the bucket."""
+        return STATE if self.has_state else str(self.share) if self.share is not None else None
 
 
 @attrs.define(eq=False)
@@ -78,7 +87,7 @@ class SharedBatch:
 
     folder: Workspace
     bucket: ImageBucket
-    share: Share | None
+    options: JoinOptions
     host: str
     hosts: Hosts
     merge: Merge
@@ -107,17 +116,16 @@ class SharedBatch:
         """Read all hosts' logs into the folder's ledger, without changing the bucket. Raises ConfigError, OSError."""
         async with ImageBucket.open(options.target) as bucket:
             objects, host = bucket.objects, secrets.token_hex(8)
-            share = str(options.share) if options.share is not None else None
             merge = folder.merge = Merge(folder)
             batch = cls(
                 folder=folder,
                 bucket=bucket,
-                share=options.share,
+                options=options,
                 host=host,
                 hosts=Hosts(objects, dead=set(folder.history.hosts)),
                 merge=merge,
                 log=OwnLog(folder, objects, host),
-                lease=Lease(objects, HostRecord(name=host, share=share)),
+                lease=Lease(objects, HostRecord(name=host, share=options.share_name)),
             )
             try:
                 with bucket.configuration_errors():
@@ -125,6 +133,11 @@ class SharedBatch:
                 yield batch
             finally:
                 merge.close()
+
+    @property
+    def share(self) -> Share | None:
+        """This host's share."""
+        return self.options.share
 
     async def begin(
         self, stack: AsyncExitStack, *, mark: Mapping[str, object], images: int, keys: frozenset[str]
@@ -138,14 +151,14 @@ class SharedBatch:
             await self.bucket.check_shared(mark)
             addresses = dict(self.folder.history.addresses)
             self.lease.record = attrs.evolve(self.lease.record, images=images, addresses=addresses)
-            self.hosts.check_shares(self.share, self.host)  # a host that does not fit leaves no lease
+            self.hosts.check_shares(self.options.share_name, self.host)  # a host that does not fit leaves no lease
             await self.lease.create()  # before anything else is written: the bucket must honour conditions
             stack.push_async_callback(self._leave)
             await self.bucket.claim_shared(mark)
             stack.push_async_callback(_cancel, asyncio.create_task(self._renew()))
             await self.hosts.refresh()
             self.start = (len(self.hosts.records) - 1) * _GOLDEN_RATIO % 1
-            self.hosts.check_shares(self.share, self.host)
+            self.hosts.check_shares(self.options.share_name, self.host)
             if self.share is not None:
                 await self._claim_share(self.share)
                 self.start = (self.share.number - 1) / self.share.count
@@ -156,8 +169,9 @@ class SharedBatch:
         if share.number:
             await self.hosts.claim_share(share, self.host)
             return
-        self.share = await self.hosts.claim_free_share(share.count, self.host)
-        self.lease.record = attrs.evolve(self.lease.record, share=str(self.share))
+        share = await self.hosts.claim_free_share(share.count, self.host)
+        self.options = attrs.evolve(self.options, share=share)
+        self.lease.record = attrs.evolve(self.lease.record, share=str(share))
         await self.lease.renew()
 
     async def _leave(self) -> None:
@@ -317,7 +331,8 @@ class SharedBatch:
         if not all(map(is_selected, states)):
             return False
         attempt = images.attempt(unit.id, unit.index) + 1 if states[0] else 0
-        claim = {"attempt": attempt, **({"share": str(self.share)} if self.share is not None else {})}
+        share = self.options.share_name
+        claim = {"attempt": attempt, **({"share": share} if share is not None else {})}
         intents = [{**claim, **intent_row(each, key)} for each in unit.images]
         name = intent_name(unit.id, unit.index, attempt)
         content = json.dumps({"host": self.host, "rows": intents}).encode()

@@ -14,6 +14,15 @@ _SHARE = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
 _PER_USD = 1_000_000
 
 
+STATE = "state"
+"""The name of the share of hosts whose limits are in a store of state."""
+
+
+def kind_of(share: str | None) -> str | None:
+    """Return a word that is the same for hosts that may run together: they divide the limits in one way."""
+    return share.rpartition("/")[2] if share is not None else None
+
+
 @attrs.frozen
 class Share:
     """Part ``number`` of ``count``. The parts of a whole add up to the whole.

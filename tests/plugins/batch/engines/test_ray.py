@@ -114,8 +114,10 @@ def test_workers_that_are_killed_lose_no_row(ray: ModuleType, bucket: Bucket, at
             assert row["usd"] == 0.03
 
 
-def test_a_budget_leaves_rows_pending(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path) -> None:
-    out = generate(ray, rows(6), bucket, tmp_path, workers=1, budget_usd=0.1)
+def test_a_budget_in_a_state_leaves_rows_pending(
+    ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path, postgres: str
+) -> None:
+    out = generate(ray, rows(6), bucket, tmp_path, workers=1, budget_usd=0.1, state=postgres)
     assert Counter(row["state"] for row in out) == Counter(done=3, pending=3)
     assert {row["error"] for row in out if row["state"] == "pending"} == {
         "the budget of 0.10 USD is used up: 0.01 is left, and an image of stability/stable-image-core may cost 0.03"
@@ -156,6 +158,7 @@ def test_wrong_rows_are_named_and_nothing_is_sent(
         ({"out": "s3://images/a", "concurrency": 0}, "concurrency must be a whole number of at least 1, not 0"),
         ({"out": "s3://images/a", "max_failures": "many"}, "max-failures must be"),
         ({"out": "s3://images/a", "timeout": -1}, "timeout"),
+        ({"out": "s3://images/a", "state": "machine"}, "state must be the URL of a store that all workers reach"),
     ],
 )
 def test_wrong_options_are_named(options: Mapping[str, object], message: str) -> None:

@@ -48,6 +48,12 @@ def test_an_invalid_share(text: str, batch: Run, manifest: Write, bucket: Bucket
             "--join with a rate limit (10 requests in 1 s for stability)",
         ),
         (("--out", "BUCKET", "--join", "--rate", "2/1s", "--share", "1/3"), "is less than one request"),
+        (("--out", "BUCKET", "--join", "--rate", "10/1s", "--state", "here"), "or --state postgresql://..."),
+        (
+            ("--out", "BUCKET", "--join", "--share", "1/3", "--state", "postgresql://nowhere"),
+            "--share can't be used with --state",
+        ),
+        (("--out", "BUCKET", "--join", "--state", "mysql://nowhere/any"), "unknown state 'mysql'"),
     ],
 )
 def test_options_that_do_not_fit(
