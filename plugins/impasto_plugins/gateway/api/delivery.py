@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -9,20 +10,41 @@ import attrs
 
 from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
+from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage.local import StoreError, save_all
 
 from .context import RequestContext
 from .response_body import ResponseContent, present
 
+FETCH_SECONDS = 30.0
+"""Seconds for which a repeated request waits for images that it lacks."""
+
 _log = logging.getLogger("impasto.gateway")
 
 
 async def present_replay(context: RequestContext, row: StoredCall, outcome: CallOutcome) -> ResponseContent:
-    """Present a stored outcome; store its images again if their URLs have expired."""
+    """Present a stored outcome; store its images again if their URLs have expired.
+
+    Images that it lacks, and that are at the provider, are fetched for this response, which is free.
+    """
+    if outcome.is_open and row.jobs and (later := await _fetch_again(context, row, outcome)) is not None:
+        later = await store_for_urls(context, later) if row.response_format == "url" else later
+        return await present(later, is_replayed=True)
     if row.response_format == "url" and not await _has_valid_urls(context, outcome):
         outcome = await store_for_urls(context, outcome)
         await context.services.idempotency.store.update(row, outcome)
     return await present(outcome, is_replayed=True)
+
+
+async def _fetch_again(context: RequestContext, row: StoredCall, outcome: CallOutcome) -> CallOutcome | None:
+    """Return an outcome with more images, or None if the call's jobs bring none now."""
+    try:
+        async with asyncio.timeout(FETCH_SECONDS):
+            later = await ProviderJobs.from_json(row.jobs).fetch(context.runtime)
+    except (APIError, TimeoutError):
+        return None
+    return later if len(later.artifacts) > len(outcome.artifacts) else None
 
 
 async def _has_valid_urls(context: RequestContext, outcome: CallOutcome) -> bool:

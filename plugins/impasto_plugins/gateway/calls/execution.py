@@ -78,6 +78,8 @@ class CallOutcome:
     urls: tuple[str, ...] = ()
     urls_end: float = 0.0
     usage: Usage | None = None
+    is_open: bool = False
+    """True if jobs at the provider may still bring images that are lost so far."""
 
     @classmethod
     def from_result(cls, result: Result, *, warnings: Sequence[str], created: int) -> Self:
@@ -89,6 +91,7 @@ class CallOutcome:
             cost=result.cost,
             created=created,
             usage=result.usage,
+            is_open=any(can_be_fetched(each.error) for each in result.errors),
         )
 
 

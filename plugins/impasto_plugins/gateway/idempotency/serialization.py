@@ -61,6 +61,7 @@ class OutcomeFiles:
             names=tuple(payload["names"]),
             urls=tuple(payload["urls"]),
             urls_end=payload["urls_end"],
+            is_open=payload.get("is_open", False),
             usage=Usage(**usage) if (usage := payload.get("usage")) is not None else None,
         )
 

@@ -45,3 +45,30 @@ async def test_an_image_that_its_host_refuses_is_fetched_later(
     done = (await finished_job(gateway, answer)).json
     assert (pictures(done), done["data"][0]["seed"]) == ([image(7)], 7)
     assert len(vendor.posts) == 1
+
+
+@pytest.mark.parametrize("headers", [{}, ASYNC], ids=["call", "job"])
+@pytest.mark.parametrize("response_format", ["b64_json", "url"])
+async def test_images_that_came_are_delivered_and_the_others_when_their_host_gives_them(
+    start: Start, vendor: Vendor, headers: dict[str, str], response_format: str
+) -> None:
+    gateway = await start(text(vendor))
+    vendor.refused = {8}
+    body = {"model": "fine", "prompt": "signed", "seed": 7, "n": 3, "response_format": response_format}
+
+    async def ask() -> list[bytes]:
+        keyed = {**headers, "idempotency-key": "k"}
+        answer = await gateway.ask("POST", "/v1/images/generations", json=body, headers=keyed)
+        if headers is ASYNC:
+            answer = await finished_job(gateway, answer)
+        assert [each["index"] for each in answer.json.get("errors", ())] == ([1] if vendor.refused else [])
+        if response_format == "b64_json":
+            return pictures(answer.json)
+        return [(await gateway.ask("GET", each["url"])).body for each in answer.json["data"]]
+
+    for _ in range(2):
+        assert await ask() == [image(7), image(9)]
+    vendor.refused.clear()
+    for _ in range(2):
+        assert await ask() == [image(7), image(8), image(9)]
+    assert len(vendor.posts) == 1
