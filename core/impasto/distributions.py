@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConfigError, NotAllowed
-from .metadata import NAME, DamagedDistribution, Distribution, holds_running_code, read_folders
+from .metadata import NAME, DamagedDistribution, Distribution, folder_versions, holds_running_code, read_folders
 from .redact import kind_in_words
 
 if TYPE_CHECKING:
@@ -92,8 +93,19 @@ class Scan(NamedTuple):
 def scan_entry_points(*, complete: bool = False) -> Scan:
     """Read the metadata of all installed distributions. ``complete`` checks those without plugins for damage too.
 
-    As with modules, the first distribution of a name on ``sys.path`` hides those in other folders.
+    As with modules, the first distribution of a name on ``sys.path`` hides those in other folders. A scan takes 3 ms:
+    that of one client serves the next, as long as the folders are unchanged.
     """
+    versions = None if complete else folder_versions()
+    return _scan(complete=complete) if versions is None else _scan_of(versions)
+
+
+@lru_cache(maxsize=1)
+def _scan_of(versions: object) -> Scan:
+    return _scan(complete=False)
+
+
+def _scan(*, complete: bool) -> Scan:
     folders, damaged = read_folders(complete=complete)
     proofs = {each.path: _own_evidence(each) for each in folders if normalized_name(each.name) == OWN_DISTRIBUTION}
     best = max(proofs, key=proofs.__getitem__, default="")

@@ -5,9 +5,11 @@ Not ``importlib.metadata.entry_points``: one damaged folder, of whatever distrib
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +26,8 @@ _PREFIX = "impasto."
 """The beginning of the names of all entry-point groups that are read here."""
 
 _LONGEST_VERSION = 60
+_SETTLED_NS = 1_000_000_000
+"""Nanoseconds after which a second change of a folder has another time: file systems count in ticks."""
 
 
 class Distribution(NamedTuple):
@@ -81,6 +85,28 @@ def read_folders(*, complete: bool = False) -> tuple[list[Distribution], list[Da
             if has_plugins or complete:
                 damaged.append(DamagedDistribution(place, _reason(error), has_plugins))
     return readable, damaged
+
+
+def folder_versions() -> tuple[tuple[str, int], ...] | None:
+    """Return the folders of ``sys.path`` with the times of their last changes: equal ones have the same distributions.
+
+    None if that can't be said: a folder changes right now, or a finder of somebody else's has distributions.
+    """
+    from importlib.machinery import PathFinder
+
+    if any(hasattr(finder, "find_distributions") and finder is not PathFinder for finder in sys.meta_path):
+        return None
+    settled = time.time_ns() - _SETTLED_NS
+    versions: list[tuple[str, int]] = []
+    for folder in map(os.path.abspath, sys.path):
+        try:
+            changed = Path(folder).stat().st_mtime_ns
+        except OSError:
+            continue
+        if changed > settled:
+            return None
+        versions.append((folder, changed))
+    return tuple(versions)
 
 
 def _distributions(damaged: list[DamagedDistribution]) -> list[InstalledDistribution]:

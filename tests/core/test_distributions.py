@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 
 from impasto import ConfigError
-from impasto.distributions import AllowList, normalized_name
+from impasto.distributions import AllowList, normalized_name, scan_entry_points
+from tests.distributions import install
 
 
 @pytest.mark.parametrize(
@@ -50,3 +55,34 @@ def test_the_environment_counts_if_nothing_is_given(monkeypatch: pytest.MonkeyPa
 
 def test_a_name_as_an_index_knows_it() -> None:
     assert normalized_name("Acme__Paint.-x") == "acme-paint-x"
+
+
+@pytest.mark.parametrize("seconds_ago", [0, 3600])
+def test_what_is_installed_or_removed_meanwhile_counts_at_the_next_scan(
+    seconds_ago: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def owners() -> set[str]:
+        return {owner.name for owner in scan_entry_points().owners} & {"acme", "other"}
+
+    def change(ago: int) -> None:
+        changed = tmp_path.stat().st_mtime - ago
+        os.utime(tmp_path, (changed, changed))
+
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "acme", {"impasto.operations": {"acme/ink": "acme:ink"}}, {})
+    change(2 * seconds_ago)
+    assert owners() == owners() == {"acme"}
+    install(tmp_path, "other", {"impasto.operations": {"other/ink": "other:ink"}}, {})
+    change(seconds_ago)
+    assert owners() == {"acme", "other"}
+    shutil.rmtree(next(tmp_path.glob("acme*.dist-info")))
+    assert owners() == {"other"}
+    monkeypatch.undo()
+    assert owners() == set()
+
+
+def test_a_scan_serves_the_next_as_long_as_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(tmp_path, (0, 0))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(Path(os.__file__).parent / "site-packages"), str(tmp_path)])
+    assert scan_entry_points() is scan_entry_points()

@@ -7,6 +7,7 @@ import math
 import random
 import wave
 from array import array
+from functools import lru_cache
 from importlib.util import find_spec
 
 from .pictures.task import Generated, RenderTask
@@ -61,6 +62,7 @@ def _phrase(random: random.Random, hertz: int) -> array[int]:
     return samples
 
 
+@lru_cache(maxsize=64)
 def _note(pitch: float, seconds: float, hertz: int) -> array[int]:
     """Return a tone and its octave, which die away."""
     turn = 2 * math.pi * pitch / hertz
