@@ -58,7 +58,7 @@ def test_a_name_as_an_index_knows_it() -> None:
 
 
 @pytest.mark.parametrize("seconds_ago", [0, 3600])
-def test_what_is_installed_or_removed_meanwhile_counts_at_the_next_scan(
+def test_the_next_scan_sees_distributions_that_were_installed_or_removed(
     seconds_ago: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def owners() -> set[str]:
