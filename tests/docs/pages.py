@@ -15,7 +15,11 @@ _DIRECTIVE = "{"
 GENERATED = generated()
 WRITTEN = {name_of(path): path.read_text("utf-8") for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))}
 PAGES = {**WRITTEN, **{f"docs/{name}": text for name, text in GENERATED.items()}}
-OWN_TESTS = {"docs/ray.md": "tests/plugins/batch/engines/test_ray.py"}
+_RECIPES = "tests/plugins/batch/engines/test_recipes.py"
+OWN_TESTS = {
+    "docs/ray.md": "tests/plugins/batch/engines/test_ray.py",
+    **{f"docs/{name}.md": _RECIPES for name in ("celery", "dask", "kubernetes")},
+}
 """Pages whose blocks need more than an emulator, and the tests that run them."""
 
 MODELS = [name for name in PAGES if name.startswith("docs/models/")]

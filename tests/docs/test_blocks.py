@@ -41,7 +41,6 @@ NOT_RUN = {
         ".venv-dev/bin/pytest tests/core            # some of them, on all cores; -n 0 runs them in one process",
     ): ".ci/run runs the checks",
     ("docs/plugins.md", "impasto new-plugin acme"): "test_new_plugin does it, with its tests",
-    ("docs/batch.md", "apiVersion: batch/v1"): "it is for Kubernetes",
 }
 """What can't be run here, and why."""
 
