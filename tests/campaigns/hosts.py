@@ -46,13 +46,13 @@ class _Requests:
         self.death, self.number = death, 0
 
     def watch(self, request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def watched(*args: Any) -> Any:
+        async def watched(*args: Any, **options: Any) -> Any:
             self.number += 1
             is_last = self.number == self.death.request
             if is_last and not self.death.is_after:
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
-                return await request(*args)
+                return await request(*args, **options)
             finally:
                 if is_last:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,7 +27,8 @@ from .config.model import Config, InvalidConfig, check_bind
 from .http.connection import Server
 from .idempotency.coordinator import IdempotencyCoordinator
 from .idempotency.in_flight import InFlightCall
-from .idempotency.store import OUTCOME_IMAGES
+from .storage.places import OUTCOMES
+from .sweep import sweep
 from .telemetry import metrics as m
 from .telemetry.access_log import log_request
 from .telemetry.instrumentation import Observer
@@ -41,8 +42,12 @@ _log = logging.getLogger("impasto.gateway")
 CANCEL_SECONDS = 0.5
 """Seconds for undrained calls to end, and once more after they are cancelled."""
 
-SWEEP_SECONDS = 300.0
 BACKLOG = 1024
+
+_NOT_SHARED = (
+    "general_settings.state shares the records with other machines, but the images of jobs, of repeated calls and at"
+    " URLs, and the contents of files and batches stay on this one; with files.s3 all machines have them"
+)
 
 
 class Gateway:
@@ -88,11 +93,14 @@ class Gateway:
             self._s3_clients = await stack.enter_async_context(S3Clients())
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
+            if self._config.has_shared_state and not self._config.has_shared_contents:
+                _log.warning("%s", _NOT_SHARED)
             try:
                 await self._state.open()
             except StateError as error:  # calls that need no record are served; the others are refused
                 _log.error("%s", error)
-            self._idempotency = IdempotencyCoordinator(self._state, data_folder(self._config), self._resume)
+            data, outcomes = data_folder(self._config), runtime.places.outcomes
+            self._idempotency = IdempotencyCoordinator(self._state, data, outcomes, self._resume)
             stack.push_async_callback(self._idempotency.aclose)
             self._app = App(runtime, self._state, self._idempotency, self._observer, is_local=is_loopback(self._host))
             stack.push_async_callback(self._app.aclose)
@@ -138,6 +146,7 @@ class Gateway:
             "general_settings.data_dir": data_folder(config) != data_folder(self._config),
             "general_settings.state": config.general.state != self._config.general.state,
             "batches.folder": config.batches.folder != self._config.batches.folder,
+            "files.s3": config.has_shared_contents and config.files.s3 != self._config.files.s3,
             "general_settings.plugins": config.plugins != self._config.plugins,
         }
         if changed := [name for name, is_changed in fixed.items() if is_changed]:
@@ -177,14 +186,8 @@ class Gateway:
     async def _sweep(self) -> None:
         """Delete expired data periodically."""
         while True:
-            folder = self._app.runtime.local_store
-            await asyncio.to_thread(folder.remove_expired)
-            await asyncio.to_thread(self._app.runtime.salvage_store.remove_expired)
-            with suppress(StateError):  # reported by the calls that need it
-                await self._state.budgets.delete_old()
-                await self._idempotency.store.remove_expired()
-            await self._app.batches.remove_expired()
-            await asyncio.sleep(min(folder.seconds, SWEEP_SECONDS))
+            app = self._app
+            await asyncio.sleep(await sweep(app.runtime, self._state, self._idempotency.store, app.batches))
 
     def _update_gauges(self) -> None:
         """Return the current gauges for the metrics."""
@@ -203,7 +206,7 @@ def state_store(config: Config) -> StateStore:
     address, setting = str(data), "general_settings.data_dir"
     if url is not None and "://" in url:
         address, setting = url, "general_settings.state"
-    results = (data / OUTCOME_IMAGES, batches_folder(config) / RUNS)
+    results = (data / OUTCOMES, batches_folder(config) / RUNS)
     return state_of(address, Registry(allow=config.plugins), setting=setting, result_folders=results)
 
 

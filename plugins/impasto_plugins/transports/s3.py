@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Self, TypeVar
 
 import attrs
 
@@ -23,6 +23,9 @@ TRIES = 3
 
 REQUEST_SECONDS = 60
 """Seconds that one try may take."""
+
+_NAMES_PER_REQUEST = 1000
+"""Objects that one request can delete."""
 
 _PAUSE = 0.2
 _MAX_PAUSE = 20.0
@@ -72,11 +75,15 @@ class ObjectEntry:
 
 @attrs.frozen
 class ObjectListing:
-    """The objects below a prefix. ``now``: the time of the answer by the clock of S3, in seconds since 1970."""
+    """The objects below a prefix. ``now``: the time of the answer by the clock of S3, in seconds since 1970.
+
+    ``folders``: in a listing of one level, the beginnings up to a slash of all other names.
+    """
 
     entries: tuple[ObjectEntry, ...]
     now: float
     next_page: str | None = None
+    folders: tuple[str, ...] = ()
 
 
 class S3Clients:
@@ -125,6 +132,10 @@ class Objects:
         except ImpastoError as error:
             raise ConfigError(error.message) from None
 
+    def below(self, prefix: str) -> Objects:
+        """Return the objects below a further prefix, such as ``files/``."""
+        return Objects(attrs.evolve(self.bucket, prefix=self.bucket.prefix + prefix))
+
     async def presign(self, name: str, seconds: int) -> str:
         """Return a URL with which anybody may get an object for so many seconds. Raises ConfigError or NotSent."""
         return await self.bucket.presign(name, seconds)
@@ -172,14 +183,49 @@ class Objects:
                 return None
             raise
 
-    async def list_objects(self, prefix: str, *, tries: int = TRIES) -> ObjectListing:
-        """Return all objects whose names begin so. Raises NotStored, ConfigError, NotSent."""
-        entries, page = list[ObjectEntry](), None
+    async def fetch(self, name: str, target: IO[bytes], *, tries: int = TRIES) -> float | None:
+        """Write an object's content to a file; return its age in seconds by the clock of S3, None if it does not exist.
+
+        Raises NotStored, ConfigError, NotSent.
+        """
+        try:
+            return await _with_retries(tries, partial(self.bucket.fetch, name, target))
+        except NotStored as refusal:
+            if refusal.status == _NOT_FOUND and refusal.code != "NoSuchBucket":
+                return None
+            raise
+
+    async def copy(self, source: str, target: str, *, tries: int = TRIES) -> bool:
+        """Copy an object inside the bucket; return False if it does not exist. Raises NotStored, ConfigError, NotSent.
+
+        S3 copies objects of up to 5 GB.
+        """
+        try:
+            await _with_retries(tries, partial(self.bucket.copy, source, target))
+        except NotStored as refusal:
+            if refusal.code == "NoSuchKey":
+                return False
+            raise
+        return True
+
+    async def delete(self, names: Sequence[str], *, tries: int = TRIES) -> None:
+        """Delete objects; those that do not exist are none. Raises NotStored, ConfigError, NotSent."""
+        for start in range(0, len(names), _NAMES_PER_REQUEST):
+            piece = names[start : start + _NAMES_PER_REQUEST]
+            await _with_retries(tries, partial(self.bucket.delete, piece))
+
+    async def list_objects(self, prefix: str, *, tries: int = TRIES, one_level: bool = False) -> ObjectListing:
+        """Return all objects whose names begin so; with ``one_level`` only those without a further slash.
+
+        Raises NotStored, ConfigError, NotSent.
+        """
+        entries, folders, page = list[ObjectEntry](), list[str](), None
         while True:
-            listing = await _with_retries(tries, partial(self.bucket.list_page, prefix, page))
+            listing = await _with_retries(tries, partial(self.bucket.list_page, prefix, page, one_level=one_level))
             entries += listing.entries
+            folders += listing.folders
             if (page := listing.next_page) is None:
-                return ObjectListing(tuple(entries), listing.now)
+                return ObjectListing(tuple(entries), listing.now, folders=tuple(folders))
 
     async def exists(self, name: str) -> bool:
         """Return True if an object exists; False also if S3 does not answer. Raises ConfigError, NotSent."""

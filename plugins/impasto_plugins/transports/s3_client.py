@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import attrs
 from aiobotocore.config import AioConfig
@@ -42,7 +42,8 @@ _CONFIG = AioConfig(
 _OWNER = "impasto-owner"
 """The metadata of a conditional object: the token of the upload that created it."""
 
-_OPERATIONS = frozenset({"GetObject", "HeadObject", "ListObjectsV2", "PutObject"})
+_PIECE = 1 << 18
+_OPERATIONS = frozenset({"CopyObject", "DeleteObjects", "GetObject", "HeadObject", "ListObjectsV2", "PutObject"})
 """All others are botocore's own, to find credentials."""
 
 
@@ -138,20 +139,61 @@ class BucketClient:
 
         return await self.thread.run(get)
 
-    async def list_page(self, prefix: str, page: str | None) -> ObjectListing:
+    async def fetch(self, name: str, target: IO[bytes]) -> float:
+        """Write an object's content to a file, from its start; return the object's age in seconds."""
+
+        async def fetch() -> float:
+            with _refusals():
+                target.seek(0)
+                target.truncate()
+                answer = await self.client.get_object(**self._place(name))
+                async with answer["Body"] as stream:
+                    _check_etag(answer)
+                    while piece := await stream.read(_PIECE):
+                        target.write(piece)
+                target.flush()
+                return _date_of(answer) - float(answer["LastModified"].timestamp())
+
+        return await self.thread.run(fetch)
+
+    async def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the bucket."""
+
+        async def copy() -> None:
+            with _refusals():
+                answer = await self.client.copy_object(**self._place(target), CopySource=self._place(source))
+                _check_etag(answer["CopyObjectResult"])
+
+        await self.thread.run(copy)
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Delete objects."""
+        keys = [{"Key": self.prefix + name} for name in names]
+
+        async def delete() -> None:
+            with _refusals():
+                answer = await self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
+                _date_of(answer)
+            for error in answer.get("Errors", ()):
+                raise NotStored(500, error["Code"])
+
+        await self.thread.run(delete)
+
+    async def list_page(self, prefix: str, page: str | None, *, one_level: bool = False) -> ObjectListing:
         """Return one page of the objects whose names begin so, in the order of their names."""
         token = {} if page is None else {"ContinuationToken": page}
+        token |= {"Delimiter": "/"} if one_level else {}
 
         async def request() -> ObjectListing:
             with _refusals():
                 answer = await self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + prefix, **token)
-                # without a date, a KeyError: the answer is not S3's
-                date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+                now = _date_of(answer)
             entries = tuple(
                 ObjectEntry(each["Key"].removeprefix(self.prefix), each["ETag"], each["LastModified"].timestamp())
                 for each in answer.get("Contents", ())
             )
-            return ObjectListing(entries, date.timestamp(), answer.get("NextContinuationToken"))
+            folders = tuple(each["Prefix"].removeprefix(self.prefix) for each in answer.get("CommonPrefixes", ()))
+            return ObjectListing(entries, now, answer.get("NextContinuationToken"), folders)
 
         return await self.thread.run(request)
 
@@ -193,6 +235,11 @@ def _refusals() -> Iterator[None]:
     # a ValueError says that the file has changed
     except (BotoConnectionError, HTTPClientError, ResponseParserError, OSError, KeyError, ValueError) as error:
         raise NotStored(0, type(error).__name__) from None
+
+
+def _date_of(answer: Mapping[str, Any]) -> float:
+    """Return the time of an answer, in seconds since 1970. Raises KeyError: an answer without a date is not S3's."""
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
 
 def _check_etag(answer: Mapping[str, Any]) -> None:

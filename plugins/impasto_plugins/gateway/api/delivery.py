@@ -12,7 +12,8 @@ from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.errors import APIError
-from impasto_plugins.gateway.storage.local import StoreError, save_all
+from impasto_plugins.gateway.storage.contents import StoreError
+from impasto_plugins.gateway.storage.local import save_all
 
 from .context import RequestContext
 from .response_body import ResponseContent, present
@@ -51,14 +52,14 @@ async def _has_valid_urls(context: RequestContext, outcome: CallOutcome) -> bool
     if time.time() >= outcome.urls_end:
         return False
     try:
-        return all([await context.runtime.store.exists(name) for name in outcome.names])
+        return all([await context.runtime.places.images.exists(name) for name in outcome.names])
     except StoreError:  # reported when it is stored again
         return False
 
 
 async def store_for_urls(context: RequestContext, outcome: CallOutcome) -> CallOutcome:
     """Return the outcome with its images stored for URLs."""
-    store, files = context.runtime.store, context.runtime.config.files
+    store, files = context.runtime.places.images, context.runtime.config.files
     expires_at = time.time() + files.seconds
     try:
         names = await save_all(store, outcome.artifacts)

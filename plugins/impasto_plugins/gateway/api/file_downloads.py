@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 
 from aiohttp import web
 
-from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.storage.contents import StoreError
 from impasto_plugins.gateway.storage.local import UNKNOWN_TYPE
 
 from .context import RequestContext
+
+_log = logging.getLogger("impasto.gateway")
 
 _CHUNK_BYTES = 1 << 18
 
 
 async def download_file(context: RequestContext) -> web.StreamResponse:
     """Send an image's own bytes. Raises APIError."""
-    runtime = context.runtime
-    stored_file = await runtime.local_store.find(context.path_name) or await runtime.salvage_store.find(
-        context.path_name
-    )
+    places, name = context.runtime.places, context.path_name
+    try:
+        stored_file = await places.folder.find(name) or await places.salvage.find(name)
+    except StoreError as error:
+        _log.error("a stored image can't be read: %s", error)
+        message = "the gateway can't read stored images now, try again"
+        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
     if stored_file is None:
         raise APIError(404, "unknown file: it does not exist, or has expired", code="not_found")
     with stored_file.source as source:

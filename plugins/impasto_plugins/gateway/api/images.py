@@ -67,7 +67,7 @@ async def create_images(context: RequestContext, kind: CallKind) -> web.StreamRe
         first, reservation = call.first, call.reservation
         # One image in a response whose length may be unknown at its beginning can be sent while it arrives.
         is_single = first.n == 1 and first.response_format == "b64_json" and context.request.version >= HttpVersion11
-        store, stack = context.runtime.salvage_store, call.session.stack
+        store, stack = context.runtime.places.salvage, call.session.stack
         answers = AnswerSpools(reservation, stack, store, int(time.time()), is_single)
         if call.is_streamed and first.n == 1:
             answers.partial_images = PartialImages()
@@ -150,7 +150,7 @@ async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobS
             message = "stream: a job can't be streamed; leave out stream, or the header Prefer: respond-async"
             raise APIError(400, message, code="invalid_value", param="stream")
         with ExitStack() as stack:
-            answers = AnswerSpools(call.reservation, stack, context.runtime.salvage_store, int(time.time()))
+            answers = AnswerSpools(call.reservation, stack, context.runtime.places.salvage, int(time.time()))
             answers.job_seconds = DAY_SECONDS
             make = partial(_execute, context, call, answers, on_attempt=mark_started)
             await call.session.run_job(make, call.label, job_started)

@@ -15,7 +15,8 @@ from impasto_plugins.batch.ledger.workspace import Workspace
 from impasto_plugins.concurrency import to_thread_shielded
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage import salvage
-from impasto_plugins.gateway.storage.local import StoreError, save_all
+from impasto_plugins.gateway.storage.contents import StoreError
+from impasto_plugins.gateway.storage.local import save_all
 
 from .input_lines import parse_line, read_lines
 from .output import FinishedLine, ResultsFile, UnprocessedReason
@@ -83,7 +84,7 @@ def _iter_lines(folder: Workspace, batch: BatchRow, errors_by_line: Mapping[str,
 
 async def _store_for_urls(scheduler: BatchScheduler, root: Path, line: FinishedLine) -> None:
     """Store a line's images for URLs. If that fails they stay inline: they are paid for."""
-    store = scheduler.services.runtime.store
+    store = scheduler.services.runtime.places.images
     artifacts = await asyncio.to_thread(_artifacts, root, line.done_rows)
     try:
         names = await save_all(store, artifacts)
@@ -114,7 +115,7 @@ async def _salvage(scheduler: BatchScheduler, path: Path) -> str:
         _log.error("the answer that came in place of an image of a batch can't be read")
         return ""
     place = await salvage.save(
-        scheduler.services.runtime.salvage_store, Artifact(media_type=file.media_type, file=file)
+        scheduler.services.runtime.places.salvage, Artifact(media_type=file.media_type, file=file)
     )
     file.close()
     return place

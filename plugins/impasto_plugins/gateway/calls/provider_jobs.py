@@ -75,9 +75,9 @@ class ProviderJobs:
         result = combine_jobs(pairs, self.n, unknown=CHARGE_UNKNOWN, price=self.cost)
         if not result.artifacts:
             first = combined_error(sorted((each.error for each in result.errors), key=lambda each: each.billed == "no"))
-            await salvage.save_unusable(runtime.salvage_store, first)
+            await salvage.save_unusable(runtime.places.salvage, first)
             raise to_api_error(first)
-        await salvage.save_unusable(runtime.salvage_store, *(each.error for each in result.errors))
+        await salvage.save_unusable(runtime.places.salvage, *(each.error for each in result.errors))
         return CallOutcome.from_result(result, warnings=self.warnings, created=self.created)
 
     def _jobs_of_ids(self, operation: Operation) -> Sequence[ProviderJob]:

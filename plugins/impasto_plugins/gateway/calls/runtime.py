@@ -11,10 +11,10 @@ import attrs
 from impasto import Client, ImpastoError, Operation, Registry
 from impasto.ext import MIDDLEWARE, closest, machine_folder
 from impasto_plugins.gateway.auth import Authenticator, Caller
-from impasto_plugins.gateway.config.model import DAY_SECONDS, Config, InvalidConfig
+from impasto_plugins.gateway.config.model import Config, InvalidConfig
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
 from impasto_plugins.gateway.errors import APIError
-from impasto_plugins.gateway.storage.local import ImageStore, LocalStore
+from impasto_plugins.gateway.storage.places import BATCHES, Places
 from impasto_plugins.gateway.storage.s3 import S3Store
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.transports.s3 import S3Clients
@@ -33,16 +33,13 @@ _DEFAULT_FILE_BYTES = 32 << 20
 class Runtime:
     """A configuration at work. Calls end with the one they began with.
 
-    ``local_store``: local directory for file downloads, used even if new images go to S3. ``salvage_store``: directory
-    for paid answers that could not be parsed. ``max_body_bytes`` limits a request's body by what the models accept.
+    ``max_body_bytes`` limits a request's body by what the models accept.
     """
 
     config: Config
     auth: Authenticator
     models: Mapping[str, Model]
-    store: ImageStore
-    local_store: LocalStore
-    salvage_store: LocalStore
+    places: Places
     max_body_bytes: int
 
     @classmethod
@@ -50,18 +47,16 @@ class Runtime:
         cls, config: Config, client: Client, observer: Observer, s3_clients: S3Clients, *, no_auth: bool
     ) -> Runtime:
         """Import the plugins and open the stores. Raises ConfigError."""
-        models, store, mistakes = await open_components(config, client, observer, s3_clients)
+        models, bucket, mistakes = await open_components(config, client, observer, s3_clients)
         if mistakes:
             raise InvalidConfig(config.source, mistakes)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
-        folder = LocalStore(files_folder(config), config.files.seconds)
+        data, files, batches = data_folder(config), files_folder(config), batches_folder(config)
         return cls(
             config=config,
             auth=Authenticator(config, no_auth=no_auth),
             models=models,
-            store=store if store is not None else folder,
-            local_store=folder,
-            salvage_store=LocalStore(data_folder(config) / "unread", DAY_SECONDS),
+            places=Places.of(config, data=data, files=files, batches=batches, bucket=bucket),
             max_body_bytes=max(map(_max_body_bytes, operations), default=_TEXT_BYTES) + _FORM_OVERHEAD_BYTES,
         )
 
@@ -83,7 +78,7 @@ class Runtime:
 
 async def open_components(
     config: Config, client: Client, observer: Observer, s3_clients: S3Clients
-) -> tuple[Mapping[str, Model], ImageStore | None, list[Mistake]]:
+) -> tuple[Mapping[str, Model], S3Store | None, list[Mistake]]:
     """Return the models, the bucket if there is one, and every mistake that only plugins and libraries know."""
     all_mistakes: list[Mistake] = []
     registry = Registry(allow=config.plugins)
@@ -126,4 +121,4 @@ def files_folder(config: Config) -> Path:
 def batches_folder(config: Config) -> Path:
     """Return the folder of files and batches."""
     folder = config.batches.folder
-    return Path(folder).expanduser() if folder is not None else data_folder(config) / "batches"
+    return Path(folder).expanduser() if folder is not None else data_folder(config) / BATCHES

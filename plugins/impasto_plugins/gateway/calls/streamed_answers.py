@@ -15,7 +15,7 @@ from impasto import Call, Cost, File, Partial, Pending, WireRequest, WireRespons
 from impasto_plugins.fetched_jobs import ProviderJob
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.http.spool import SpoolFile
-from impasto_plugins.gateway.storage.local import LocalStore
+from impasto_plugins.gateway.storage.salvage import SalvageStore
 
 MAX_MEMORY_BYTES = 8 << 20
 """Bytes of an answer that may stay in memory, if there is room."""
@@ -161,7 +161,7 @@ class AnswerSpools:
     reservation: MemoryReservation
     stack: ExitStack
     """Holds the answers' disk space, for as long as they may be read."""
-    salvage_store: LocalStore
+    salvage_store: SalvageStore
     """The folder of paid answers that could not be used."""
     created: int
     """The call's beginning, in seconds since 1970."""

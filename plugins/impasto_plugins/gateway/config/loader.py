@@ -141,7 +141,7 @@ class _ConfigReader(SectionReader):
         if general.record.default_model is not None:
             name = "general_settings.default_model"
             self.check_model(general.lines["default_model"], name, general.record.default_model, ())
-        files = self.read_files(nodes["files"])
+        files = self.read_files(nodes["files"], general.record.state)
         batches = self.read_record(BatchesConfig, nodes["batches"], "batches")
         self.check(batches, "batches", "folder", batches.record.folder, validate_folder)
         keys = self.read_keys(nodes["keys"], general.record.master_key)
@@ -355,9 +355,15 @@ class _ConfigReader(SectionReader):
             keys.append(attrs.evolve(key, models=models))
         return tuple(keys)
 
-    def read_files(self, node: ConfigNode) -> SectionRecord[FilesConfig]:
+    def read_files(self, node: ConfigNode, state: str | None) -> SectionRecord[FilesConfig]:
         section = self.read_record(FilesConfig, node, "files", ("s3",))
         self.check(section, "files", "folder", section.record.folder, validate_folder)
+        if section.record.folder is not None and state is not None and "://" in state:
+            message = (
+                "can't be used with a general_settings.state that other machines share: they would not have these"
+                " images; give s3, a bucket for all of them"
+            )
+            self.add_problem(section.lines["folder"], "files.folder", message)
         if (s3_node := section.other_nodes.get("s3")) is None or s3_node.value is None:
             return section
         s3_section = self.read_record(S3Config, s3_node, "files.s3")

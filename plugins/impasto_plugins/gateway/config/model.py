@@ -223,6 +223,16 @@ class Config:
     lines: Mapping[str, int] = attrs.field(factory=dict[str, int], repr=False)
     unknown_fields: frozenset[str] = frozenset()
 
+    @property
+    def has_shared_state(self) -> bool:
+        """True if the records are in a store that other machines can share."""
+        return self.general.state is not None and "://" in self.general.state
+
+    @property
+    def has_shared_contents(self) -> bool:
+        """True if the contents of calls, files and batches are in a bucket, beside shared records."""
+        return self.has_shared_state and self.files.s3 is not None
+
     def allows_host(self, host: str) -> bool:
         """Return True if ``allowed_hosts`` has this lower-case host, or a pattern that matches it."""
         patterns = self.allowed_hosts

@@ -29,6 +29,7 @@ from impasto_plugins.gateway.errors import APIError, JobInProgress, charge_unkno
 from impasto_plugins.gateway.http.connection import client_disconnected, track_delivery
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
+from impasto_plugins.gateway.storage.contents import ContentStore
 
 from .calls_in_flight import FoundCall, calls_in_flight
 from .fingerprint import KEY_HEADER, Fingerprint
@@ -51,12 +52,18 @@ _log = logging.getLogger("impasto.gateway")
 class IdempotencyCoordinator:
     """One worker's view of running calls and stored outcomes. ``resume`` fetches jobs of dead workers.
 
-    ``folder``: the data directory, with the stored images, and the calls in flight of a machine.
+    ``folder``: the data directory, with the tables of calls in flight. ``contents``: the images of stored calls.
     """
 
-    def __init__(self, state: StateStore, folder: Path, resume: Callable[[StoredCall, InFlightCall], object]) -> None:
+    def __init__(
+        self,
+        state: StateStore,
+        folder: Path,
+        contents: ContentStore,
+        resume: Callable[[StoredCall, InFlightCall], object],
+    ) -> None:
         self._resume = resume
-        self.store = OutcomeStore(state, folder)
+        self.store = OutcomeStore(state, contents)
         self.in_flight = calls_in_flight(state, folder / "workers")
         self._reclaiming = asyncio.Lock()
         self._deliveries: dict[Delivery, None] = {}
@@ -222,11 +229,12 @@ class IdempotencyCoordinator:
     ) -> tuple[StoredCall, InFlightCall | None]:
         """Insert a call's row, bound to its idempotency key if it has one; return the row and its running call.
 
-        If the key has a call already, return that row alone; with ``wait``, after that call is over. Raises APIError
-        and StateError.
+        If the key has a call already, return that row alone; with ``wait``, after that call is over. Raises APIError,
+        StateError and StoreError.
         """
         missing_id, delay = "", self.in_flight.look_seconds
         while True:
+            await self.store.check()  # a result that can't be stored would be lost to a repeated request
             id = new_row_id()
             # The call comes first: a row without one counts as lost.
             call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)

@@ -1,24 +1,20 @@
-"""A call's outcome as JSON for its row, with image files beside it."""
+"""A call's outcome as JSON for its row, with its images beside it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import logging
-import os
-import time
 from collections.abc import Mapping, Set as AbstractSet
 from contextlib import suppress
-from pathlib import Path
 
 import attrs
 
-from impasto import Cost, Usage
+from impasto import Artifact, Cost, File, Usage
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.streamed_answers import MAX_MEMORY_BYTES
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
-from impasto_plugins.stored_artifacts import artifact_fields, artifact_of, read_content, sync_folder, write_content
-
-_log = logging.getLogger("impasto.gateway")
+from impasto_plugins.gateway.storage.contents import ContentStore, StoreError
+from impasto_plugins.stored_artifacts import artifact_fields, artifact_of
 
 _STORING_SECONDS = 60.0
 """Seconds after which a file has its row."""
@@ -26,34 +22,34 @@ _STORING_SECONDS = 60.0
 
 @attrs.frozen
 class OutcomeFiles:
-    """The image files of a data directory, named by their row's id. Use it in a thread."""
+    """The images of outcomes, named by their row's id."""
 
-    folder: Path
+    contents: ContentStore
 
-    def save(self, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
-        """Write the images of these rows, and return the JSON of each whose images have reached the disk."""
-        json_by_id: dict[str, str] = {}
-        try:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            for id, outcome in outcomes.items():
-                if self._save_images(id, outcome):
-                    json_by_id[id] = dump_outcome(outcome)
-            sync_folder(self.folder)
-        except OSError as error:
-            _log.error("paid images could not be stored: %s", error.strerror)
-            for id in json_by_id:
-                self._remove(id, outcomes[id])
-            return {}
-        return json_by_id
+    async def save(self, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
+        """Store the images of these rows, and return the JSON of each whose images are stored."""
+        names = {id: [f"{id}.{i}" for i in range(len(outcome.artifacts))] for id, outcome in outcomes.items()}
+        images = {
+            name: artifact.content
+            for id, outcome in outcomes.items()
+            for name, artifact in zip(names[id], outcome.artifacts, strict=True)
+        }
+        stored = await self.contents.save(images)
+        if incomplete := {id for id in outcomes if not stored >= {*names[id]}}:
+            with suppress(StoreError):  # they are deleted as strays later
+                await self.contents.delete([name for id in incomplete for name in names[id] if name in stored])
+        return {id: dump_outcome(outcome) for id, outcome in outcomes.items() if id not in incomplete}
 
-    def load(self, id: str, outcome: str) -> CallOutcome:
-        """Return a stored outcome. Raises OSError."""
+    async def load(self, id: str, outcome: str) -> CallOutcome | None:
+        """Return a stored outcome, None if an image of it is missing. Raises StoreError."""
         payload = json.loads(outcome)
+        artifacts = list[Artifact]()
+        for i, fields in enumerate(payload["artifacts"]):
+            if (content := await self.contents.open(f"{id}.{i}")) is None:
+                return None
+            artifacts.append(artifact_of(fields, await asyncio.to_thread(_in_memory, content)))
         return CallOutcome(
-            artifacts=tuple(
-                artifact_of(fields, read_content(self.folder / f"{id}.{i}", MAX_MEMORY_BYTES))
-                for i, fields in enumerate(payload["artifacts"])
-            ),
+            artifacts=tuple(artifacts),
             warnings=tuple(payload["warnings"]),
             lost=tuple(payload["lost"]),
             cost=Cost(**payload["cost"]) if payload["cost"] is not None else None,
@@ -65,51 +61,38 @@ class OutcomeFiles:
             usage=Usage(**usage) if (usage := payload.get("usage")) is not None else None,
         )
 
-    def stored_ids(self) -> set[str]:
-        """Return the ids of files that must have a row by now."""
-        oldest, ids = time.time() - _STORING_SECONDS, set[str]()
-        with suppress(OSError):
-            ids.update(_id_of(each) for each in list(os.scandir(self.folder)) if each.stat().st_mtime < oldest)
-        return ids
+    async def stored_ids(self) -> set[str]:
+        """Return the ids of images that must have a row by now. Raises StoreError."""
+        return {_id_of(name) for name, age in (await self.contents.ages()).items() if age > _STORING_SECONDS}
 
-    def remove(self, expired: AbstractSet[str], missing: AbstractSet[str], *, lifetime: float) -> int:
-        """Delete the files of expired rows, and files whose rows are missing if they are older than ``lifetime``.
+    async def remove(self, expired: AbstractSet[str], missing: AbstractSet[str], *, lifetime: float) -> int:
+        """Delete the images of expired rows, and those whose rows are missing if they are older than ``lifetime``.
 
-        ``lifetime`` is in seconds. Return the number of younger files whose rows are missing: these were lost, and the
-        images are paid for.
+        ``lifetime`` is in seconds. Return the number of younger images whose rows are missing: these were lost, and the
+        images are paid for. Raises StoreError.
         """
-        now, strays = time.time(), 0
-        with suppress(OSError):
-            for each in list(os.scandir(self.folder)):
-                id = _id_of(each)
-                if id in expired or (id in missing and now - each.stat().st_mtime > lifetime):
-                    Path(each.path).unlink(missing_ok=True)
-                elif id in missing:
-                    strays += 1
-        return strays
-
-    def _save_images(self, id: str, outcome: CallOutcome) -> bool:
-        try:
-            for i, artifact in enumerate(outcome.artifacts):
-                write_content(self.folder / f"{id}.{i}", artifact.content, only_new=True)
-        except OSError as error:
-            _log.error("a paid image could not be stored: %s", error.strerror)
-            self._remove(id, outcome)
-            return False
-        return True
-
-    def _remove(self, id: str, outcome: CallOutcome) -> None:
-        for i in range(len(outcome.artifacts)):
-            with suppress(OSError):
-                (self.folder / f"{id}.{i}").unlink()
+        ages = await self.contents.ages()
+        strays = {name for name in ages if _id_of(name) in missing - expired}
+        old = {name for name in strays if ages[name] > lifetime}
+        await self.contents.delete([name for name in ages if _id_of(name) in expired or name in old])
+        return len(strays - old)
 
 
-def _id_of(file: os.DirEntry[str]) -> str:
-    return file.name.partition(".")[0]
+def _in_memory(content: File) -> bytes | File:
+    """Return a content; a large one stays on the disk."""
+    if content.size > MAX_MEMORY_BYTES:
+        return content
+    data = content.read()
+    content.close()
+    return data
+
+
+def _id_of(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def dump_outcome(outcome: CallOutcome | APIError) -> str:
-    """Return a row's JSON for an outcome without images, or with images already on disk."""
+    """Return a row's JSON for an outcome without images, or with images that are stored already."""
     if isinstance(outcome, APIError):
         return json.dumps({name: getattr(outcome, name) for name in ("status", "message", "type", "code", "param")})
     images = [artifact_fields(each) for each in outcome.artifacts]

@@ -10,19 +10,17 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import attrs
 
 from impasto.ext import StateError, StateStore, StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, charge_unknown_error
+from impasto_plugins.gateway.storage.contents import ContentStore
+from impasto_plugins.gateway.storage.failures import storage_required
 
 from .late_writes import LateWrites
 from .serialization import OutcomeFiles, dump_outcome, load_failure
-
-OUTCOME_IMAGES = "outcomes"
-"""The images of stored calls, in the data directory."""
 
 KEY_SECONDS = 24 * 3600.0
 """Seconds for which an Idempotency-Key is valid and a job is stored."""
@@ -51,11 +49,11 @@ class _PendingOutcome:
 
 
 class OutcomeStore:
-    """Rows in the state, and their images in a data directory."""
+    """Rows in the state, and their images."""
 
-    def __init__(self, state: StateStore, folder: Path) -> None:
+    def __init__(self, state: StateStore, contents: ContentStore) -> None:
         self.calls = state.calls
-        self._files = OutcomeFiles(folder / OUTCOME_IMAGES)
+        self._contents, self._files = contents, OutcomeFiles(contents)
         self._queue: list[_PendingOutcome] = []
         self._storing: asyncio.Task[None] | None = None
         self._has_reported_strays = False
@@ -148,14 +146,19 @@ class OutcomeStore:
         await _is_written(self.calls.release(row, count))
 
     async def load(self, row: StoredCall) -> CallOutcome:
-        """Return a call's outcome. Raises APIError: its own, or that its images are gone."""
+        """Return a call's outcome. Raises APIError: its own, or that its images are gone or can't be read now."""
         if row.state == "failed":
             raise load_failure(row.outcome)
-        try:
-            return await asyncio.to_thread(self._files.load, row.id, row.outcome)
-        except OSError as error:
-            _log.error("a stored image is missing: %s", error.strerror)
-            raise charge_unknown_error() from None
+        with storage_required("looked up"):
+            outcome = await self._files.load(row.id, row.outcome)
+        if outcome is None:
+            _log.error("a stored image is missing")
+            raise charge_unknown_error()
+        return outcome
+
+    async def check(self) -> None:
+        """Raise StoreError if no image can be stored now."""
+        await self._contents.check()
 
     async def take_over(self, dead: Mapping[str, Sequence[bytes]], worker: str) -> list[StoredCall]:
         """Give a worker the jobs of dead ones, and return them; mark the rest as possibly charged. Raises StateError.
@@ -168,26 +171,26 @@ class OutcomeStore:
     async def remove_expired(self) -> None:
         """Delete expired rows with their files, and old files without a row. Report lost rows, once.
 
-        Raises StateError.
+        Raises StateError, StoreError.
         """
         expired = await self.calls.delete_expired()
-        candidates = await asyncio.to_thread(self._files.stored_ids)
+        candidates = await self._files.stored_ids()
         missing = await self.calls.missing(candidates.difference(expired))
-        strays = await asyncio.to_thread(self._files.remove, {*expired}, {*missing}, lifetime=KEY_SECONDS)
+        strays = await self._files.remove({*expired}, {*missing}, lifetime=KEY_SECONDS)
         if strays and not self._has_reported_strays:
             self._has_reported_strays = True
             _log.warning(
                 "%d stored images in %r have no record: the database is an older copy or was damaged, or the gateway"
                 " was killed while it stored them; their requests are charged again if they are repeated",
                 strays,
-                str(self._files.folder),
+                str(self._contents.folder),
             )
 
     async def _save_outcomes(self, outcomes: Mapping[str, CallOutcome | APIError]) -> dict[str, tuple[str, str]]:
         """Return the state and the outcome of each row."""
         successes = {id: outcome for id, outcome in outcomes.items() if isinstance(outcome, CallOutcome)}
         failures = {id: dump_outcome(outcome) for id, outcome in outcomes.items() if isinstance(outcome, APIError)}
-        json_by_id = await asyncio.to_thread(self._files.save, successes) if successes else {}
+        json_by_id = await self._files.save(successes) if successes else {}
         for id in successes.keys() - json_by_id.keys():
             failures[id] = dump_outcome(charge_unknown_error())
         return {id: ("done", json_by_id[id]) if id in json_by_id else ("failed", failures[id]) for id in outcomes}

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from impasto.ext import StateError
 from impasto_plugins.gateway.errors import SERVER, APIError
 
+from .contents import StoreError
+
 _log = logging.getLogger("impasto.gateway")
 
 
@@ -19,7 +21,7 @@ def storage_required(action: str = "written down") -> Iterator[None]:
         yield
     except ConnectionError:  # the caller left
         raise
-    except (StateError, OSError) as error:  # the state, or the tables of calls in flight
+    except (StateError, StoreError, OSError) as error:  # the state, the bucket, or the tables of calls in flight
         _log.error("a call can't be %s: %s", action, error)
         message = (
             f"the call can't be {action} now, and without that a repeated request could be charged twice; nothing was"

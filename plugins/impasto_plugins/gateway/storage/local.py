@@ -18,6 +18,8 @@ import attrs
 from impasto import Artifact
 from impasto.ext import EXTENSIONS
 
+from .contents import StoreError
+
 _NAME_BITS = 256
 _CHUNK_BYTES = 1 << 20
 UNKNOWN_TYPE = "application/octet-stream"
@@ -25,11 +27,8 @@ UNKNOWN_TYPE = "application/octet-stream"
 
 _EXTENSIONS = {**EXTENSIONS, UNKNOWN_TYPE: ".bin"}
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
-_NAME = re.compile(rf"[A-Za-z0-9_-]{{43}}({'|'.join(map(re.escape, _TYPES))})")
-
-
-class StoreError(Exception):
-    """An image could not be stored. The message is for the log."""
+FILE_NAME = re.compile(rf"[A-Za-z0-9_-]{{43}}({'|'.join(map(re.escape, _TYPES))})")
+"""The names of stored images."""
 
 
 class ImageStore(Protocol):
@@ -69,6 +68,11 @@ def new_file_name(media_type: str) -> str:
     return secrets.token_urlsafe(_NAME_BITS // 8) + extension
 
 
+def media_type_of_name(name: str) -> str:
+    """Return the media type of a stored image."""
+    return _TYPES[Path(name).suffix]
+
+
 @attrs.frozen
 class StoredFile:
     """A stored image, open; the caller closes ``source``."""
@@ -101,7 +105,7 @@ class LocalStore:
 
     async def find(self, name: str) -> StoredFile | None:
         """Return the image of a name, or None if there is none or it has expired."""
-        if _NAME.fullmatch(name) is None:
+        if FILE_NAME.fullmatch(name) is None:
             return None
         return await asyncio.to_thread(self._find, name)
 
@@ -121,7 +125,7 @@ class LocalStore:
         with entries:
             for entry in entries:
                 try:
-                    if _NAME.fullmatch(entry.name) and self._seconds_left(entry.stat(follow_symlinks=False)) <= 0:
+                    if FILE_NAME.fullmatch(entry.name) and self._seconds_left(entry.stat(follow_symlinks=False)) <= 0:
                         Path(entry.path).unlink()
                 except OSError:  # another worker was faster, or it is not a file
                     continue
@@ -150,7 +154,7 @@ class LocalStore:
             os.close(fd)
             return None
         source = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by the caller
-        return StoredFile(source, _TYPES[Path(name).suffix], status.st_size, seconds_left)
+        return StoredFile(source, media_type_of_name(name), status.st_size, seconds_left)
 
     def _seconds_left(self, status: os.stat_result) -> float:
         return min(status.st_mtime - time.time(), 0.0) + self.seconds  # a file of the future is one of now

@@ -9,12 +9,41 @@ import attrs
 
 from impasto import Artifact, ChargeUnknown, File, ImpastoError, UnusableResult
 
-from .local import UNKNOWN_TYPE, LocalStore, StoreError, is_storable
+from .contents import StoreError
+from .local import UNKNOWN_TYPE, LocalStore, StoredFile, is_storable
+from .s3 import S3Store
 
 _log = logging.getLogger("impasto.gateway")
 
 
-async def save_unusable(store: LocalStore, *errors: ImpastoError) -> None:
+@attrs.frozen
+class SalvageStore:
+    """A folder, and a bucket in its place as long as that can be used."""
+
+    folder: LocalStore
+    bucket: S3Store | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The lifetime of each file."""
+        return self.folder.seconds
+
+    async def save(self, artifact: Artifact) -> str:
+        """Store bytes and return their name. Raises StoreError."""
+        if self.bucket is not None:
+            try:
+                return await self.bucket.save(artifact)
+            except StoreError as error:
+                _log.error("a paid answer that can't be used stays on this machine: %s", error)
+        return await self.folder.save(artifact)
+
+    async def find(self, name: str) -> StoredFile | None:
+        """Return the file of a name, or None if there is none or it has expired. Raises StoreError."""
+        found = await self.folder.find(name)
+        return found if found is not None or self.bucket is None else await self.bucket.find(name)
+
+
+async def save_unusable(store: SalvageStore, *errors: ImpastoError) -> None:
     """Store the bytes of these errors, and add their place to the messages.
 
     An error for several images names all of their files: only its own message reaches the caller.
@@ -29,7 +58,7 @@ async def save_unusable(store: LocalStore, *errors: ImpastoError) -> None:
         error.message += "".join(own)
 
 
-async def save(store: LocalStore, artifact: Artifact) -> str:
+async def save(store: SalvageStore, artifact: Artifact) -> str:
     """Store the bytes, and return the end of an error's message that names their place: empty if that failed."""
     try:
         name = await store.save(artifact)

@@ -38,6 +38,7 @@ from impasto_plugins.gateway.calls.queue_timeout import (
 from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage.local import LocalStore
+from impasto_plugins.gateway.storage.salvage import SalvageStore
 
 ACCOUNT = cast("Account", None)
 WIRE = cast("WireRequest", None)
@@ -314,7 +315,11 @@ def setup(
         ),
     )
     return cast(
-        "Runtime", SimpleNamespace(models={"m": Model("m", (deployment,))}, salvage_store=LocalStore(tmp_path, 60))
+        "Runtime",
+        SimpleNamespace(
+            models={"m": Model("m", (deployment,))},
+            places=SimpleNamespace(salvage=SalvageStore(LocalStore(tmp_path, 60))),
+        ),
     )
 
 

@@ -20,6 +20,8 @@ from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinat
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.in_flight import InFlightEntry, InFlightTable
 from impasto_plugins.gateway.idempotency.session import CallLabel
+from impasto_plugins.gateway.storage.contents import FolderContents
+from impasto_plugins.gateway.storage.places import OUTCOMES
 from impasto_plugins.state.sqlite import SQLiteState
 from tests.plugins.gateway.records import calls_of
 
@@ -37,7 +39,9 @@ class Worker:
         self.state = SQLiteState(str(folder))
         self.data = self.state.database
         self.resumed: list[str] = []
-        self.repeats = IdempotencyCoordinator(self.state, folder, lambda row, flight: self.resumed.append(row.id))
+        self.repeats = IdempotencyCoordinator(
+            self.state, folder, FolderContents(folder / OUTCOMES), lambda row, flight: self.resumed.append(row.id)
+        )
         self.in_flight = calls_of(self.repeats)
         self.calls = 0
         self.flow = MemoryBudget(1 << 30)

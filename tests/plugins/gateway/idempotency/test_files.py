@@ -12,6 +12,7 @@ from impasto import Artifact
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.idempotency import serialization
 from impasto_plugins.gateway.idempotency.serialization import OutcomeFiles
+from impasto_plugins.gateway.storage.contents import FolderContents
 from tests.descriptors import open_descriptors
 from tests.images import png
 
@@ -23,7 +24,7 @@ def done() -> CallOutcome:
     return CallOutcome(artifacts=artifacts, warnings=(), lost=(), cost=None, created=0)
 
 
-def test_an_image_is_whole_when_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_image_is_whole_when_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that are still in a buffer then are gone after a loss of power, and the image is paid for again."""
     sizes, fsync = list[int](), os.fsync
 
@@ -33,21 +34,23 @@ def test_an_image_is_whole_when_it_is_synced(tmp_path: Path, monkeypatch: pytest
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", noted)
-    files = OutcomeFiles(tmp_path / "pictures")
-    saved = files.save({"a": done()})
+    files = OutcomeFiles(FolderContents(tmp_path / "pictures"))
+    saved = await files.save({"a": done()})
     assert sizes == [len(data) for data in IMAGES]
-    assert [each.data for each in files.load("a", saved["a"]).artifacts] == list(IMAGES)
+    outcome = await files.load("a", saved["a"])
+    assert outcome is not None
+    assert [each.data for each in outcome.artifacts] == list(IMAGES)
 
 
-def test_half_of_a_promise_leaves_no_image_behind(tmp_path: Path) -> None:
-    files = OutcomeFiles(tmp_path)
+async def test_half_of_a_promise_leaves_no_image_behind(tmp_path: Path) -> None:
+    files = OutcomeFiles(FolderContents(tmp_path))
     (tmp_path / "a.1").mkdir()  # the second image can't be written
-    saved = files.save({"a": done(), "b": done()})
+    saved = await files.save({"a": done(), "b": done()})
     assert list(saved) == ["b"]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["b.0", "b.1"]
 
 
-def test_images_of_a_folder_that_can_not_be_synced_are_not_promised(
+async def test_images_of_a_folder_that_can_not_be_synced_are_not_promised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsync = os.fsync
@@ -58,19 +61,21 @@ def test_images_of_a_folder_that_can_not_be_synced_are_not_promised(
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", broken)
-    assert OutcomeFiles(tmp_path).save({"a": done(), "b": done()}) == {}
+    assert await OutcomeFiles(FolderContents(tmp_path)).save({"a": done(), "b": done()}) == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_else_on_the_machine_can_read_the_images(tmp_path: Path) -> None:
+async def test_nobody_else_on_the_machine_can_read_the_images(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    OutcomeFiles(folder).save({"a": done()})
+    await OutcomeFiles(FolderContents(folder)).save({"a": done()})
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["synced", "can't be synced"])
-def test_a_promise_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+async def test_a_promise_leaves_no_descriptor_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
     """A gateway that keeps a thousand answers is not deaf for want of descriptors."""
 
     def broken(number: int) -> None:
@@ -79,44 +84,46 @@ def test_a_promise_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest
     if fails:
         monkeypatch.setattr(os, "fsync", broken)
     for number in range(4):
-        OutcomeFiles(tmp_path).save({str(number): done()})
+        await OutcomeFiles(FolderContents(tmp_path)).save({str(number): done()})
     assert open_descriptors(tmp_path) == 0
     assert sum(map(open_descriptors, tmp_path.iterdir())) == 0
 
 
-def test_a_file_without_a_row_is_removed_when_its_row_would_have_expired(
+async def test_a_file_without_a_row_is_removed_when_its_row_would_have_expired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until then its row may be on its way, or was lost: the image was paid for."""
-    monkeypatch.setattr("impasto_plugins.gateway.idempotency.serialization.time.time", lambda: 10_000.0)
+    monkeypatch.setattr("impasto_plugins.gateway.storage.contents.time.time", lambda: 10_000.0)
     ages = (0, 59, 61, 3599, 3600, 3601)
     for age in ages:
         for kind in ("stored", "expired", "stray"):
             path = tmp_path / f"{kind}{age}.0"
             path.touch()
             os.utime(path, (10_000 - age, 10_000 - age))
-    files = OutcomeFiles(tmp_path)
-    missing = {id for id in files.stored_ids() if id.startswith("stray")}
-    assert files.remove({f"expired{age}" for age in ages}, missing, lifetime=3600) == 3
+    files = OutcomeFiles(FolderContents(tmp_path))
+    missing = {id for id in await files.stored_ids() if id.startswith("stray")}
+    assert await files.remove({f"expired{age}" for age in ages}, missing, lifetime=3600) == 3
     assert {path.name for path in tmp_path.iterdir()} == {
         *(f"stored{age}.0" for age in ages),
         *(f"stray{age}.0" for age in ages[:-1]),
     }
 
 
-def test_a_missing_folder_has_no_strays(tmp_path: Path) -> None:
-    files = OutcomeFiles(tmp_path / "missing")
-    assert files.stored_ids() == set()
-    assert files.remove(set(), {"x"}, lifetime=0) == 0
+async def test_a_missing_folder_has_no_strays(tmp_path: Path) -> None:
+    files = OutcomeFiles(FolderContents(tmp_path / "missing"))
+    assert await files.stored_ids() == set()
+    assert await files.remove(set(), {"x"}, lifetime=0) == 0
 
 
 @pytest.mark.parametrize("is_large", [False, True])
-def test_an_image_that_may_be_in_memory_is_and_a_larger_one_is_read_from_its_file(
+async def test_an_image_that_may_be_in_memory_is_and_a_larger_one_is_read_from_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool
 ) -> None:
     monkeypatch.setattr(serialization, "MAX_MEMORY_BYTES", len(IMAGES[0]) - is_large)
-    files = OutcomeFiles(tmp_path)
-    (first, _) = files.load("a", files.save({"a": done()})["a"]).artifacts
+    files = OutcomeFiles(FolderContents(tmp_path))
+    outcome = await files.load("a", (await files.save({"a": done()}))["a"])
+    assert outcome is not None
+    (first, _) = outcome.artifacts
     assert (first.data, first.file is not None) == (IMAGES[0], is_large)
     with first.content.open() as source:
         assert source.read() == IMAGES[0]

@@ -42,6 +42,8 @@ from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinat
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.session import CallLabel
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
+from impasto_plugins.gateway.storage.contents import FolderContents
+from impasto_plugins.gateway.storage.places import OUTCOMES
 from impasto_plugins.state.sqlite import SQLiteState
 from tests.plugins.gateway.records import calls_of
 
@@ -107,7 +109,9 @@ class Worker:
     async def start(cls, folder: Path, clock: list[float]) -> Worker:
         state = SQLiteState(str(folder), clock=lambda: clock[0])
         await state.open()
-        worker = cls(state, IdempotencyCoordinator(state, folder, lambda row, flight: None))
+        worker = cls(
+            state, IdempotencyCoordinator(state, folder, FolderContents(folder / OUTCOMES), lambda row, flight: None)
+        )
         await worker.repeats.open()
         return worker
 

@@ -18,6 +18,8 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, charge_unknown_error
 from impasto_plugins.gateway.idempotency.store import OutcomeStore, new_row_id
+from impasto_plugins.gateway.storage.contents import FolderContents
+from impasto_plugins.gateway.storage.places import OUTCOMES
 from impasto_plugins.state.sqlite import SQLiteState
 from tests.plugins.gateway.conftest import Running, Start
 from tests.plugins.gateway.records import database
@@ -101,7 +103,7 @@ async def records(tmp_path: Path) -> AsyncIterator[SQLiteState]:
 
 
 def outcome_store(records: SQLiteState) -> OutcomeStore:
-    return OutcomeStore(records, records.database.folder)
+    return OutcomeStore(records, FolderContents(records.database.folder / OUTCOMES))
 
 
 def row(records: SQLiteState, **values: Any) -> StoredCall:
@@ -216,9 +218,9 @@ async def test_at_most_64_images_are_in_memory_until_they_are_kept(
     store, groups = outcome_store(records), list[int]()
     save = type(store._files).save
 
-    def counted(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
+    async def counted(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         groups.append(len(outcomes))
-        return save(store._files, outcomes)
+        return await save(store._files, outcomes)
 
     monkeypatch.setattr(type(store._files), "save", counted)
     assert all(await asyncio.gather(*(store.save(ONE, DONE) for _ in range(70))))
@@ -231,7 +233,7 @@ async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(
 ) -> None:
     store = outcome_store(records)
 
-    def breaks(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
+    async def breaks(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:

@@ -11,7 +11,8 @@ import pytest
 
 from impasto import Artifact, File
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.storage.local import LocalStore, StoreError
+from impasto_plugins.gateway.storage.contents import StoreError
+from impasto_plugins.gateway.storage.local import LocalStore
 from tests.descriptors import open_descriptors
 from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Start, config

@@ -1,0 +1,170 @@
+"""Contents in a bucket that all replicas share. What can't be uploaded waits in the folder of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Collection, Iterator, Mapping, Set as AbstractSet
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import IO
+
+import attrs
+
+from impasto import File, ImpastoError
+from impasto_plugins.concurrency import open_in_thread
+from impasto_plugins.transports.s3 import TRIES, NotStored, Objects
+
+from .contents import FolderContents, StoreError
+
+CHECK_SECONDS = 2.0
+"""Seconds for which the outcome of an upload says whether the bucket can be written to."""
+
+_CHECK_TIMEOUT = 10.0
+_CHECK = ".writable"
+"""The object that a check writes."""
+
+_TYPE = "application/octet-stream"
+
+_log = logging.getLogger("impasto.gateway")
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise StoreError for a bucket that can't be used."""
+    try:
+        yield
+    except NotStored as error:
+        raise StoreError(f"files.s3: {error}") from None
+    except ImpastoError as error:
+        raise StoreError(f"files.s3: {error.message}") from None
+
+
+@attrs.define(eq=False)
+class BucketContents:
+    """Contents in a bucket, and those in ``folder`` that are not uploaded yet."""
+
+    objects: Objects
+    folder: Path
+    _checked_at: float = -math.inf
+    _failure: StoreError | None = None
+    """The failure of the last upload, if it failed."""
+    _checking: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+
+    async def check(self) -> None:
+        """Raise StoreError if the bucket can't be written to."""
+        async with self._checking:
+            if time.monotonic() - self._checked_at > CHECK_SECONDS:
+                with suppress(StoreError):
+                    await self._put(_CHECK, File.of(b""), tries=1)
+            if self._failure is not None:
+                raise StoreError(str(self._failure))
+
+    async def save(self, contents: Mapping[str, File]) -> AbstractSet[str]:
+        """Store contents side by side; return the names of those that are stored, here if the bucket is away."""
+        uploads = (self._put(name, content) for name, content in contents.items())
+        results = dict(zip(contents, await asyncio.gather(*uploads, return_exceptions=True), strict=True))
+        left = dict[str, File]()
+        for name, error in results.items():
+            if isinstance(error, StoreError):
+                _log.error("a paid image stays on this machine until the bucket can be written to: %s", error)
+                left[name] = contents[name]
+            elif error is not None:
+                raise error
+        stored = results.keys() - left.keys()
+        return stored | await self._local.save(left) if left else stored
+
+    async def publish(self, name: str) -> None:
+        """Upload a file of the local folder, and delete it there. Raises StoreError."""
+        path = self.folder / name
+        await self._put(name, await asyncio.to_thread(File.of, path))
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def publish_all(self) -> None:
+        """Upload what could not be uploaded before. Raises StoreError."""
+        for name in await self._local.ages():
+            await self.publish(name)
+
+    async def copy(self, source: str, target: str) -> bool:
+        """Copy an object; return False if it does not exist. Raises StoreError."""
+        with store_errors():
+            return await self.objects.copy(source, target)
+
+    async def open(self, name: str) -> File | None:
+        """Return a content, in a file that nobody else has; None if it does not exist. Raises StoreError."""
+        if (file := await self._local.open(name)) is not None:
+            return file
+        async with open_in_thread(TemporaryFile) as target:
+            with store_errors():
+                if await self.objects.fetch(name, target) is None:
+                    return None
+            return await asyncio.to_thread(_file_of, Path(name).name, target)
+
+    async def fetch(self, name: str) -> bool:
+        """Download a content to the local folder, unless it is there; return False if it does not exist.
+
+        Raises StoreError.
+        """
+        if await self._local.fetch(name):
+            return True
+        path = self.folder / name
+        await asyncio.to_thread(path.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
+        async with open_in_thread(lambda: NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False)) as target:
+            part = Path(target.name)
+            try:
+                with store_errors():
+                    if await self.objects.fetch(name, target) is None:
+                        return False
+                await asyncio.to_thread(part.rename, path)
+            finally:
+                await asyncio.to_thread(part.unlink, missing_ok=True)
+        return True
+
+    async def delete(self, names: Collection[str]) -> None:
+        """Delete contents. Raises StoreError."""
+        if names:
+            await self._local.delete(names)
+            with store_errors():
+                await self.objects.delete(sorted(names))
+
+    async def delete_folder(self, name: str) -> None:
+        """Delete all contents below a folder. Raises StoreError."""
+        await self._local.delete_folder(name)
+        with store_errors():
+            listing = await self.objects.list_objects(f"{name}/")
+            await self.objects.delete([each.name for each in listing.entries])
+
+    async def ages(self, folder: str = "", skip: Collection[str] = ()) -> Mapping[str, float]:
+        """Return the names in a folder with their ages in seconds by the clock of S3. Raises StoreError."""
+        prefix = f"{folder}/" if folder else ""
+        with store_errors():
+            listing = await self.objects.list_objects(prefix, one_level=True)
+            ages = {each.name.removeprefix(prefix): listing.now - each.modified for each in listing.entries}
+            for below in listing.folders:
+                if (name := below.removeprefix(prefix).rstrip("/")) not in skip:
+                    within = await self.objects.list_objects(below)
+                    ages[name] = min((within.now - each.modified for each in within.entries), default=0.0)
+        return {name: age for name, age in ages.items() if name != _CHECK and name not in skip}
+
+    @property
+    def _local(self) -> FolderContents:
+        return FolderContents(self.folder)
+
+    async def _put(self, name: str, content: File, *, tries: int = TRIES) -> None:
+        try:
+            async with asyncio.timeout(_CHECK_TIMEOUT if name == _CHECK else None):
+                with store_errors():
+                    await self.objects.put(name, content, _TYPE, tries=tries)
+        except (TimeoutError, StoreError) as error:
+            self._failure = error if isinstance(error, StoreError) else StoreError("files.s3: no answer")
+            self._checked_at = time.monotonic()
+            raise self._failure from None
+        self._failure, self._checked_at = None, time.monotonic()
+
+
+def _file_of(label: str, source: IO[bytes]) -> File:
+    source.seek(0)
+    return File.of((label, source))

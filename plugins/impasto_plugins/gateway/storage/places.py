@@ -1,0 +1,61 @@
+"""The place of everything that must survive: the data directory, or the bucket if the records are in a shared store."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import attrs
+
+from impasto_plugins.gateway.config.model import DAY_SECONDS, Config
+
+from .bucket import BucketContents
+from .contents import ContentStore, FolderContents
+from .local import ImageStore, LocalStore
+from .s3 import S3Store
+from .salvage import SalvageStore
+
+OUTCOMES = "outcomes"
+"""The folder of the images of stored calls."""
+
+BATCHES = "batches"
+_SALVAGE = "unread"
+
+_log = logging.getLogger("impasto.gateway")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Places:
+    """The stores of a gateway. ``images``: those at URLs; ``folder``: local ones, served even if there is a bucket.
+
+    ``shared``: the stores of images in the bucket that all replicas share, from which expired ones must be deleted.
+    """
+
+    images: ImageStore
+    folder: LocalStore
+    salvage: SalvageStore
+    outcomes: ContentStore
+    batches: ContentStore
+    shared: tuple[S3Store, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config, *, data: Path, files: Path, batches: Path, bucket: S3Store | None) -> Places:
+        """Return the places of a configuration, with these local folders."""
+        folder, unread = LocalStore(files, config.files.seconds), LocalStore(data / _SALVAGE, DAY_SECONDS)
+        if bucket is None or not config.has_shared_state:
+            return cls(
+                images=bucket or folder,
+                folder=folder,
+                salvage=SalvageStore(unread),
+                outcomes=FolderContents(data / OUTCOMES),
+                batches=FolderContents(batches),
+            )
+        salvage = S3Store(bucket.objects.below(f"{_SALVAGE}/"), int(DAY_SECONDS))
+        return cls(
+            images=bucket,
+            folder=folder,
+            salvage=SalvageStore(unread, salvage),
+            outcomes=BucketContents(bucket.objects.below(f"{OUTCOMES}/"), data / OUTCOMES),
+            batches=BucketContents(bucket.objects.below(f"{BATCHES}/"), batches),
+            shared=(bucket, salvage),
+        )
