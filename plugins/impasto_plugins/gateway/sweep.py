@@ -14,9 +14,10 @@ from impasto.ext import StateError, StateStore, StoredObject
 
 from .batches.scheduler import BatchScheduler
 from .calls.runtime import Runtime
+from .errors import APIError
 from .idempotency.store import OutcomeStore
 from .storage.bucket import BucketContents
-from .storage.contents import StoreError
+from .storage.contents import FolderContents, StoreError
 
 SWEEP_SECONDS = 300.0
 _TURN = "sweep"
@@ -34,6 +35,7 @@ async def sweep(runtime: Runtime, state: StateStore, outcomes: OutcomeStore, bat
     async with _reported():
         if isinstance(places.outcomes, BucketContents):
             await places.outcomes.publish_all()
+            await batches.remove_strays(FolderContents(places.batches.folder))
     async with _reported():
         if not places.shared or await _take_turn(state, seconds):
             await state.budgets.delete_old()
@@ -46,7 +48,7 @@ async def sweep(runtime: Runtime, state: StateStore, outcomes: OutcomeStore, bat
 
 @asynccontextmanager
 async def _reported() -> AsyncIterator[None]:
-    with suppress(StateError):  # reported by the calls that need it
+    with suppress(StateError, APIError):  # reported by the calls that need it
         try:
             yield
         except StoreError as error:

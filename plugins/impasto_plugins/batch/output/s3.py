@@ -186,6 +186,10 @@ class ImageBucket:
                 " sent. All hosts need the same; for another batch, give another prefix"
             )
 
+    async def is_claimed(self) -> bool:
+        """Return True if the prefix belongs to a batch. Raises NotStored."""
+        return await self.objects.get(_MARK, tries=TRIES) is not None
+
     async def find(self, row: Row) -> str | None:
         """Return the name under which a staged image of another host was uploaded, or None. Raises NotStored."""
         wanted, number = PurePosixPath(row["path"]), 0

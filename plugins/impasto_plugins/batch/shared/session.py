@@ -114,25 +114,31 @@ class SharedBatch:
     @asynccontextmanager
     async def open(cls, folder: Workspace, options: JoinOptions) -> AsyncIterator[SharedBatch]:
         """Read all hosts' logs into the folder's ledger, without changing the bucket. Raises ConfigError, OSError."""
-        async with ImageBucket.open(options.target) as bucket:
-            objects, host = bucket.objects, secrets.token_hex(8)
-            merge = folder.merge = Merge(folder)
-            batch = cls(
-                folder=folder,
-                bucket=bucket,
-                options=options,
-                host=host,
-                hosts=Hosts(objects, dead=set(folder.history.hosts)),
-                merge=merge,
-                log=OwnLog(folder, objects, host),
-                lease=Lease(objects, HostRecord(name=host, share=options.share_name)),
-            )
-            try:
-                with bucket.configuration_errors():
-                    await batch._read_logs()
-                yield batch
-            finally:
-                merge.close()
+        async with ImageBucket.open(options.target) as bucket, cls.on(folder, bucket, options) as batch:
+            yield batch
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, folder: Workspace, bucket: ImageBucket, options: JoinOptions) -> AsyncIterator[SharedBatch]:
+        """Do the same with an open bucket."""
+        objects, host = bucket.objects, secrets.token_hex(8)
+        merge = folder.merge = Merge(folder)
+        batch = cls(
+            folder=folder,
+            bucket=bucket,
+            options=options,
+            host=host,
+            hosts=Hosts(objects, dead=set(folder.history.hosts)),
+            merge=merge,
+            log=OwnLog(folder, objects, host),
+            lease=Lease(objects, HostRecord(name=host, share=options.share_name)),
+        )
+        try:
+            with bucket.configuration_errors():
+                await batch._read_logs()
+            yield batch
+        finally:
+            merge.close()
 
     @property
     def share(self) -> Share | None:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import attrs
 from aiohttp import web
 
-from impasto import InvalidRequest
+from impasto import File, InvalidRequest
 from impasto.ext import printable, structure
 from impasto.fields import choice, integer
 from impasto_plugins.concurrency import open_in_thread, to_thread_shielded
@@ -24,13 +24,12 @@ from impasto_plugins.gateway.errors import SERVER, APIError
 from impasto_plugins.gateway.http.body import check_content_encoding, read_chunks, read_text_field
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.http.multipart import FormReader, InvalidForm, parse_boundary
+from impasto_plugins.gateway.storage.contents import StoreError
 
 from .context import BatchRequestContext
 from .output import read_content
+from .scheduler import UPLOADS
 from .store import IMAGE_PURPOSES, FileRow, PageQuery, list_payload, missing_file, new_object_id
-
-UPLOADS = "files"
-"""The folder of uploads, below the batches' folder."""
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -87,6 +86,7 @@ async def upload_file(context: BatchRequestContext) -> web.StreamResponse:
     try:
         with MemoryReservation(context.services.memory) as share:
             filename, size, fields = await _receive_form(request, path, max_bytes, share)
+        await scheduler.publish(row)
         expires = _parse_expiry(fields)
         seconds = limits.seconds if expires is None else min(expires, limits.seconds)
         ready_row = attrs.evolve(
@@ -95,13 +95,13 @@ async def upload_file(context: BatchRequestContext) -> web.StreamResponse:
         await store.mark_ready(row, ready_row)
         return json_response(ready_row.to_openai())
     except BaseException:
-        await asyncio.shield(_discard_upload(context, row, path))
+        await asyncio.shield(_discard_upload(context, row))
         raise
 
 
-async def _discard_upload(context: BatchRequestContext, row: FileRow, path: Path) -> None:
+async def _discard_upload(context: BatchRequestContext, row: FileRow) -> None:
     """Delete the file and row of an incomplete upload. Errors are ignored: the periodic sweep removes leftovers."""
-    await asyncio.to_thread(path.unlink, missing_ok=True)
+    await context.scheduler.remove(row)
     with suppress(APIError):
         await context.scheduler.store.delete_row(row)
 
@@ -282,18 +282,27 @@ async def _send_content(context: BatchRequestContext, row: FileRow) -> web.Strea
             "x-content-type-options": "nosniff",
         }
     )
-    path = context.scheduler.folder / row.path
-    if not await asyncio.to_thread(path.is_file):
+    scheduler, folder = context.scheduler, row.path.rpartition("/")[0]
+
+    async def open_image(name: str) -> File:
+        if (image := await scheduler.contents.open(f"{folder}/{name}")) is None:
+            raise StoreError("an image is missing")
+        return image
+
+    if (file := await scheduler.open_content(row)) is None:
         raise APIError(404, "the file's content was deleted", code="not_found")
     try:
         await context.begin(response)
         if context.wants_body:
-            async for chunk in read_content(path, is_results=row.purpose == "batch_output"):
+            content = read_content(file, open_image if row.purpose == "batch_output" else None)
+            async for chunk in content:
                 await response.write(chunk)
         await response.write_eof()
-    except OSError as error:  # the caller left, or an image is missing: the response must not look complete
+    except (OSError, StoreError) as error:  # the caller left, or an image is missing: it must not look complete
         if not isinstance(error, ConnectionError):
-            _log.error("file %s can't be read to its end: %s", row.id, error.strerror)
+            _log.error("file %s can't be read to its end: %s", row.id, getattr(error, "strerror", None) or error)
         if (transport := context.request.transport) is not None:
             transport.close()
+    finally:
+        file.close()
     return response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,13 @@ from impasto_plugins.batch.ledger.workspace import Workspace
 from impasto_plugins.concurrency import to_thread_shielded
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage import salvage
+from impasto_plugins.gateway.storage.bucket import BucketContents
 from impasto_plugins.gateway.storage.contents import StoreError
 from impasto_plugins.gateway.storage.local import save_all
 
 from .input_lines import parse_line, read_lines
 from .output import FinishedLine, ResultsFile, UnprocessedReason
-from .store import BatchRow, FileRow, new_object_id
+from .store import BatchRow, Change, FileRow, new_object_id
 
 if TYPE_CHECKING:
     from .scheduler import BatchScheduler
@@ -36,23 +37,30 @@ async def finish_batch(
     folder: Workspace,
     errors_by_line: Mapping[str, APIError],
     unprocessed_reason: UnprocessedReason,
+    *,
+    change: Change,
 ) -> BatchRow:
-    """Write the results of a batch and return its final record. Raises APIError, OSError."""
+    """Write the results of a batch and return its final record. Raises APIError, OSError, StoreError."""
     root, status = folder.layout.root, str(batch.attribute("_ends"))
+    contents, place = scheduler.contents, str(root.relative_to(scheduler.folder))
     output, errors = ResultsFile(root / "output.jsonl"), ResultsFile(root / "errors.jsonl")
     counts, unused_paths = {"completed": 0, "failed": 0}, list[Path]()
     lines = _iter_lines(folder, batch, errors_by_line)
     try:
         while lines_chunk := await asyncio.to_thread(lambda: list(islice(lines, _LINES_PER_STEP))):
             for line in lines_chunk:
-                if line.line.wants_urls and line.done_rows:
+                if line.line.wants_urls and line.done_rows and isinstance(contents, BucketContents):
+                    line.urls = await _presign(scheduler, contents, place, line)
+                elif line.line.wants_urls and line.done_rows:
                     await _store_for_urls(scheduler, root, line)
                     unused_paths += [root / row["path"] for row in line.done_rows] if line.urls else []
-                await _store_unusable(scheduler, root, line)
+                await _store_unusable(scheduler, place, line)
                 counts["completed" if line.done_rows else "failed"] += 1
             await to_thread_shielded(_write_lines, lines_chunk, output, errors, unprocessed_reason)
         now = await scheduler.store.now()
         files = await to_thread_shielded(_file_rows, scheduler, batch, {"output": output, "error": errors}, now)
+        for file in files.values():
+            await contents.publish(file.path)
     finally:
         output.close()
         errors.close()
@@ -63,7 +71,7 @@ async def finish_batch(
         attributes = {f"{status}_at": int(now), "request_counts": {"total": total, **counts}, **ids}
         return batch.with_attributes(status, room=0, **attributes)
 
-    finished_batch = await scheduler.store.change(batch, finish, files=tuple(files.values()))
+    finished_batch = await change(batch, finish, files=tuple(files.values()))
     await asyncio.to_thread(_remove_files, unused_paths)
     return finished_batch
 
@@ -82,6 +90,14 @@ def _iter_lines(folder: Workspace, batch: BatchRow, errors_by_line: Mapping[str,
         rows.close()
 
 
+async def _presign(
+    scheduler: BatchScheduler, contents: BucketContents, place: str, line: FinishedLine
+) -> Sequence[str]:
+    """Return URLs of a line's images where they are in the bucket. Raises StoreError."""
+    seconds = scheduler.services.runtime.config.files.seconds
+    return [await contents.presign(f"{place}/{row['path']}", seconds) for row in line.done_rows]
+
+
 async def _store_for_urls(scheduler: BatchScheduler, root: Path, line: FinishedLine) -> None:
     """Store a line's images for URLs. If that fails they stay inline: they are paid for."""
     store = scheduler.services.runtime.places.images
@@ -97,26 +113,23 @@ async def _store_for_urls(scheduler: BatchScheduler, root: Path, line: FinishedL
             artifact.content.close()
 
 
-async def _store_unusable(scheduler: BatchScheduler, root: Path, line: FinishedLine) -> None:
+async def _store_unusable(scheduler: BatchScheduler, place: str, line: FinishedLine) -> None:
     """Store what came instead of a line's images, for its messages to name the place."""
     places: dict[str, str] = {}  # by path: the images of one request share what came
     for row in line.failed_rows:
         for path in row.get("kept", ()):
             if path not in places:
-                places[path] = await _salvage(scheduler, root / path)
+                places[path] = await _salvage(scheduler, f"{place}/{path}")
             line.places[row["index"]] = line.places.get(row["index"], "") + places[path]
 
 
-async def _salvage(scheduler: BatchScheduler, path: Path) -> str:
-    """Store a file that came instead of an image; return the end of a message that names its place."""
-    try:
-        file = await asyncio.to_thread(File.of, path)
-    except ValueError:  # its message has a path
+async def _salvage(scheduler: BatchScheduler, name: str) -> str:
+    """Store a content that came instead of an image; return the end of a message that names its place."""
+    if (file := await scheduler.contents.open(name)) is None:
         _log.error("the answer that came in place of an image of a batch can't be read")
         return ""
-    place = await salvage.save(
-        scheduler.services.runtime.places.salvage, Artifact(media_type=file.media_type, file=file)
-    )
+    store = scheduler.services.runtime.places.salvage
+    place = await salvage.save(store, Artifact(media_type=file.media_type, file=file))
     file.close()
     return place
 
@@ -129,7 +142,7 @@ def _write_lines(
     lines: list[FinishedLine], output: ResultsFile, errors: ResultsFile, unprocessed_reason: UnprocessedReason
 ) -> None:
     for line in lines:
-        (output if line.done_rows else errors).add(line.parts(unprocessed_reason))
+        (output if line.done_rows else errors).add(line.parts(unprocessed_reason), line.sizes)
 
 
 def _file_rows(

@@ -27,7 +27,7 @@ from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import APIError, invalid_params_error
 from impasto_plugins.gateway.http.body import has_too_many_values
 
-from .store import check_file_id, link_or_copy, missing_file
+from .store import check_file_id, missing_file
 
 ENDPOINTS: Mapping[str, CallKind] = {
     "/v1/images/generations": GENERATIONS,
@@ -105,24 +105,22 @@ def parse_line(number: int, body: RowFields | UnreadableLine, endpoint: str) -> 
 
 
 class LineFiles:
-    """Uploaded files that a batch's lines name, linked into its folder: they stay if their owner deletes them.
+    """Uploaded files that a batch's lines name, in its folder: they stay if their owner deletes them.
 
-    ``find`` returns the path of a file by its id and argument; without it there are only links.
+    ``fetch`` puts a file there, by its id and argument, and returns False if it does not exist.
     """
 
-    def __init__(self, folder: Path, find: Callable[[str, str], Path] | None = None) -> None:
-        self._folder, self._find = folder, find
+    def __init__(self, folder: Path, fetch: Callable[[str, str], bool]) -> None:
+        self._folder, self._fetch = folder, fetch
 
     def open(self, id: str, param: str) -> File:
-        """Return a file by its id. Blocks. Raises APIError."""
+        """Return a file by its id. Blocks. Raises APIError, StoreError."""
         check_file_id(id, param)  # it becomes a file's name
-        link = self._folder / id
+        path = self._folder / id
         try:
-            if self._find is not None and not link.exists():
-                source = self._find(id, param)
-                self._folder.mkdir(mode=0o700, exist_ok=True)
-                link_or_copy(source, link)
-            return attrs.evolve(File.of(link), label=id)
+            if not path.exists() and not self._fetch(id, param):
+                raise missing_file(param)
+            return attrs.evolve(File.of(path), label=id)
         except (OSError, ValueError):  # it is gone
             raise missing_file(param) from None
 

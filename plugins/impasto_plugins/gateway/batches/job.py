@@ -6,17 +6,18 @@ Every step can be resumed after a crash.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-import os
-import shutil
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from impasto_plugins.batch.filenames import Template
+from impasto_plugins.batch.ledger.log import ReadPosition, rows
 from impasto_plugins.batch.ledger.recorder import LedgerRecorder
 from impasto_plugins.batch.ledger.recovery import recover, restore_sends
 from impasto_plugins.batch.ledger.workspace import Workspace
@@ -24,18 +25,20 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.runner.concurrency import AdaptiveConcurrency
 from impasto_plugins.batch.runner.limits import MAX_CONSECUTIVE_UNKNOWN, StopConditions
 from impasto_plugins.batch.runner.scheduler import Scheduler
-from impasto_plugins.batch.tasks import ImageTask, join_tasks
+from impasto_plugins.batch.tasks import ImageTask, join_shared_tasks, join_tasks
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.budgets import check_limits
 from impasto_plugins.gateway.errors import INVALID, APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES
+from impasto_plugins.gateway.storage.contents import StoreError
 
 from .execution import create_execute, is_reachable_again
 from .finalization import finish_batch
 from .input_lines import InputLine, LineFiles, create_tasks, parse_line, read_lines
 from .output import BATCH_CANCELLED, BATCH_EXPIRED, UnprocessedReason, to_openai_error
 from .progress import Progress
-from .store import ACTIVE, BatchRow
+from .replicas.shared_run import BucketRecorder
+from .store import ACTIVE, BatchRow, Change
 from .validation import ValidationSummary, error_payload, validate_input
 
 if TYPE_CHECKING:
@@ -56,6 +59,8 @@ _FILES = "inputs"
 _TASKS_PER_STEP = 8
 _RETRYABLE_STATES = RetrySelection().selects()
 
+T = TypeVar("T")
+
 _log = logging.getLogger("impasto.gateway")
 
 
@@ -66,8 +71,10 @@ _ROOM_STEP_BYTES = 64 * IMAGE_BYTES
 class BatchJob:
     """A batch in its open folder."""
 
-    def __init__(self, scheduler: BatchScheduler, batch: BatchRow, folder: Workspace) -> None:
-        self.scheduler, self.batch, self.folder = scheduler, batch, folder
+    def __init__(self, scheduler: BatchScheduler, batch: BatchRow, folder: Workspace, change: Change) -> None:
+        self.scheduler, self.batch, self.folder, self._store_change = scheduler, batch, folder, change
+        self.recorder: LedgerRecorder = LedgerRecorder(folder, Template(), error_details=to_openai_error)
+        """Records its images; a BucketRecorder if several replicas may run it."""
         description = batch.to_openai()
         self.endpoint, self.ends_at = str(description["endpoint"]), int(description["expires_at"])
         self.input = folder.layout.root / INPUT
@@ -82,7 +89,11 @@ class BatchJob:
         """Bytes of its images on disk."""
         self.is_waiting = False
         """True while it pauses until its providers are back."""
+        self._is_given_up = False
         self._wake_event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-lines")
+        """Reads the input. It waits for the loop, so that the loop must not wait for the same threads."""
 
     def stop(self, reason: str) -> None:
         """Request no further image; images in flight are waited for."""
@@ -91,8 +102,19 @@ class BatchJob:
             self._run.stop(reason)
         self._wake_event.set()
 
+    def give_up(self, reason: str) -> None:
+        """Stop, and change nothing any more."""
+        self._is_given_up = True
+        self.stop(reason)
+
     async def run(self) -> None:
-        """Do the rest of it. Raises APIError if the data directory can't be written, ConfigError, OSError."""
+        """Do the rest of it. Raises APIError if nothing can be stored, ConfigError, OSError, StoreError."""
+        try:
+            await self._run_steps()
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _run_steps(self) -> None:
         if self.batch.status == "validating":
             await self._validate()
         if self.batch.status == "cancelling" and self.batch.attribute("in_progress_at") is None:
@@ -100,19 +122,21 @@ class BatchJob:
         if self.batch.status in ("in_progress", "cancelling"):
             await self._execute()
         if self.batch.status == "finalizing":
+            reason, change = self._unprocessed_reason(), self._store_change
             self.batch = await finish_batch(
-                self.scheduler, self.batch, self.folder, self.errors_by_line, self._unprocessed_reason()
+                self.scheduler, self.batch, self.folder, self.errors_by_line, reason, change=change
             )
         if self.batch.status not in ACTIVE:
-            await asyncio.to_thread(self._remove_input)
+            with suppress(StoreError):  # the batch's folder is deleted in time
+                await self.scheduler.contents.delete([f"{self._place}/{INPUT}"])
+                await self.scheduler.contents.delete_folder(f"{self._place}/{_FILES}")
 
     async def _validate(self) -> None:
         """Refuse an invalid input before anything is spent."""
         try:
             caller = self._caller()
-            runtime, loop = self.scheduler.services.runtime, asyncio.get_running_loop()
-            files = LineFiles(self._files, partial(self._find_upload, loop))
-            summary = await asyncio.to_thread(validate_input, self.input, self.endpoint, runtime, caller, files)
+            runtime, files = self.scheduler.services.runtime, self._line_files(copies=True)
+            summary = await self._in_thread(partial(validate_input, self.input, self.endpoint, runtime, caller, files))
             errors = summary.errors
             if not errors:
                 await self._start(summary, caller)
@@ -135,34 +159,37 @@ class BatchJob:
             model = next(iter(summary.models)) if len(summary.models) == 1 else None
             return batch.with_attributes(status, room=size, in_progress_at=now, request_counts=counts, model=model)
 
-        self.batch = await scheduler.store.change(self.batch, set_started, max_bytes=scheduler.limits.max_bytes)
+        self.batch = await self._store_change(self.batch, set_started, max_bytes=scheduler.limits.max_bytes)
 
     async def _execute(self) -> None:
         """Generate the remaining images, until all are finished or something ends it."""
-        services, folder = self.scheduler.services, self.folder
-        recorder = LedgerRecorder(folder, Template(), error_details=to_openai_error)
+        services, folder, recorder = self.scheduler.services, self.folder, self.recorder
         accounts = [each.account for model in services.runtime.models.values() for each in model.deployments]
         keys = await asyncio.to_thread(restore_sends, accounts, folder.history)
         total = self.batch.to_openai()["request_counts"]["total"]
-        await folder.submit(folder.begin(total, manifest=INPUT, orphans={}))
-        jobs = (await recover(folder, recorder, keys)).jobs
-        self._image_bytes = await asyncio.to_thread(_images_size, folder.layout.root)
-        await self._sync()
-        tick_task = asyncio.create_task(self._tick())
-        try:
-            while not await self._run_once(jobs, recorder):
-                if services.is_draining:
-                    return
-                _log.warning("batch %s waits: %s", self.batch.id, self._stops.reason)
-                jobs = []
-                await self._pause()
-        finally:
-            tick_task.cancel()
+        async with AsyncExitStack() as stack:
+            if isinstance(recorder, BucketRecorder):
+                await recorder.begin(stack, images=total, keys=keys)
+            else:
+                await folder.submit(folder.begin(total, manifest=INPUT))
+            jobs = (await recover(folder, recorder, keys)).jobs
+            self._image_bytes = await asyncio.to_thread(_images_size, folder.layout.ledger)
+            await self._sync()
+            tick_task = asyncio.create_task(self._tick())
+            try:
+                while not await self._run_once(jobs):
+                    if services.is_draining or self._is_given_up:
+                        return
+                    _log.warning("batch %s waits: %s", self.batch.id, self._stops.reason)
+                    jobs = []
+                    await self._pause()
+            finally:
+                tick_task.cancel()
         await self._change("finalizing", finalizing_at=await self._now(), _ends=self._end_status or "completed")
 
-    async def _run_once(self, jobs: list[ImageTask], recorder: LedgerRecorder) -> bool:
-        """Request the remaining images. Return True if nothing is left to request."""
-        services, progress = self.scheduler.services, self._progress
+    async def _run_once(self, jobs: list[ImageTask]) -> bool:
+        """Request the remaining images. Return True if nothing is left to request. Raises OSError."""
+        services, progress, recorder = self.scheduler.services, self._progress, self.recorder
         stops = self._stops = StopConditions(
             reason=self._end_status or ("the gateway is stopping" if services.is_draining else None)
         )
@@ -172,12 +199,18 @@ class BatchJob:
         self._run = Scheduler(
             execute, AdaptiveConcurrency(self.scheduler.limits.concurrency), stops, recorder, is_reachable_again
         )
-        async with aclosing(self._run.outcomes(self._iter_tasks(jobs))) as outcomes:
+        if isinstance(recorder, BucketRecorder):
+            running = recorder.outcomes(self._run, jobs, lambda: self._iter_tasks([]))
+        else:
+            running = self._run.outcomes(self._iter_tasks(jobs))
+        async with aclosing(running) as outcomes:
             async for outcome in outcomes:
                 progress.image_finished(outcome.id)
                 self._image_bytes += outcome.artifact.content.size if outcome.artifact is not None else 0
         if self._run.failure is not None:
             raise self._run.failure
+        if isinstance(recorder, BucketRecorder) and stops.kind == "storage":  # what came is uploaded at the next begin
+            raise OSError(errno.EIO, stops.reason)
         is_over = self._end_status is not None or self._quota_error is not None
         return is_over or stops.reason is None or stops.consecutive_unknown >= MAX_CONSECUTIVE_UNKNOWN
 
@@ -186,7 +219,7 @@ class BatchJob:
         for job in jobs:
             yield job
         tasks = self._remaining_tasks()
-        while tasks_chunk := await asyncio.to_thread(lambda: list(islice(tasks, _TASKS_PER_STEP))):
+        while tasks_chunk := await self._in_thread(lambda: list(islice(tasks, _TASKS_PER_STEP))):
             for task in tasks_chunk:
                 yield task
 
@@ -196,27 +229,40 @@ class BatchJob:
                 self._progress.line_finished(line)
                 continue
             try:
-                runtime, files = self.scheduler.services.runtime, LineFiles(self._files)
+                runtime, files = self.scheduler.services.runtime, self._line_files(copies=False)
                 tasks = create_tasks(line, self.endpoint, runtime, self._caller(), files)
             except APIError as failure:
                 self.errors_by_line[line.id] = failure
                 continue
             self._progress.line_started(line)
             states = self.folder.images.states(line.id, len(tasks))
-            yield from join_tasks(task for task, state in zip(tasks, states, strict=True) if _RETRYABLE_STATES[state])
+            left = [(task, state) for task, state in zip(tasks, states, strict=True) if _RETRYABLE_STATES[state]]
+            if isinstance(self.recorder, BucketRecorder):
+                yield from join_shared_tasks([task for task, _ in left], [state for _, state in left])
+            else:
+                yield from join_tasks(task for task, _ in left)
 
     @property
-    def _files(self) -> Path:
-        return self.folder.layout.root / _FILES
+    def _place(self) -> str:
+        return str(self.folder.layout.root.relative_to(self.scheduler.folder))
 
-    def _find_upload(self, loop: asyncio.AbstractEventLoop, id: str, param: str) -> Path:
-        """Return the path of an uploaded image, in a thread other than the loop's. Raises APIError."""
-        row = asyncio.run_coroutine_threadsafe(self.scheduler.store.image(id, self.batch.owner, param), loop).result()
-        return self.scheduler.folder / row.path
+    def _line_files(self, *, copies: bool) -> LineFiles:
+        """Return the files that its lines name. ``copies``: copy uploads that are not among them yet."""
 
-    def _remove_input(self) -> None:
-        self.input.unlink(missing_ok=True)
-        shutil.rmtree(self._files, ignore_errors=True)
+        async def fetch(id: str, param: str) -> bool:
+            contents, name = self.scheduler.contents, f"{self._place}/{_FILES}/{id}"
+            if copies:
+                row = await self.scheduler.store.image(id, self.batch.owner, param)
+                await contents.copy(row.path, name)
+            return await contents.fetch(name)
+
+        def fetch_from_thread(id: str, param: str) -> bool:
+            return asyncio.run_coroutine_threadsafe(fetch(id, param), self._loop).result()
+
+        return LineFiles(self.folder.layout.root / _FILES, fetch_from_thread)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._thread, work)
 
     def lines(self) -> Iterator[InputLine]:
         """Yield the lines of the input. Raises APIError."""
@@ -237,7 +283,7 @@ class BatchJob:
             return
         self.batch = current
         if (counts_so_far := current.to_openai()["request_counts"]) | counts != counts_so_far:
-            self.batch = await store.change(
+            self.batch = await self._store_change(
                 current, lambda batch: batch.with_attributes(request_counts=counts_so_far | counts)
             )
         if current.status == "cancelling":
@@ -253,7 +299,7 @@ class BatchJob:
         """Reserve more disk space if images are larger than expected, or end the batch if there is none."""
         room, max_bytes = self._image_bytes + _ROOM_STEP_BYTES, self.scheduler.limits.max_bytes
         try:
-            self.batch = await self.scheduler.store.change(
+            self.batch = await self._store_change(
                 self.batch, lambda batch: batch.with_attributes(room=room), max_bytes=max_bytes
             )
         except APIError as failure:
@@ -289,15 +335,12 @@ class BatchJob:
 
     async def _change(self, status: str, **more: object) -> None:
         room = self.batch.room if status in ACTIVE else 0
-        self.batch = await self.scheduler.store.change(
-            self.batch, lambda batch: batch.with_attributes(status, room, **more)
-        )
+        self.batch = await self._store_change(self.batch, lambda batch: batch.with_attributes(status, room, **more))
 
     async def _now(self) -> int:
         return int(await self.scheduler.store.now())
 
 
-def _images_size(folder: Path) -> int:
-    """Return the bytes of the existing images."""
-    with os.scandir(folder) as entries:
-        return sum(each.stat().st_size for each in entries if each.is_file() and each.name != INPUT)
+def _images_size(ledger: Path) -> int:
+    """Return the bytes of the images that came."""
+    return sum(row["bytes"] for _, row in rows(ledger, ReadPosition()) if row["row"] == "done")

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,6 +80,11 @@ class FinishedLine:
     def done_rows(self) -> list[Row]:
         """Rows of images that came."""
         return [row for row in self.rows if row["row"] == "done"]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of the images that came, by name."""
+        return {row["path"]: row["bytes"] for row in self.done_rows}
 
     @property
     def failed_rows(self) -> list[Row]:
@@ -178,12 +183,10 @@ class ResultsFile:
     size: int = 0
     _file: BinaryIO | None = None
 
-    def add(self, parts: Sequence[str]) -> None:
-        """Write a line. Raises OSError."""
+    def add(self, parts: Sequence[str], sizes: Mapping[str, int]) -> None:
+        """Write a line. ``sizes``: bytes of its images by name. Raises OSError."""
         for number, part in enumerate(parts):
-            is_text = number % 2 == 0
-            size = len(part.encode()) if is_text else (self.path.parent / part).stat().st_size
-            self.size += size if is_text else (size + 2) // 3 * 4
+            self.size += len(part.encode()) if number % 2 == 0 else (sizes[part] + 2) // 3 * 4
         if self._file is None:
             self._file = self._part.open("wb")
         self._file.write(json.dumps(parts).encode() + b"\n")
@@ -209,10 +212,13 @@ class ResultsFile:
         return self.path.with_suffix(".part")
 
 
-async def read_content(path: Path, *, is_results: bool) -> AsyncIterator[bytes]:
-    """Yield the bytes of a file; ``is_results``: insert the images of a results file. Raises OSError."""
-    async with open_in_thread(lambda: path.open("rb")) as source:
-        if not is_results:
+async def read_content(file: File, open_image: Callable[[str], Awaitable[File]] | None) -> AsyncIterator[bytes]:
+    """Yield the bytes of a file. ``open_image``: it is a results file, into which these images are inserted.
+
+    Raises OSError, and the errors of ``open_image``.
+    """
+    async with open_in_thread(file.open) as source:
+        if open_image is None:
             while chunk := await asyncio.to_thread(source.read, _CHUNK_BYTES):
                 yield chunk
             return
@@ -224,9 +230,12 @@ async def read_content(path: Path, *, is_results: bool) -> AsyncIterator[bytes]:
                     continue
                 yield bytes(text)
                 text.clear()
-                image = await asyncio.to_thread(File.of, path.parent / part)
-                async for chunk in response_body.encode_segments([image]):
-                    yield chunk
+                image = await open_image(part)
+                try:
+                    async for chunk in response_body.encode_segments([image]):
+                        yield chunk
+                finally:
+                    image.close()
             yield bytes(text)
 
 

@@ -1,16 +1,17 @@
 """Assigns batches to workers: one worker for each, by a lock on the batch's folder that ends with the process.
 
-A batch without a worker is started by the first worker that finds it: after a crash, after a restart.
+A batch without a worker is started by the first worker that finds it: after a crash, after a restart. Of replicas that
+share a bucket one has the batch's lease.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
-import time
-from contextlib import suppress
+import math
+import secrets
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -24,10 +25,14 @@ from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 from impasto_plugins.gateway.api.context import Services
 from impasto_plugins.gateway.calls.runtime import batches_folder
 from impasto_plugins.gateway.config.model import BatchesConfig as Limits
-from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.storage.bucket import BucketContents
+from impasto_plugins.gateway.storage.contents import ContentStore, FolderContents, StoreError
 
 from .job import INPUT, BatchJob
-from .store import ACTIVE, BatchRow, BatchStore, FileRow, link_or_copy, missing_file
+from .replicas.lease import BatchLease, is_leased
+from .replicas.shared_run import BucketRecorder, open_shared_batch
+from .store import ACTIVE, BatchRow, BatchStore, Change, FileRow, missing_file
 from .validation import error_payload
 
 WATCH_SECONDS = 1.0
@@ -42,7 +47,8 @@ MAX_RUNNING_OF_KEY = 4
 RETRY_SECONDS = 10.0
 """Seconds that a batch waits if it can't continue, for example because a disk is full."""
 
-RUNS = "runs"
+UPLOADS, RUNS = "files", "runs"
+"""The folders of uploads and of batches, below that of all."""
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -66,6 +72,7 @@ class BatchScheduler:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.store = BatchStore(services.state)
+        self.worker = secrets.token_hex(8)
         self._running: dict[str, RunningBatch] = {}
 
     @property
@@ -78,9 +85,14 @@ class BatchScheduler:
         """The folder of files and batches."""
         return batches_folder(self.services.runtime.config)
 
+    @property
+    def contents(self) -> ContentStore:
+        """The contents of files and batches, by their paths below the folder."""
+        return self.services.runtime.places.batches
+
     def batch_folder(self, id: str) -> Path:
         """Return a batch's own folder."""
-        return self.folder / RUNS / id
+        return self.folder / place_of(id)
 
     def require_enabled(self) -> Self:
         """Return this scheduler if batches are enabled. Raises APIError."""
@@ -94,38 +106,43 @@ class BatchScheduler:
             message = f"{param}: file_id can't be used: files are switched off (batches.enabled)"
             raise APIError(400, message, code="invalid_value", param=param)
         row = await self.store.image(id, owner, param)
-        try:
-            return await asyncio.to_thread(_open_file, self.folder / row.path)
-        except OSError:
-            raise missing_file(param) from None
+        if (file := await self.open_content(row)) is None:
+            raise missing_file(param)
+        return file
+
+    async def open_content(self, row: FileRow) -> File | None:
+        """Return a file's content, which the caller closes; None if it was deleted. Raises APIError."""
+        with _storage_errors("read stored files"):
+            return await self.contents.open(row.path)
+
+    async def publish(self, row: FileRow) -> None:
+        """Store a file whose content was written in the folder. Raises APIError."""
+        with _storage_errors("store files"):
+            await self.contents.publish(row.path)
 
     async def create(self, batch: BatchRow, file: FileRow, since: float | None) -> tuple[BatchRow, bool]:
         """Begin a batch, or return the one that the same request began, and True if so. Raises APIError."""
+        place = place_of(batch.id)
         try:
-            await asyncio.to_thread(self._create_folder, batch, file)
+            with _storage_errors("store batches"):
+                if not await self.contents.copy(file.path, f"{place}/{INPUT}"):
+                    message = "the file's content was deleted"
+                    raise APIError(404, message, code="not_found", param="input_file_id")
             created_batch, is_repeated = await self.store.insert_or_find(
                 batch, since=since, maximum=self.limits.max_files
             )
         except APIError:
-            await asyncio.to_thread(_remove_path, self.batch_folder(batch.id))
+            await self._discard(place)
             raise
         if is_repeated:
-            await asyncio.to_thread(_remove_path, self.batch_folder(batch.id))
+            await self._discard(place)
         else:
             self.start(created_batch)
         return created_batch, is_repeated
 
-    def _create_folder(self, batch: BatchRow, file: FileRow) -> None:
-        """Create a batch's folder with its input, which may then be deleted. Blocks. Raises APIError."""
-        folder, source = self.batch_folder(batch.id), self.folder / file.path
-        try:
-            folder.mkdir(mode=0o700, parents=True)
-            link_or_copy(source, folder / INPUT)
-        except FileNotFoundError:
-            raise APIError(404, "the file's content was deleted", code="not_found", param="input_file_id") from None
-        except OSError:
-            message = "the gateway can't store batches now; nothing was sent, try again"
-            raise APIError(503, message, "server_error", "overloaded", retry_after=5, should_retry=True) from None
+    async def _discard(self, place: str) -> None:
+        with suppress(StoreError):  # the sweep deletes it
+            await self.contents.delete_folder(place)
 
     def start(self, batch: BatchRow) -> None:
         """Run a batch here, unless it runs already."""
@@ -140,8 +157,9 @@ class BatchScheduler:
         """Search for batches without a worker, for ever."""
         while True:
             try:
+                now = await self.store.now()
                 for batch in await self.store.active():
-                    if batch.id not in self._running and not await asyncio.to_thread(self._is_running_elsewhere, batch):
+                    if batch.id not in self._running and not await self._is_running_elsewhere(batch, now):
                         self.start(batch)
                 await asyncio.sleep(WATCH_SECONDS)
             except APIError:  # the log has it
@@ -155,36 +173,91 @@ class BatchScheduler:
 
     async def remove(self, file: FileRow) -> None:
         """Delete a file's content, and images that no other file shows. Raises nothing."""
-        with suppress(APIError):
+        with suppress(APIError, StoreError):
             await self._remove([file.path])
 
     async def remove_expired(self) -> None:
-        """Delete expired files, and leftovers of stopped processes."""
-        try:
+        """Delete expired files, and leftovers of stopped processes. Raises StoreError."""
+        with suppress(APIError):  # the log has it
             await self._remove([file.path for file in await self.store.remove_expired()])
-            await asyncio.to_thread(self._remove_strays, await self.store.ids())
-        except APIError:  # the log has it
-            return
+            await self.remove_strays(self.contents)
+
+    async def remove_strays(self, contents: ContentStore) -> None:
+        """Delete contents without a row, as old as results may become: if their rows were lost, they were paid for.
+
+        Raises StoreError, APIError.
+        """
+        ids = await self.store.ids()
+        for folder in (UPLOADS, RUNS):
+            ages = await contents.ages(folder, skip=ids)
+            old = [f"{folder}/{name}" for name, age in ages.items() if age > self.limits.seconds]
+            if folder == UPLOADS:
+                await contents.delete(old)
+                continue
+            for name in old:
+                await contents.delete_folder(name)
 
     async def _run(self, batch: BatchRow, running: RunningBatch) -> None:
+        contents = self.contents
         try:
-            is_begun = batch.attribute("in_progress_at") is not None
-            async with await Workspace.open(self.batch_folder(batch.id), Disk(), is_begun=is_begun) as folder:
-                current = await self.store.batch(batch.id, batch.owner)  # another may have been at it just now
-                if current is not None and current.status in ACTIVE:
-                    running.job = BatchJob(self, current, folder)
-                    await running.job.run()
+            if isinstance(contents, BucketContents):
+                await self._run_with_lease(batch, running, contents)
+            else:
+                await self._run_in(batch, running, self.store.change)
         except UntrustedLedger as error:
             _log.error("batch %s failed: %s", batch.id, error.message)
             await self._fail(batch)
-        except (ConfigError, APIError, OSError) as error:
-            if not isinstance(error, ConfigError) or not await asyncio.to_thread(self._is_running_elsewhere, batch):
+        except (ConfigError, APIError, OSError, StoreError) as error:
+            if not isinstance(error, ConfigError) or not await self._is_running_elsewhere(batch, -math.inf):
                 await self._wait_before_retry(batch, f"can't continue now: {getattr(error, 'message', None) or error}")
         except Exception:  # noqa: BLE001 - a batch that meets a bug must not meet it a thousand times a minute
             _log.exception("batch %s failed", batch.id)
             await self._wait_before_retry(batch, "failed unexpectedly")
         finally:
             del self._running[batch.id]
+
+    async def _run_with_lease(self, batch: BatchRow, running: RunningBatch, contents: BucketContents) -> None:
+        """Run a batch of several replicas, if this one gets its lease. Raises as ``_run_in``."""
+        lease = BatchLease(self.store, self.worker)
+        if (current := await lease.take(batch)) is None:
+            return
+
+        def stop() -> None:
+            if running.job is not None:
+                running.job.give_up("another replica runs this batch")
+
+        renewing = asyncio.create_task(lease.renew(current, stop))
+        try:
+            if await contents.fetch(f"{place_of(batch.id)}/{INPUT}") or current.status not in ACTIVE:
+                await self._run_in(current, running, lease.change, contents)
+        finally:
+            renewing.cancel()
+            await lease.release(current)
+        if running.job is not None and running.job.batch.status not in ACTIVE:
+            await FolderContents(contents.folder).delete_folder(place_of(batch.id))  # all of it is in the bucket
+
+    async def _run_in(
+        self, batch: BatchRow, running: RunningBatch, change: Change, contents: BucketContents | None = None
+    ) -> None:
+        """Run a batch in its local folder. ``contents``: the bucket that has its images and its ledger.
+
+        Raises UntrustedLedger, ConfigError, APIError, OSError, StoreError.
+        """
+        is_begun, place = batch.attribute("in_progress_at") is not None, place_of(batch.id)
+        is_local = is_begun and contents is None
+        async with AsyncExitStack() as stack:
+            opening = Workspace.open(self.batch_folder(batch.id), Disk(), is_begun=is_local)
+            folder = await stack.enter_async_context(await opening)
+            current = await self.store.batch(batch.id, batch.owner)  # another may have been at it just now
+            if current is None or current.status not in ACTIVE:
+                return
+            job = BatchJob(self, current, folder, change)
+            if contents is not None:
+                opening_shared = open_shared_batch(contents, place, folder, is_begun=is_begun)
+                shared = await stack.enter_async_context(opening_shared)
+                job.recorder = BucketRecorder.of(shared, contents, place)
+            running.job = job
+            await job.run()
 
     async def _fail(self, batch: BatchRow) -> None:
         """End a batch whose ledger can't be trusted: continuing could pay for its images twice. Raises nothing."""
@@ -203,43 +276,32 @@ class BatchScheduler:
         if not self.services.is_draining:
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _is_running_elsewhere(self, batch: BatchRow) -> bool:
-        return is_running(WorkspacePaths(self.batch_folder(batch.id)))
+    async def _is_running_elsewhere(self, batch: BatchRow, now: float) -> bool:
+        if isinstance(self.contents, BucketContents):
+            return is_leased(batch, now)
+        return await asyncio.to_thread(is_running, WorkspacePaths(self.batch_folder(batch.id)))
 
     async def _remove(self, paths: list[str]) -> None:
-        has_results = any(path.startswith(RUNS) for path in paths)  # of which several may be in one folder
-        paths_in_use = await self.store.paths() if has_results else frozenset[str]()
-        await asyncio.to_thread(_remove_content, self.folder, paths, paths_in_use)
-
-    def _remove_strays(self, ids: frozenset[str]) -> None:
-        """Delete folders without a row. ``ids``: ids of files and batches.
-
-        They must be as old as results may become: if their rows were lost, they hold images that were paid for.
-        """
-        oldest = time.time() - self.limits.seconds
-        for subfolder in ("files", RUNS):
-            with suppress(OSError):
-                for entry in list(os.scandir(self.folder / subfolder)):
-                    if entry.name not in ids and entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        _remove_path(Path(entry.path))
+        """Delete contents, and the folders of batches whose files are all gone. Raises APIError, StoreError."""
+        await self.contents.delete(paths)
+        folders = {path.rpartition("/")[0] for path in paths if path.startswith(f"{RUNS}/")}
+        if folders:  # of which several files may be in one
+            in_use = {path.rpartition("/")[0] for path in await self.store.paths()}
+            for folder in folders - in_use:
+                await self.contents.delete_folder(folder)
 
 
-def _open_file(path: Path) -> File:
-    """Open a file by its descriptor: deleting it meanwhile does not affect the call."""
-    with open(path, "rb") as source:
-        return File.of((path.name, source))
+def place_of(id: str) -> str:
+    """Return the folder of a batch, below that of all."""
+    return f"{RUNS}/{id}"
 
 
-def _remove_content(folder: Path, paths: list[str], paths_in_use: frozenset[str]) -> None:
-    for path in paths:
-        (folder / path).unlink(missing_ok=True)
-        batch_folder = path.rpartition("/")[0]
-        if batch_folder.startswith(RUNS) and not any(each.startswith(f"{batch_folder}/") for each in paths_in_use):
-            shutil.rmtree(folder / batch_folder, ignore_errors=True)
-
-
-def _remove_path(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+@contextmanager
+def _storage_errors(action: str) -> Iterator[None]:
+    """Convert errors of the disk or the bucket to a refusal."""
+    try:
+        yield
+    except StoreError as error:
+        _log.error("the gateway can't %s: %s", action, error)
+        message = f"the gateway can't {action} now; nothing was sent, try again"
+        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None

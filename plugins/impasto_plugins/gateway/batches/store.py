@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
 
@@ -191,6 +188,21 @@ PageOf = tuple[Sequence[T], bool]
 """A page of a list, and True if there is more."""
 
 
+class Change(Protocol):
+    """Changes a batch, as ``BatchStore.change`` does."""
+
+    async def __call__(
+        self,
+        batch: BatchRow,
+        change: Callable[[BatchRow], BatchRow],
+        *,
+        files: Sequence[FileRow] = (),
+        max_bytes: int | None = None,
+    ) -> BatchRow:
+        """Return the batch as it is now."""
+        ...
+
+
 class BatchStore:
     """The store. Its methods raise APIError if the state can't be written."""
 
@@ -344,18 +356,6 @@ def check_file_id(id: str, param: str) -> None:
     if FILE_ID.fullmatch(id) is None:
         message = f"{param}: file_id must be the id of a file of POST /v1/files"
         raise APIError(400, message, code="invalid_image", param=param)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, which stays if the first is deleted. Raises OSError."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
 
 
 def missing_file(param: str | None = None) -> APIError:

@@ -77,11 +77,17 @@ class BucketContents:
         stored = results.keys() - left.keys()
         return stored | await self._local.save(left) if left else stored
 
-    async def publish(self, name: str) -> None:
-        """Upload a file of the local folder, and delete it there. Raises StoreError."""
+    async def publish(self, name: str, *, keep: bool = False) -> None:
+        """Upload a file of the local folder, and delete it there, unless it is to ``keep``. Raises StoreError."""
         path = self.folder / name
         await self._put(name, await asyncio.to_thread(File.of, path))
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        if not keep:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def presign(self, name: str, seconds: float) -> str:
+        """Return a URL with which anybody may get a content for so many seconds. Raises StoreError."""
+        with store_errors():
+            return await self.objects.presign(name, max(int(seconds), 1))
 
     async def publish_all(self) -> None:
         """Upload what could not be uploaded before. Raises StoreError."""

@@ -103,7 +103,7 @@ class FolderContents:
     async def copy(self, source: str, target: str) -> bool:
         """Give a file a second name; return False if it does not exist. Raises StoreError."""
         try:
-            await asyncio.to_thread(link_or_copy, self.folder / source, self.folder / target)
+            await asyncio.to_thread(_link_or_copy, self.folder / source, self.folder / target)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -113,7 +113,7 @@ class FolderContents:
     async def open(self, name: str) -> File | None:
         """Return a file, open; None if it does not exist."""
         try:
-            return await asyncio.to_thread(open_file, self.folder / name)
+            return await asyncio.to_thread(_open_file, self.folder / name)
         except OSError:
             return None
 
@@ -165,14 +165,15 @@ class FolderContents:
         return ages
 
 
-def open_file(path: Path) -> File:
+def _open_file(path: Path) -> File:
     """Open a file by its descriptor: deleting it meanwhile does not affect the reader. Raises OSError."""
     with open(path, "rb") as source:
         return File.of((path.name, source))
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, which stays if the first is deleted. Raises OSError."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except FileNotFoundError:

@@ -67,9 +67,9 @@ async def test_a_line_was_charged_if_any_of_its_images_was(gateway: Running, pro
 async def test_a_batch_ends_although_an_unusable_answer_was_deleted(
     gateway: Running, provider: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def finish_without_files(scheduler: Any, batch: Any, folder: Any, *others: Any) -> Any:
+    async def finish_without_files(scheduler: Any, batch: Any, folder: Any, *others: Any, **options: Any) -> Any:
         await asyncio.to_thread(shutil.rmtree, folder.layout.salvage)
-        return await finish_batch(scheduler, batch, folder, *others)
+        return await finish_batch(scheduler, batch, folder, *others, **options)
 
     monkeypatch.setattr(job, "finish_batch", finish_without_files)
     provider.posts = [in_json({"x": 1})]
