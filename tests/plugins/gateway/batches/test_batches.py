@@ -185,7 +185,7 @@ async def test_a_provider_that_is_back_is_found_by_a_free_request(start: Start, 
         setup = gateway.gateway._app.runtime
         for name, answer in (("down", False), ("half", True)):
             input_line = InputLine(number=1, id="a", body={"model": name, "prompt": "p"})
-            (unit,) = create_tasks(input_line, MAKE, setup, ANONYMOUS, LineFiles(Path(), lambda id, param: False))
+            (unit,) = create_tasks(input_line, MAKE, setup, ANONYMOUS, LineFiles(Path(), lambda *_: False))
             assert await is_reachable_again(unit) is answer
     assert {sent.method for sent in impasto_emulator.requests} == {"GET"}
     assert impasto_emulator.charges == []
