@@ -24,6 +24,7 @@ LAYERS = {
         batches
         routes
         app
+        sweep
         gateway
         serve
         command state_command

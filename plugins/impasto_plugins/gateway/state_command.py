@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_LABELS = {"budgets": "amounts of budgets", "file": "files", "batch": "batches"}
+_LABELS = {"budgets": "amounts of budgets", "file": "files", "batch": "batches", "sweep": "times of sweeps"}
 
 
 def _store_options(command: Command) -> Command:

@@ -15,7 +15,7 @@ from impasto.dialects import images_from_base64
 from impasto.ext import combined_error
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.storage.local import LocalStore
-from impasto_plugins.gateway.storage.salvage import save_unusable
+from impasto_plugins.gateway.storage.salvage import SalvageStore, save_unusable
 from impasto_plugins.images.completeness import is_complete
 from tests.images import png
 from tests.plugins.gateway.conftest import Running, Start, config
@@ -219,7 +219,7 @@ async def test_one_answer_with_several_damaged_images_is_stored_once(tmp_path: P
     response = WireResponse(status=200, headers={"content-type": "application/json"}, body=b'{"data": [...]}')
     errors = [each.error for each in images_from_base64(texts, response, is_complete).errors]
     assert len(errors) == 3
-    store = LocalStore(tmp_path, 24 * 3600)
+    store = SalvageStore(LocalStore(tmp_path, 24 * 3600))
     await save_unusable(store, *errors, combined_error(errors))
     (name,) = {path.rpartition("/")[2] for error in errors for path in paths_in(error.message)}
     assert [path.name for path in tmp_path.iterdir()] == [name]
