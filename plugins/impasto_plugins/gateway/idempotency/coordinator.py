@@ -234,7 +234,7 @@ class IdempotencyCoordinator:
         """
         missing_id, delay = "", self.in_flight.look_seconds
         while True:
-            await self.store.check()  # a result that can't be stored would be lost to a repeated request
+            await self.store.contents.check()  # a result that can't be stored would be lost to a repeated request
             id = new_row_id()
             # The call comes first: a row without one counts as lost.
             call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)

@@ -53,7 +53,7 @@ class OutcomeStore:
 
     def __init__(self, state: StateStore, contents: ContentStore) -> None:
         self.calls = state.calls
-        self._contents, self._files = contents, OutcomeFiles(contents)
+        self.contents, self._files = contents, OutcomeFiles(contents)
         self._queue: list[_PendingOutcome] = []
         self._storing: asyncio.Task[None] | None = None
         self._has_reported_strays = False
@@ -156,10 +156,6 @@ class OutcomeStore:
             raise charge_unknown_error()
         return outcome
 
-    async def check(self) -> None:
-        """Raise StoreError if no image can be stored now."""
-        await self._contents.check()
-
     async def take_over(self, dead: Mapping[str, Sequence[bytes]], worker: str) -> list[StoredCall]:
         """Give a worker the jobs of dead ones, and return them; mark the rest as possibly charged. Raises StateError.
 
@@ -183,7 +179,7 @@ class OutcomeStore:
                 "%d stored images in %r have no record: the database is an older copy or was damaged, or the gateway"
                 " was killed while it stored them; their requests are charged again if they are repeated",
                 strays,
-                str(self._contents.folder),
+                str(self.contents.folder),
             )
 
     async def _save_outcomes(self, outcomes: Mapping[str, CallOutcome | APIError]) -> dict[str, tuple[str, str]]:

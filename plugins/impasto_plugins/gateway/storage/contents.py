@@ -19,7 +19,6 @@ from typing import Protocol
 import attrs
 
 from impasto import File
-from impasto_plugins.concurrency import to_thread_shielded
 from impasto_plugins.stored_artifacts import sync_folder, write_content
 
 _log = logging.getLogger("impasto.gateway")
@@ -91,7 +90,7 @@ class FolderContents:
 
     async def save(self, contents: Mapping[str, File]) -> AbstractSet[str]:
         """Store contents, with one sync of the folder; return the names of those that are stored."""
-        return await to_thread_shielded(self._save, contents)
+        return await asyncio.to_thread(self._save, contents)
 
     async def publish(self, name: str) -> None:
         """Sync the name of a file. Raises StoreError."""

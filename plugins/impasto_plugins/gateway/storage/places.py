@@ -41,12 +41,12 @@ class Places:
     @classmethod
     def of(cls, config: Config, *, data: Path, files: Path, batches: Path, bucket: S3Store | None) -> Places:
         """Return the places of a configuration, with these local folders."""
-        folder, unread = LocalStore(files, config.files.seconds), LocalStore(data / _SALVAGE, DAY_SECONDS)
+        folder, answers = LocalStore(files, config.files.seconds), LocalStore(data / _SALVAGE, DAY_SECONDS)
         if bucket is None or not config.has_shared_state:
             return cls(
                 images=bucket or folder,
                 folder=folder,
-                salvage=SalvageStore(unread),
+                salvage=SalvageStore(answers),
                 outcomes=FolderContents(data / OUTCOMES),
                 batches=FolderContents(batches),
             )
@@ -54,7 +54,7 @@ class Places:
         return cls(
             images=bucket,
             folder=folder,
-            salvage=SalvageStore(unread, salvage),
+            salvage=SalvageStore(answers, salvage),
             outcomes=BucketContents(bucket.objects.below(f"{OUTCOMES}/"), data / OUTCOMES),
             batches=BucketContents(bucket.objects.below(f"{BATCHES}/"), batches),
             shared=(bucket, salvage),

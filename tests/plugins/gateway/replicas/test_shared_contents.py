@@ -116,8 +116,8 @@ async def test_a_batch_is_made_and_read_through_a_balancer(balancer: Balancer, p
         assert batch.request_counts.completed == len(lines)
         assert outputs.keys() == {each["custom_id"] for each in lines}
         url = outputs["url"]["response"]["body"]["data"][0]["url"]
-        shown = await ask(balancer.url, "GET", url, headers={"authorization": ""})
-        assert shown.body.startswith(b"\x89PNG")
+        image_answer = await ask(balancer.url, "GET", url, headers={"authorization": ""})
+        assert image_answer.body.startswith(b"\x89PNG")
         assert len(outputs["file"]["response"]["body"]["data"]) == 2
         edits = [line("edit", "/v1/images/edits", model="erase", images=[{"file_id": upload.id}], mask=None)]
         batch = await finish(client, await submit(client, edits, "/v1/images/edits"))
