@@ -30,7 +30,7 @@ from .program import Requests, RequestTasks, RunOptions, each_of, publish, raise
 from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
 from .runner.scheduler import Scheduler, of_client
-from .shared.session import JoinOptions
+from .shared.share import JoinOptions
 from .tasks import ImageTask, Outcome, key_of
 
 

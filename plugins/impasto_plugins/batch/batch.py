@@ -39,7 +39,8 @@ from .runner.limits import FailureLimit, StopConditions
 from .runner.scheduler import Scheduler, of_client
 from .shared.execution import check_limits, execute_within_limits, restore_rate, shared_outcomes
 from .shared.recorder import SharedRecorder
-from .shared.session import JoinOptions, SharedBatch
+from .shared.session import SharedBatch
+from .shared.share import JoinOptions
 from .tasks import ImageTask, Outcome, key_of
 
 CONCURRENCY = 64

@@ -25,7 +25,8 @@ from .runner.health_check import is_reachable
 from .runner.scheduler import Scheduler
 from .shared.execution import check_limits, execute_within_limits, restore_rate, shared_outcomes
 from .shared.recorder import SharedRecorder
-from .shared.session import JoinOptions, SharedBatch
+from .shared.session import SharedBatch
+from .shared.share import JoinOptions
 from .tasks import ImageTask, Outcome, join_shared_tasks, key_of
 
 

@@ -20,7 +20,7 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.manifest.stdin import copy_stdin
 from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
 from impasto_plugins.batch.runner.limits import FailureLimit
-from impasto_plugins.batch.shared.session import JoinOptions
+from impasto_plugins.batch.shared.share import JoinOptions
 from impasto_plugins.cli.calls.connection import ConnectionOptions, shared_settings
 from impasto_plugins.cli.terminal.output import count_of, echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored

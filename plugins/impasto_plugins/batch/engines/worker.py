@@ -20,8 +20,7 @@ from impasto_plugins.batch.joined import JoinedHost, open_host
 from impasto_plugins.batch.ledger.workspace import LockedFolder
 from impasto_plugins.batch.output.s3 import BucketTarget, target_of
 from impasto_plugins.batch.program import RunOptions
-from impasto_plugins.batch.shared.session import JoinOptions
-from impasto_plugins.batch.shared.share import MOST_SHARES, Share
+from impasto_plugins.batch.shared.share import MOST_SHARES, JoinOptions, Share
 
 from .rows import ImageRow, run_part
 

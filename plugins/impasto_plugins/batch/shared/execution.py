@@ -15,8 +15,8 @@ from impasto_plugins.middleware.gate import gate_of
 from . import session
 from .budget import StateBudget
 from .merging import Key
-from .session import JoinOptions, SharedBatch
-from .share import STATE, Share
+from .session import SharedBatch
+from .share import STATE, JoinOptions, Share
 
 _GIVE_SHARE = (
     "needs --share K/N, which divides it among N hosts (each gives its own K, from 1 to N), or --state postgresql://...,"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from impasto import ConfigError, ImpastoError, InvalidRequest, NotSent, Problem
+from impasto import ImpastoError, InvalidRequest, NotSent, Problem
 from impasto.ext import finish
 from impasto_plugins.batch.classification import outcome_of_error
 from impasto_plugins.batch.ledger.group_commit import WriteSteps
@@ -24,14 +24,14 @@ from impasto_plugins.batch.ledger.recorder import error_row, intent_row
 from impasto_plugins.batch.ledger.recovery import task_of_row
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import Workspace
-from impasto_plugins.batch.output.s3 import TRIES, BucketTarget, ImageBucket
+from impasto_plugins.batch.output.s3 import TRIES, ImageBucket
 from impasto_plugins.batch.tasks import ImageTask, join_jobs
 from impasto_plugins.transports.s3 import NotStored
 
 from .hosts import JSON_TYPE, HostRecord, Hosts, Lease
 from .merging import Key, Merge, key_of_row
 from .segments import OwnLog, count_segments, read_segments, storage_errors
-from .share import STATE, Share
+from .share import JoinOptions, Share
 
 if TYPE_CHECKING:
     from impasto_plugins.batch.runner.limits import StopConditions
@@ -47,38 +47,6 @@ _DEAD_HOST = "the host that requested it stopped before the image was stored; it
 _OTHER_CONTENT = "is the id of other content on another host of this batch; give all hosts the same manifest and files"
 
 _log = logging.getLogger("impasto")
-
-
-@attrs.frozen(kw_only=True)
-class JoinOptions:
-    """The options of a batch on several hosts."""
-
-    target: BucketTarget
-    share: Share | None = None
-    has_state: bool = False
-    """True if the limits of all hosts are in a store of state."""
-
-    @classmethod
-    def of(
-        cls, target: BucketTarget | None, *, join: bool, share: str | None, start_over: bool, has_state: bool
-    ) -> JoinOptions | None:
-        """Return the options, or None without ``join``. Raises ConfigError."""
-        if not join:
-            if share is not None:
-                raise ConfigError("--share needs --join")
-            return None
-        if target is None:
-            raise ConfigError("--join needs --out s3://bucket/prefix: the hosts share the batch there")
-        if start_over:
-            raise ConfigError("--start-over can't be used with --join; give another prefix with --out")
-        if has_state and share is not None:
-            raise ConfigError("--share can't be used with --state, which holds the limits of all hosts; leave it out")
-        return cls(target=target, share=Share.parse(share) if share is not None else None, has_state=has_state)
-
-    @property
-    def share_name(self) -> str | None:
-        """Return the share's name in the bucket."""
-        return STATE if self.has_state else str(self.share) if self.share is not None else None
 
 
 @attrs.define(eq=False)

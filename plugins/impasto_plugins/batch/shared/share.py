@@ -8,6 +8,7 @@ import attrs
 
 from impasto import ConfigError, RateLimit
 from impasto.fields import format_value
+from impasto_plugins.batch.output.s3 import BucketTarget
 
 MOST_SHARES = 1_000
 _SHARE = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
@@ -65,3 +66,35 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+
+@attrs.frozen(kw_only=True)
+class JoinOptions:
+    """The options of a batch on several hosts."""
+
+    target: BucketTarget
+    share: Share | None = None
+    has_state: bool = False
+    """True if the limits of all hosts are in a store of state."""
+
+    @classmethod
+    def of(
+        cls, target: BucketTarget | None, *, join: bool, share: str | None, start_over: bool, has_state: bool
+    ) -> JoinOptions | None:
+        """Return the options, or None without ``join``. Raises ConfigError."""
+        if not join:
+            if share is not None:
+                raise ConfigError("--share needs --join")
+            return None
+        if target is None:
+            raise ConfigError("--join needs --out s3://bucket/prefix: the hosts share the batch there")
+        if start_over:
+            raise ConfigError("--start-over can't be used with --join; give another prefix with --out")
+        if has_state and share is not None:
+            raise ConfigError("--share can't be used with --state, which holds the limits of all hosts; leave it out")
+        return cls(target=target, share=Share.parse(share) if share is not None else None, has_state=has_state)
+
+    @property
+    def share_name(self) -> str | None:
+        """Return the share's name in the bucket."""
+        return STATE if self.has_state else str(self.share) if self.share is not None else None

@@ -14,7 +14,8 @@ from impasto_plugins.batch.ledger.workspace import Workspace
 from impasto_plugins.batch.output.s3 import BucketTarget
 from impasto_plugins.batch.output.status import BatchStatus, open_rows, status_of
 
-from .session import JoinOptions, SharedBatch
+from .session import SharedBatch
+from .share import JoinOptions
 
 
 def read_shared_status(target: BucketTarget) -> BatchStatus:

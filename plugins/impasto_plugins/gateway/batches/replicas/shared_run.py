@@ -16,7 +16,8 @@ from impasto_plugins.batch.output.s3 import BucketTarget, ImageBucket
 from impasto_plugins.batch.runner.scheduler import Scheduler
 from impasto_plugins.batch.shared.execution import shared_outcomes
 from impasto_plugins.batch.shared.recorder import SharedRecorder
-from impasto_plugins.batch.shared.session import JoinOptions, SharedBatch
+from impasto_plugins.batch.shared.session import SharedBatch
+from impasto_plugins.batch.shared.share import JoinOptions
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.gateway.batches.output import to_openai_error
 from impasto_plugins.gateway.storage.bucket import BucketContents
