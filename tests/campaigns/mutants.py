@@ -59,6 +59,9 @@ PACKAGES = {
         f"{PLUGINS}bedrock/*.py",
     ),
     "batch": (f"{PLUGINS}batch/*.py", f"{PLUGINS}batch/ledger/*.py", f"{PLUGINS}batch/runner/*.py"),
+    "shared batch": (f"{PLUGINS}batch/shared/*.py", f"{PLUGINS}batch/engines/*.py"),
+    "state": (f"{PLUGINS}state/*.py", f"{PLUGINS}state/sqlite/*.py", f"{PLUGINS}state/postgres/*.py"),
+    "keyed calls": (f"{PLUGINS}idempotent_calls/*.py", f"{PLUGINS}fetched_jobs.py", f"{PLUGINS}stored_artifacts.py"),
     "gateway": (
         f"{PLUGINS}gateway/calls/*.py",
         f"{PLUGINS}gateway/idempotency/*.py",

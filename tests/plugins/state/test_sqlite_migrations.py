@@ -161,7 +161,7 @@ async def test_the_schema_of_a_newer_program_is_refused(tmp_path: Path) -> None:
         db.execute("CREATE TABLE calls (id)")
     state = SQLiteState(str(tmp_path), setting="general_settings.data_dir")
     for operation in (state.open, state.migrate, lambda: state.calls.find("a", b"")):
-        with pytest.raises(StateError, match=r"use the newer program.*see general_settings\.data_dir"):
+        with pytest.raises(StateError, match=r"general_settings\.data_dir: .*use the newer program"):
             await operation()
     assert not await state.is_usable()
     await state.aclose()

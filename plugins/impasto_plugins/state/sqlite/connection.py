@@ -101,7 +101,7 @@ class SQLiteDatabase:
             return work()
         except (sqlite3.Error, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise StateError(f"can't store data in {str(self.folder)!r}: {reason}; see {self._setting}") from error
+            raise StateError(f"{self._setting}: can't store data in {str(self.folder)!r}: {reason}") from error
 
     def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Run a transaction; the caller is in the thread."""
