@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -58,13 +59,12 @@ async def _reported() -> AsyncIterator[None]:
 async def _take_turn(state: StateStore, seconds: float) -> bool:
     """Return True if no replica has swept for so many seconds: this one is to do it. Raises StateError."""
     now, objects = await state.now(), state.objects
-    turn = StoredObject(
-        kind=_TURN, id=_TURN, owner=b"", status="", size=0, body=json.dumps(now), created=now, expires=now
-    )
+    body = json.dumps({"at": now, "by": secrets.token_hex(8)})
+    turn = StoredObject(kind=_TURN, id=_TURN, owner=b"", status="", size=0, body=body, created=now, expires=now)
     last = await objects.insert(turn, max_count=1)
     if not isinstance(last, StoredObject):
         (last,) = await objects.of_kind(_TURN)
-    if last == turn:
+    if last.body == body:
         return True
-    is_over = not 0 <= now - float(json.loads(last.body)) < seconds / 2
-    return is_over and await objects.replace(last, attrs.evolve(last, body=turn.body)) is True
+    is_over = not 0 <= now - float(json.loads(last.body)["at"]) < seconds / 2
+    return is_over and await objects.replace(last, attrs.evolve(last, body=body)) is True

@@ -113,8 +113,8 @@ class Balancer:
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports, self._next = ports, 0
         self.port = free_port()
-        self.accepts = True
-        """False: it resets each connection, as a service that is away does."""
+        self._is_away = False
+        self._writers = set[asyncio.StreamWriter]()
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True)
         self._stop = asyncio.Event()
@@ -136,6 +136,16 @@ class Balancer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def go_away(self) -> None:
+        """Close all connections, and each new one."""
+        self._is_away = True
+        for writer in tuple(self._writers):
+            self._loop.call_soon_threadsafe(writer.close)
+
+    def come_back(self) -> None:
+        """Relay again."""
+        self._is_away = False
+
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
         await self._stop.wait()
@@ -147,16 +157,18 @@ class Balancer:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.CancelledError), closing(writer):
-            for _ in self._ports if self.accepts else ():
+            for _ in () if self._is_away else self._ports:
                 self._next += 1
                 with suppress(OSError):
                     other, target = await asyncio.open_connection(
                         "127.0.0.1", self._ports[self._next % len(self._ports)]
                     )
+                    self._writers |= {writer, target}
                     try:
                         await asyncio.gather(_copy(reader, target), _copy(other, writer))
                     finally:
                         target.close()
+                        self._writers -= {writer, target}
                     return
 
 

@@ -1,0 +1,130 @@
+"""A bucket that is away: nothing is sent that could be lost, and what was paid for is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway import sweep
+from impasto_plugins.gateway.storage import bucket as bucket_contents
+from impasto_plugins.transports import s3
+from tests.moto_s3 import Bucket
+from tests.plugins.gateway.batches.conftest import line, submit
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config
+
+from .conftest import stored_in
+from .processes import Balancer
+
+BODY = {"model": "sd3", "prompt": "a fox"}
+
+
+@pytest.fixture
+def gate(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balancer]:
+    """The way to the bucket, which can be closed."""
+    monkeypatch.setattr(bucket_contents, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(s3, "_PAUSE", 0.01)
+    with Balancer([int(bucket.url.rpartition(":")[2])]) as gate:
+        yield gate
+
+
+StartReplica = Callable[[str, str], Awaitable[Running]]
+
+
+@pytest.fixture
+def replica(start: Start, impasto_emulator: Emulator, postgres: str, tmp_path: Path) -> StartReplica:
+    """Starts a replica with a data directory of this name, and this section ``files``."""
+
+    async def start_replica(name: str, files: str) -> Running:
+        general = f"  state: {postgres}\n  data_dir: {tmp_path / name}\n"
+        return await start(config(impasto_emulator.url, models=("sd3", "core"), general=general, more=files))
+
+    return start_replica
+
+
+async def generate(gateway: Running, key: str) -> Answer:
+    headers = {"authorization": f"Bearer {MASTER}", "idempotency-key": key}
+    return await gateway.ask("POST", "/v1/images/generations", json=BODY, headers=headers)
+
+
+async def test_without_the_bucket_nothing_is_sent_that_could_be_lost(
+    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer
+) -> None:
+    gateway = await replica("one", stored_in(bucket, gate.url))
+    gate.go_away()
+    refusal = await generate(gateway, "k")
+    assert (refusal.status, refusal.error["code"], refusal.headers["x-should-retry"]) == (503, "overloaded", "true")
+    assert refusal.headers["retry-after"]
+    job = await gateway.ask("POST", "/v1/images/generations", json=BODY, headers={"prefer": "respond-async"})
+    assert job.status == 503
+    with pytest.raises(openai.InternalServerError, match="can't store files now"):
+        await submit(gateway.sdk, [line("a")])
+    assert impasto_emulator.requests == []
+    answer = await gateway.generate(response_format="url")  # a call that nobody will look for
+    assert answer.status == 200
+    assert "could not be stored for a URL" in answer.json["warnings"][0]
+    gate.come_back()
+    assert (await generate(gateway, "k")).status == 200
+    assert len(impasto_emulator.charges) == 2
+    assert [each async for each in gateway.sdk.files.list()] == []
+
+
+async def test_an_image_that_was_paid_for_while_the_bucket_was_away_is_uploaded_later(
+    replica: StartReplica,
+    tmp_path: Path,
+    bucket: Bucket,
+    gate: Balancer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = await replica("one", stored_in(bucket, gate.url))
+    two = await replica("two", stored_in(bucket))
+    assert (await generate(one, "before")).status == 200
+    bucket_contents.CHECK_SECONDS = 60.0  # the fixture of the gate restores it
+    gate.go_away()
+    first = await generate(one, "k")
+    assert first.status == 200
+    assert "stays on this machine until the bucket can be written to" in caplog.text
+    assert len([*(tmp_path / "one/outcomes").iterdir()]) == 1
+    gate.come_back()
+    app = one.gateway._app
+    await sweep.sweep(app.runtime, app.state, app.idempotency.store, app.batches)
+    assert [*(tmp_path / "one/outcomes").iterdir()] == []
+    again = await generate(two, "k")
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json["data"] == first.json["data"]
+    assert "secret-of-the-test" not in caplog.text
+
+
+async def test_a_stored_outcome_that_can_not_be_read_now_is_not_lost(
+    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer
+) -> None:
+    gateway = await replica("one", stored_in(bucket, gate.url))
+    first = await generate(gateway, "k")
+    gate.go_away()
+    assert (await generate(gateway, "k")).status == 503
+    gate.come_back()
+    assert (await generate(gateway, "k")).json["data"] == first.json["data"]
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_a_gateway_whose_images_stay_on_its_machine_says_so(
+    replica: StartReplica, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await replica("one", "")
+    assert "with files.s3 all machines have them" in caplog.text
+    assert (await generate(gateway, "k")).status == 200
+    assert len([*(await asyncio.to_thread(lambda: list((tmp_path / "one/outcomes").iterdir())))]) == 1
+
+
+def test_a_folder_of_images_is_refused_beside_shared_records() -> None:
+    from impasto import ConfigError
+    from impasto_plugins.gateway.config.loader import parse
+
+    state = "  state: postgresql://u:p@db.example/x\n"
+    text = config("http://127.0.0.1:9", general=state, more="files:\n  folder: here\n")
+    with pytest.raises(ConfigError, match=r"files\.folder: can't be used with a general_settings\.state .*; give s3"):
+        parse(text.encode())
