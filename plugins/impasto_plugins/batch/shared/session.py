@@ -90,7 +90,7 @@ class SharedBatch:
     async def on(cls, folder: Workspace, bucket: ImageBucket, options: JoinOptions) -> AsyncIterator[SharedBatch]:
         """Do the same with an open bucket."""
         objects, host = bucket.objects, secrets.token_hex(8)
-        merge = folder.merge = Merge(folder)
+        folder.merge = merge = await asyncio.to_thread(Merge, folder)
         batch = cls(
             folder=folder,
             bucket=bucket,
@@ -154,8 +154,8 @@ class SharedBatch:
             await self._give_up_uncertain()
             await self.log.flush()
             self.lease.record = attrs.evolve(self.lease.record, segments=self.log.count)
-            if not self.merge.claims:
-                await self.lease.end()
+            if all(self.folder.images.state(*key) == TaskState.ACCEPTED for key in self.merge.claims):
+                await self.lease.end()  # any host may fetch the jobs now
 
     async def _renew(self) -> None:
         while True:
