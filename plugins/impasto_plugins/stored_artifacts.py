@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,13 +31,33 @@ def artifact_of(fields: Mapping[str, Any], content: bytes | File) -> Artifact:
 
 
 def write_content(path: Path, content: File, *, only_new: bool = False) -> None:
-    """Write a content to the disk. Blocks. Raises OSError; with ``only_new`` also if the file exists."""
-    kind = os.O_EXCL if only_new else os.O_TRUNC
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | kind | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as target, content.open() as source:
-        shutil.copyfileobj(source, target, _CHUNK_BYTES)
-        target.flush()
-        os.fsync(fd)
+    """Write a content to the disk. Blocks. Raises OSError.
+
+    With ``only_new`` the file appears whole, and an error is also raised if it exists with another content: two workers
+    may store the result of one job.
+    """
+    target = path.with_name(f"{path.name}.{secrets.token_hex(8)}") if only_new else path
+    try:
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file, content.open() as source:
+            shutil.copyfileobj(source, file, _CHUNK_BYTES)
+            file.flush()
+            os.fsync(fd)
+        if only_new:
+            _add_name(target, path)
+    finally:
+        if only_new:
+            target.unlink(missing_ok=True)
+
+
+def _add_name(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        if not filecmp.cmp(file, name, shallow=False):
+            raise
+    except OSError:  # a file system without links
+        file.rename(name)
 
 
 def read_content(path: Path, max_memory_bytes: int) -> bytes | File:

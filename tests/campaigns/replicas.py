@@ -51,7 +51,11 @@ keys:
 
 @attrs.define
 class Figures:
-    """The counts of a campaign. ``unknown``: calls that may have been charged, ``adopted``: of which an image came."""
+    """The counts of a campaign.
+
+    ``unknown``: calls that may have been charged, ``adopted``: those of them of which an image came later.
+    ``forgotten``: calls whose image was delivered while the database was away, and whose replica was killed then.
+    """
 
     kills: int = 0
     database_kills: int = 0
@@ -60,6 +64,7 @@ class Figures:
     done: int = 0
     unknown: int = 0
     adopted: int = 0
+    forgotten: int = 0
     charges: int = 0
     refused: int = 0
     broken: list[str] = attrs.field(factory=list[str])
@@ -176,8 +181,11 @@ class Campaign:
         for seed, outcome in self.outcomes.items():
             again = await self.ask(seed)
             figures.adopted += seed in unknown and again != UNKNOWN
-            if seed not in unknown and again != outcome:
+            figures.forgotten += seed not in unknown and again == UNKNOWN
+            if seed not in unknown and again not in (outcome, UNKNOWN):
                 figures.broken.append(f"seed {seed} had an image, and then {again}")
+        if figures.forgotten > CALLERS * figures.kills:
+            figures.broken.append("more calls are forgotten than ran when a replica was killed")
         if at.charges() != charges:
             figures.broken.append("a repeated request was charged")
         if 429 in (statuses := at.statuses()):

@@ -144,8 +144,6 @@ class FolderContents:
                     stored.add(name)
                 except OSError as error:
                     _log.error("a paid image could not be stored: %s", error.strerror)
-                    if not isinstance(error, FileExistsError | IsADirectoryError):
-                        (self.folder / name).unlink(missing_ok=True)
             sync_folder(self.folder)
         except OSError as error:
             _log.error("paid images could not be stored: %s", error.strerror)

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import attrs
 import pytest
 
 from impasto import Artifact
@@ -48,6 +49,29 @@ async def test_half_of_a_promise_leaves_no_image_behind(tmp_path: Path) -> None:
     saved = await files.save({"a": done(), "b": done()})
     assert list(saved) == ["b"]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["b.0", "b.1"]
+
+
+async def test_two_workers_may_store_the_result_of_one_job(tmp_path: Path) -> None:
+    """The second finds the same images; others take none away from the first."""
+    files = OutcomeFiles(FolderContents(tmp_path))
+    first = await files.save({"a": done()})
+    assert await files.save({"a": done()}) == first
+    artifacts = tuple(Artifact(data=data, media_type="image/png") for data in reversed(IMAGES))
+    assert await files.save({"a": attrs.evolve(done(), artifacts=artifacts)}) == {}
+    outcome = await files.load("a", first["a"])
+    assert outcome is not None
+    assert [each.data for each in outcome.artifacts] == list(IMAGES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.0", "a.1"]
+
+
+async def test_a_file_system_without_links_has_images_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*paths: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuses)
+    files = OutcomeFiles(FolderContents(tmp_path))
+    assert list(await files.save({"a": done()})) == ["a"]
+    assert [(tmp_path / name).read_bytes() for name in ("a.0", "a.1")] == list(IMAGES)
 
 
 async def test_images_of_a_folder_that_can_not_be_synced_are_not_promised(

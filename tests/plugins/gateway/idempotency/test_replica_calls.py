@@ -133,6 +133,27 @@ async def test_a_replica_that_is_killed_is_taken_over(
     assert await count(postgres, "workers") == 1
 
 
+async def test_jobs_of_a_dead_replica_are_taken_over_though_nobody_asks_for_them(
+    start: Start, impasto_emulator: Emulator, settings: str, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReplicaCalls, "take_over_seconds", 0.05)
+    one = await start(settings)
+    impasto_emulator.fault("pending", method="GET")
+    edit = {"model": "creative", "prompt": "p", "images": [{"image_url": URI}]}
+    job = await one.ask("POST", "/v1/images/edits", json=edit, headers={"prefer": "respond-async"})
+    await polled(impasto_emulator, 1)
+    two = await start(settings)
+    await expire_leases(postgres)
+    async with asyncio.timeout(30):
+        while bytes.fromhex(job.json["id"]) not in calls_of(two)._keyed:
+            await asyncio.sleep(0.01)
+    impasto_emulator.clear_faults()
+    for gateway in (one, two):  # both fetch it
+        assert (await finished_job(gateway, job)).json["status"] == "completed"
+        await gateway.idle()
+    assert len(impasto_emulator.charges) == 1
+
+
 async def test_a_replica_that_stood_still_for_too_long_adds_its_late_image(
     start: Start, serve: Serve, impasto_emulator: Emulator, settings: str, postgres: str
 ) -> None:
