@@ -40,6 +40,8 @@ def command() -> None:
 @click.option("--join", is_flag=True, help="With s3://: share the batch with other hosts that run this command.")
 @click.option("--share", metavar="K/N", help="With --join: this host's share of rows, rate and budget, such as 1/3.")
 @click.option("--state", metavar="PATH|DSN", help="Rate limit, with --join the budget too, of all with this state.")
+@click.option("--engine", type=click.Choice(["ray"]), help="With s3://: run the batch in workers of Ray.")
+@click.option("--workers", type=number_type(int, 1, 1_000), help="With --engine: number of workers.  [default: 1]")
 @click.option("--dry-run", is_flag=True, help="Validate the manifest and print its cost; send nothing.")
 @click.option(
     "--concurrency", type=number_type(int, 1, 1_000), default=64, show_default=True, help="Maximum images in flight."

@@ -54,6 +54,8 @@ class CommandOptions(ConnectionOptions):
     join: bool
     share: str | None
     state: str | None
+    engine: str | None
+    workers: int | None
     skip_invalid: bool
     dedupe: bool
     drop_params: bool
@@ -66,12 +68,44 @@ def run_command(options: CommandOptions) -> int:
     """Run a batch and return the exit code. Raises ConfigError and ManifestError."""
     protect_output()
     target = target_of(options["out"], options["staging"], options["s3_endpoint"])
+    if options["engine"] is not None:
+        return _run_on_ray(options, target)
+    if options["workers"] is not None:
+        raise ConfigError("--workers needs --engine ray")
     with copy_stdin(options["manifest"]) as stdin_copy:
         return _run_from(options, target, stdin_copy)
 
 
+def _run_on_ray(options: CommandOptions, target: BucketTarget | None) -> int:
+    """Run hosts on Ray, then report the batch. Raises ConfigError, ManifestError, MissingExtra."""
+    from impasto_plugins.batch.shared.status import read_shared_status
+
+    from .ray_hosts import options_of_hosts, run_hosts
+
+    if target is None:
+        raise ConfigError("--engine ray needs --out s3://bucket/prefix, which all workers reach")
+    hosts = options_of_hosts(options)
+    _spec_of(hosts[0], target)  # wrong options end here
+    if options["dry_run"]:
+        return run_command(hosts[0])
+    codes = run_hosts(hosts)
+    status = read_shared_status(target)
+    (JSONReporter() if options["as_json"] else PlainReporter()).finished(status, None)
+    return DONE if status.is_whole and DONE in codes else SOME_FAILED
+
+
 def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: Path | None) -> int:
-    order = BatchSpec(
+    order, settings = _spec_of(options, target, stdin_copy), _settings(options)
+    if options["dry_run"]:
+        return asyncio.run(_dry_run(order, settings, as_json=options["as_json"]))
+    try:
+        return asyncio.run(_run(order, settings, as_json=options["as_json"]))
+    except asyncio.CancelledError:  # during the validation: there is nothing to report
+        return INTERRUPTED
+
+
+def _spec_of(options: CommandOptions, target: BucketTarget | None, stdin_copy: Path | None = None) -> BatchSpec:
+    return BatchSpec(
         manifest=options["manifest"],
         stdin_copy=stdin_copy,
         out=options["staging"] or local_folder(options["out"]),
@@ -90,13 +124,6 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
         api_base=check_base_url(options["api_base"]) if options["api_base"] is not None else None,
         template=Template(options["names"]),
     )
-    settings = _settings(options)
-    if options["dry_run"]:
-        return asyncio.run(_dry_run(order, settings, as_json=options["as_json"]))
-    try:
-        return asyncio.run(_run(order, settings, as_json=options["as_json"]))
-    except asyncio.CancelledError:  # during the validation: there is nothing to report
-        return INTERRUPTED
 
 
 def _join_options(options: CommandOptions, target: BucketTarget | None) -> JoinOptions | None:

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from functools import partial
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
@@ -19,13 +18,12 @@ import pytest
 import impasto
 from impasto import ConfigError, ManifestError, MissingExtra
 from tests.campaigns.provider import Provider
+from tests.campaigns.ray_kills import kill_workers
 from tests.docs.pages import blocks
 from tests.moto_s3 import Bucket
-from tests.plugins.batch.conftest import CORE, Run
+from tests.plugins.batch.conftest import CORE, Run, Write, many, row as request
 from tests.plugins.batch.shared.conftest import results
 from tests.plugins.batch.shared.test_deaths import wait_for
-
-from .conftest import worker_processes
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),  # one process starts it
@@ -85,26 +83,14 @@ def test_the_page_and_the_same_call_again(ray: ModuleType, bucket: Bucket, at: P
 
 
 def test_workers_that_are_killed_lose_no_row(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path) -> None:
-    kills = []
-
-    def has_begun(intents: int) -> bool:
-        return len(bucket.intents()) >= intents and bool(worker_processes())
-
-    def kill() -> None:
-        for intents in (6, 14):
-            wait_for(partial(has_begun, intents))
-            process = worker_processes()[0]
-            process.kill()
-            kills.append(process.pid)
-
-    killing = Thread(target=kill)
+    killing = Thread(target=kill_workers, args=(bucket, "MapWorker", (6, 14)))
     killing.start()
     out = generate(ray, rows(40), bucket, tmp_path)
     killing.join()
     assert [row["id"] for row in out] == [f"image-{index}" for index in range(40)]
     states = Counter(row["state"] for row in out)
     assert states.keys() <= {"done", "ambiguous"}
-    assert states["ambiguous"] <= 4 * len(kills) == 8
+    assert states["ambiguous"] <= 4 * 2
     charges = at.charges()
     assert max(charges.values()) == 1
     assert {row["seed"] for row in out if row["state"] == "done"} <= charges.keys()
@@ -123,6 +109,42 @@ def test_a_budget_in_a_state_leaves_rows_pending(
         "the budget of 0.10 USD is used up: 0.01 is left, and an image of stability/stable-image-core may cost 0.03"
     }
     assert at.charges().total() == 3
+
+
+def test_the_command_runs_a_manifest_and_a_host_that_is_killed_is_started_again(
+    ray: ModuleType, bucket: Bucket, at: Provider, batch: Run, manifest: Write
+) -> None:
+    path, words = manifest(*many(24)), ("--out", bucket.out, "--engine", "ray", "--workers", "2", "--concurrency", "4")
+    variables = {**bucket.environment, **at.environment}
+    killing = Thread(target=kill_workers, args=(bucket, "_run_host", (8,)))
+    killing.start()
+    done = batch("run", str(path), *words, **variables)
+    killing.join()
+    status = json.loads(batch("status", bucket.out, "--json", **variables).stdout)
+    assert (status["state"], status["done"] + status["ambiguous"]) == ("complete", 24)
+    assert status["ambiguous"] <= 4
+    assert done.exit_code == (1 if status["ambiguous"] else 0)
+    assert f"complete: {status['done']} of 24 done" in done.output
+    assert max(at.charges().values()) == 1
+    wrong = batch("run", str(manifest(request("a", sede=1), name="b")), *words, **variables)
+    assert wrong.exit_code == 2
+    assert "unknown parameter 'sede'" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "here", "--engine", "ray"), "--engine ray needs --out s3://bucket/prefix"),
+        (("--out", "s3://images/a", "--engine", "ray", "--share", "1/2"), "leave --share out"),
+        (("--out", "s3://images/a", "--engine", "ray", "--max-failures", "x"), "max-failures must be"),
+        (("--out", "s3://images/a", "--engine", "ray", "--start-over"), "--start-over can't be used with --join"),
+        (("--out", "s3://images/a", "--workers", "2"), "--workers needs --engine ray"),
+    ],
+)
+def test_wrong_options_of_the_command(words: tuple[str, ...], message: str, batch: Run, manifest: Write) -> None:
+    done = batch("run", str(manifest(request("a"))), *words)
+    assert done.exit_code == 2
+    assert message in done.output
 
 
 WRONG: list[tuple[Rows, str]] = [
