@@ -44,6 +44,7 @@ def format_status(status: BatchStatus) -> str:
         *_pending(status),
         *_undone(status),
         *_open(status),
+        *_on_dead_hosts(status),
         f"charged: {format_cost(status.cost_usd, status.unpriced)}{_uncertain(status)}",
     )
     on_hosts = f" on {count_of(status.hosts, 'host')}" if status.hosts else ""
@@ -74,6 +75,14 @@ def _open(status: BatchStatus) -> Iterator[str]:
         yield f"{status.in_flight:,} in flight when the run stopped (may have been charged)"
     if status.unfetched:
         yield f"{status.unfetched:,} charged and not fetched yet (run again to fetch)"
+
+
+def _on_dead_hosts(status: BatchStatus) -> Iterator[str]:
+    if status.dead_hosts:
+        yield (
+            f"{count_of(status.dead_hosts, 'host')} died with {status.on_dead_hosts:,} in flight (another host"
+            " settles them)"
+        )
 
 
 def _uncertain(status: BatchStatus) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from impasto import ConfigError, InvalidRequest, ManifestError, MissingExtra, Registry, RegistryError
-from impasto.ext import close_files
+from impasto.ext import close_files, kind_in_words
 from impasto_plugins.batch.manifest.planner import problem_text
 from impasto_plugins.batch.manifest.rows import parse_row, tasks_of
 from impasto_plugins.batch.manifest.tabular import row_of_columns
@@ -49,6 +49,9 @@ def generate_rows(ds: Dataset, spec: WorkerSpec, model: str | None) -> Dataset:
     Raises ConfigError, ManifestError, MissingExtra.
     """
     ray = import_ray()
+    if not isinstance(ds, ray.data.Dataset):
+        kind = kind_in_words(ds)
+        raise ConfigError(f"ds must be a dataset of Ray, not {kind}; ray.data.from_items(rows) makes one from a list")
     ds = ds.materialize()  # the same rows are checked and requested, whatever computes them
     if not {"id", "custom_id"} & {*(ds.columns() or ())}:
         raise ManifestError("the dataset has no column 'id': give each row its own id; nothing was sent")

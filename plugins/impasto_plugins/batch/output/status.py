@@ -53,6 +53,10 @@ class BatchStatus:
     unfetched: int = 0
     hosts: int = 0
     """Hosts that run the batch now, if several share it."""
+    dead_hosts: int = 0
+    """Hosts that have died, and whose images no other host has settled yet."""
+    on_dead_hosts: int = 0
+    """Images that they had in flight, as far as their logs tell."""
 
     @property
     def is_whole(self) -> bool:

@@ -36,4 +36,6 @@ async def _read(place: Path, target: BucketTarget) -> BatchStatus:
         total = max(each.images for each in hosts.records.values()) + folder.images.extra
         left_open = () if live else await asyncio.to_thread(open_rows, folder.layout, folder.images)
         status = status_of(folder.images, total, {}, running=bool(live), left_open=left_open)
-        return attrs.evolve(status, hosts=len(live))
+        dead = [name for name, record in hosts.records.items() if not (record.has_ended or hosts.is_live(name))]
+        on_dead = sum(len(shared.merge.left_open.get(name, ())) for name in dead)
+        return attrs.evolve(status, hosts=len(live), dead_hosts=len(dead), on_dead_hosts=on_dead)

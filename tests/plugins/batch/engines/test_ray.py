@@ -147,6 +147,11 @@ def test_wrong_options_of_the_command(words: tuple[str, ...], message: str, batc
     assert message in done.output
 
 
+def test_a_list_is_not_a_dataset(ray: ModuleType) -> None:
+    with pytest.raises(ConfigError, match="ds must be a dataset of Ray, not .*list"):
+        impasto.ray.generate(rows(1), out="s3://images/a")  # type: ignore[arg-type]  # a list
+
+
 WRONG: list[tuple[Rows, str]] = [
     ([{"prompt": "a kite"}], "the dataset has no column 'id'"),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -11,10 +12,10 @@ from tests.campaigns.hosts import Times
 from tests.campaigns.provider import Provider, provider
 from tests.images import png
 from tests.moto_s3 import Bucket
-from tests.plugins.batch.conftest import CREATIVE, Write, many, row
+from tests.plugins.batch.conftest import CREATIVE, Run, Write, many, row
 
 from .conftest import SHORT, Host, exit_code_of, results
-from .test_deaths import wait_for
+from .test_deaths import rows_of, wait_for
 
 
 def log(tmp_path: Path, name: str) -> str:
@@ -39,12 +40,22 @@ def test_a_share_of_a_running_host_is_refused(bucket: Bucket, host: Host, manife
     assert "a running host of this batch has --share 1/2" in log(tmp_path, "d")
 
 
-def test_a_dead_hosts_share_goes_to_the_next(bucket: Bucket, at: Provider, host: Host, manifest: Write) -> None:
+def test_a_dead_hosts_share_goes_to_the_next(
+    bucket: Bucket, at: Provider, host: Host, manifest: Write, batch: Run
+) -> None:
+    def status() -> dict[str, object]:
+        return dict(json.loads(batch("status", bucket.out, "--json", **bucket.environment).stdout))
+
     path = manifest(*many(20))
     first = host("a", path, "--share", "2/2", times=SHORT)
-    wait_for(bucket.intents)
+    wait_for(lambda: rows_of(bucket))
     first.kill()
+    wait_for(lambda: status()["dead_hosts"] == 1)
+    in_flight = status()["on_dead_hosts"]
+    words = batch("status", bucket.out, **bucket.environment).stdout
+    assert f"1 host died with {in_flight} in flight" in words
     assert exit_code_of(host("b", path, "--share", "2/2", times=SHORT)) in (0, 1)
+    assert (status()["dead_hosts"], status()["on_dead_hosts"]) == (0, 0)
     assert max(at.charges().values()) == 1
     holders = bucket.objects(".impasto/shares/2-of-2/")
     assert list(holders) == ["000000", "000001"]
