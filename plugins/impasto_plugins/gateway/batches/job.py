@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from impasto_plugins.batch.filenames import Template
-from impasto_plugins.batch.ledger.log import ReadPosition, rows
+from impasto_plugins.batch.ledger.log import ReadPosition, rows, rows_at
 from impasto_plugins.batch.ledger.recorder import LedgerRecorder
-from impasto_plugins.batch.ledger.recovery import recover, restore_sends
+from impasto_plugins.batch.ledger.recovery import recover, restore_sends, task_of_row
 from impasto_plugins.batch.ledger.workspace import Workspace
 from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.runner.concurrency import AdaptiveConcurrency
 from impasto_plugins.batch.runner.limits import MAX_CONSECUTIVE_UNKNOWN, StopConditions
 from impasto_plugins.batch.runner.scheduler import Scheduler
-from impasto_plugins.batch.tasks import ImageTask, join_shared_tasks, join_tasks
+from impasto_plugins.batch.tasks import ImageTask, join_jobs, join_shared_tasks, join_tasks
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.budgets import check_limits
 from impasto_plugins.gateway.errors import INVALID, APIError
@@ -177,15 +177,26 @@ class BatchJob:
             await self._sync()
             tick_task = asyncio.create_task(self._tick())
             try:
-                while not await self._run_once(jobs):
+                while not await self._run_once(jobs) or await self._has_unfetched():
                     if services.is_draining or self._is_given_up:
                         return
-                    _log.warning("batch %s waits: %s", self.batch.id, self._stops.reason)
-                    jobs = []
+                    reason = self._stops.reason or "charged images could not be fetched yet"
+                    _log.warning("batch %s waits: %s", self.batch.id, reason)
                     await self._pause()
+                    jobs = await asyncio.to_thread(self._unfetched_jobs)
             finally:
                 tick_task.cancel()
         await self._change("finalizing", finalizing_at=await self._now(), _ends=self._end_status or "completed")
+
+    async def _has_unfetched(self) -> bool:
+        """Return True if charged images are still to be fetched, and the batch has time for it."""
+        is_ended = self._end_status is not None or self._quota_error is not None
+        return not is_ended and bool(await asyncio.to_thread(self._unfetched_jobs))
+
+    def _unfetched_jobs(self) -> list[ImageTask]:
+        """Return the jobs of images that were charged, and that their host did not give yet."""
+        rows = rows_at(self.folder.layout.ledger, self.folder.images.open())
+        return [*join_jobs(task_of_row(row) for row in rows if "unfetched" in row and "from" not in row)]
 
     async def _run_once(self, jobs: list[ImageTask]) -> bool:
         """Request the remaining images. Return True if nothing is left to request. Raises OSError."""

@@ -114,7 +114,7 @@ class FinishedLine:
     def _success_fields(self) -> Payload:
         rows = self.done_rows
         formats = {row["media_type"].rpartition("/")[2] for row in rows}
-        costs = [row["usd"] for row in self.rows if row["row"] == "done" or row.get("billed") == "yes"]
+        costs = [row["usd"] for row in self.rows if row["row"] == "done" or _billed(row) == "yes"]
         body: dict[str, Any] = {"output_format": formats.pop()} if len(formats) == 1 else {}
         body["usage"] = usage_of(rows) or _USAGE
         body["cost_usd"] = None if None in costs else round(sum(costs), 10)
@@ -162,8 +162,8 @@ def _image_fields(row: Row) -> Payload:
 
 def _error_fields(row: Row, place: str) -> dict[str, object]:
     """Return the error in place of an image; the outcome of a job that can't be fetched any more is unknown."""
-    message = row.get(
-        "message",
+    message = row.get("message") or row.get(
+        "unfetched",
         "its job is still at the provider, and its key is no longer configured; look at the provider's account",
     )
     return {
@@ -171,8 +171,13 @@ def _error_fields(row: Row, place: str) -> dict[str, object]:
         "type": row.get("type", SERVER if row.get("billed") != "no" else INVALID),
         "param": row.get("param"),
         "code": row.get("code", "charge_unknown"),
-        "billed": row.get("billed", "unknown"),
+        "billed": _billed(row),
     }
+
+
+def _billed(row: Row) -> str:
+    """Return ``billed`` of an image's last row; a job's has none."""
+    return str(row.get("billed", "yes" if "unfetched" in row else "unknown"))
 
 
 @attrs.define(eq=False)

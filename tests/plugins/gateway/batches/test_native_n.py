@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from impasto_plugins.gateway.batches import job
 from tests.plugins.gateway.conftest import Running, Serve, Start, config, entry, key_entry, sdk_client
 from tests.plugins.gateway.native import KEY, USD, Vendor, image
 from tests.plugins.gateway.records import database
@@ -195,3 +196,34 @@ async def test_a_running_gateway_with_little_memory_makes_ten_images(start: Star
     batch = await finish(gateway.sdk, await submit(gateway.sdk, [line("a", model="fine", n=10)]))
     assert batch.request_counts.completed == 1
     assert vendor.charged_images == 10
+
+
+async def test_charged_images_that_their_host_refuses_are_fetched_later(
+    start: Start, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "RETRY_SECONDS", 0.05)
+    gateway = await start(text(vendor))
+    vendor.refused = {8}
+    batch = await submit(gateway.sdk, [line("a", model="fine", prompt="signed", seed=7, n=3)])
+    async with asyncio.timeout(30):
+        while len(vendor.polls) < 10:  # in the second try
+            await asyncio.sleep(0.02)
+    vendor.refused.clear()
+    batch = await finish(gateway.sdk, batch)
+    body = (await results(gateway.sdk, batch.output_file_id))["a"]["response"]["body"]
+    assert ([each["seed"] for each in body["data"]], "errors" in body) == ([7, 8, 9], False)
+    assert len(vendor.posts) == 1
+
+
+async def test_a_batch_that_ends_before_says_that_they_were_charged(start: Start, vendor: Vendor) -> None:
+    gateway = await start(text(vendor))
+    vendor.refused = {8}
+    batch = await submit(gateway.sdk, [line("a", model="fine", prompt="signed", seed=8)])
+    async with asyncio.timeout(30):
+        while len(vendor.polls) < 3:
+            await asyncio.sleep(0.02)
+    await gateway.sdk.batches.cancel(batch.id)
+    batch = await finish(gateway.sdk, batch)
+    failure = (await results(gateway.sdk, batch.error_file_id))["a"]["error"]
+    assert (failure["code"], failure["billed"]) == ("charge_unknown", "yes")
+    assert failure["message"] == "image 1 could not be fetched: HTTP 403; it was charged"
