@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
@@ -72,7 +71,6 @@ class BatchScheduler:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.store = BatchStore(services.state)
-        self.worker = secrets.token_hex(8)
         self._running: dict[str, RunningBatch] = {}
 
     @property
@@ -218,11 +216,12 @@ class BatchScheduler:
 
     async def _run_with_lease(self, batch: BatchRow, running: RunningBatch, contents: BucketContents) -> None:
         """Run a batch of several replicas, if this one gets its lease. Raises as ``_run_in``."""
-        lease = BatchLease(self.store, self.worker)
+        lease = BatchLease(self.store)
         if (current := await lease.take(batch)) is None:
             return
 
         def stop() -> None:
+            _log.warning("batch %s is given up: another replica runs it", batch.id)
             if running.job is not None:
                 running.job.give_up("another replica runs this batch")
 

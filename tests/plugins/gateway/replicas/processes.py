@@ -89,10 +89,15 @@ class Replica:
             self.process.close()
             self.process = None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        os.kill(self.process.pid or 0, number)
+
     def terminate(self) -> None:
         """End it in peace."""
+        self.signal(signal.SIGTERM)
         assert self.process is not None
-        os.kill(self.process.pid or 0, signal.SIGTERM)
         self.process.join(60)
         assert self.process.exitcode == 0, self.log.read_text()
         self.process.close()

@@ -14,7 +14,7 @@ from impasto_plugins.gateway import sweep
 from impasto_plugins.gateway.storage import bucket as bucket_contents
 from impasto_plugins.transports import s3
 from tests.moto_s3 import Bucket
-from tests.plugins.gateway.batches.conftest import line, submit
+from tests.plugins.gateway.batches.conftest import finish, line, results, submit
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config
 
 from .conftest import stored_in
@@ -28,6 +28,10 @@ def gate(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balancer]:
     """The way to the bucket, which can be closed."""
     monkeypatch.setattr(bucket_contents, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(s3, "_PAUSE", 0.01)
+    monkeypatch.setattr(s3, "_MAX_PAUSE", 0.05)
+    monkeypatch.setattr("impasto_plugins.gateway.batches.scheduler.RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("impasto_plugins.gateway.batches.scheduler.WATCH_SECONDS", 0.2)
+    monkeypatch.setattr("impasto_plugins.batch.shared.segments.FLUSH_SECONDS", 0.1)
     with Balancer([int(bucket.url.rpartition(":")[2])]) as gate:
         yield gate
 
@@ -109,6 +113,33 @@ async def test_a_stored_outcome_that_can_not_be_read_now_is_not_lost(
     gate.come_back()
     assert (await generate(gateway, "k")).json["data"] == first.json["data"]
     assert len(impasto_emulator.charges) == 1
+
+
+async def test_a_batch_waits_for_the_bucket_and_pays_for_nothing_twice(
+    replica: StartReplica,
+    impasto_emulator: Emulator,
+    bucket: Bucket,
+    gate: Balancer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = await replica("one", f"{stored_in(bucket, gate.url)}batches: {{concurrency: 2}}\n")
+    impasto_emulator.fault("delay", seconds=0.2)
+    batch = await submit(gateway.sdk, [line(f"p{i}", seed=i + 1) for i in range(8)])
+    async with asyncio.timeout(30):
+        while len(impasto_emulator.charges) < 2:
+            await asyncio.sleep(0.02)
+    gate.go_away()
+    async with asyncio.timeout(30):
+        while "can't continue now" not in caplog.text:
+            await asyncio.sleep(0.02)
+    paid = len(impasto_emulator.charges)
+    gate.come_back()
+    batch = await finish(gateway.sdk, batch)
+    assert batch.status == "completed"
+    outputs = await results(gateway.sdk, batch.output_file_id)
+    assert outputs.keys() == {f"p{i}" for i in range(8)}
+    assert paid <= 6
+    assert len(impasto_emulator.charges) == 8
 
 
 async def test_a_gateway_whose_images_stay_on_its_machine_says_so(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -151,6 +152,30 @@ async def test_a_batch_outlives_its_replica(replicas: Sequence[Replica], provide
 def runs(replica: Replica, id: str) -> bool:
     """Return True if a replica has the batch's folder."""
     return (replica.folder / replica.name / "impasto/batches/runs" / id / ".impasto").exists()
+
+
+async def test_a_replica_that_was_stopped_for_longer_than_its_lease_pays_for_nothing_again(
+    replicas: Sequence[Replica], provider: Emulator
+) -> None:
+    provider.fault("delay", seconds=0.2)
+    async with sdk(replicas[0].url) as client:
+        batch = await submit(client, [line(f"p{i}", seed=i + 1) for i in range(16)])
+    async with asyncio.timeout(30):
+        while len(provider.charges) < 4:
+            await asyncio.sleep(0.02)
+    (running,) = (each for each in replicas if runs(each, batch.id))
+    (other,) = (each for each in replicas if each is not running)
+    running.signal(signal.SIGSTOP)
+    async with sdk(other.url) as client:
+        batch = await finish(client, batch)
+        running.signal(signal.SIGCONT)
+        before = await client.files.content(batch.output_file_id)
+        async with asyncio.timeout(30):
+            while "another replica runs it" not in running.log.read_text():
+                await asyncio.sleep(0.05)
+        assert (await client.batches.retrieve(batch.id)) == batch
+        assert (await client.files.content(batch.output_file_id)).content == before.content
+    assert max(Counter(charge.seed for charge in provider.charges).values()) == 1
 
 
 async def test_a_batch_goes_on_elsewhere_when_its_replica_ends_in_peace(

@@ -144,7 +144,7 @@ async def test_a_worker_that_has_lost_a_batchs_lease_changes_nothing_of_it(recor
         id="batch_1", owner=b"o", identity=b"", status="in_progress", about="{}", room=0, created=1e9, expires=2e9
     )
     await store.insert_or_find(batch, since=None, maximum=10)
-    one, two = BatchLease(store, "one"), BatchLease(store, "two")
+    one, two = BatchLease(store), BatchLease(store)
     own = await one.take(batch)
     assert own is not None
     assert await two.take(batch) is None
@@ -158,4 +158,6 @@ async def test_a_worker_that_has_lost_a_batchs_lease_changes_nothing_of_it(recor
     assert changed.status == "finalizing"
     assert await one.take(batch) is None
     await two.release(other)
-    assert await one.take(batch) is not None
+    with pytest.raises(APIError, match="another replica runs this batch"):
+        await one.change(own, lambda current: current.with_attributes("completed"))
+    assert await BatchLease(store).take(batch) is not None
