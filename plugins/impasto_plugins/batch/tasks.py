@@ -133,8 +133,9 @@ class Outcome:
 
     ``state`` is ``done``, ``refused`` (proved: not charged), ``ambiguous`` (it may have been charged), ``unusable``
     (paid, without a usable image), ``filtered`` (by moderation), ``expired`` (its job's result), or ``pending`` (its
-    job continues, or nothing was sent because the run stopped). ``path`` is its file in a folder, ``url`` in a bucket
-    (``s3://...``); ``cost`` its certain or possible charge; ``again``: another run requests it.
+    job continues, its image could not be fetched yet, or nothing was sent because the run stopped). ``path`` is its
+    file in a folder, ``url`` in a bucket (``s3://...``); ``cost`` its certain or possible charge; ``again``: another
+    run requests it.
     """
 
     id: str
