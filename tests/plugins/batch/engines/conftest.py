@@ -1,4 +1,4 @@
-"""A cluster of Ray on this machine, one for the whole run, whose workers call the emulator and moto's S3."""
+"""A cluster of Ray on this machine, whose workers call the emulator and moto's S3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.plugins.batch.shared.conftest import at, bucket, moto_url, slow_provi
 __all__ = ["at", "bucket", "moto_url", "slow_provider"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray(moto_url: str, slow_provider: Provider) -> Iterator[ModuleType]:
     """Ray with two CPUs."""
     with start_ray({**slow_provider.environment, **Bucket(moto_url, "any").environment}) as ray:

@@ -26,7 +26,6 @@ from tests.plugins.batch.shared.conftest import results
 from tests.plugins.batch.shared.test_deaths import wait_for
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),  # one process starts it
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
 ]
@@ -45,49 +44,46 @@ def generate(ray: ModuleType, requests: Rows, bucket: Bucket, place: Path, **opt
     return sorted(ds.take_all(), key=lambda row: (len(str(row["id"])), row["id"], row["index"]))
 
 
-def test_rows_in_images_out(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path, batch: Run) -> None:
-    requests = rows(6)
-    requests[0]["n"] = 2
-    out = generate(ray, requests, bucket, tmp_path)
+def test_the_page_and_a_later_call_with_more_rows(
+    ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path, batch: Run
+) -> None:
+    (block,) = blocks("docs/ray.md", "python")
+    output = io.StringIO()
+    with redirect_stdout(output):
+        exec(block.text.replace('"s3://bucket/kites"', f"{bucket.out!r}, staging={str(tmp_path / 'a')!r}"), {})
+    kites = [f"kite-{seed}" for seed in range(1, 5)]
+    assert sorted(output.getvalue().splitlines()) == [f"{id} done {bucket.out}/{id}.png" for id in kites]
+    assert at.charges().total() == 4
+
+    requests: Rows = [{"id": id, "prompt": "a kite", "seed": seed} for seed, id in enumerate(kites, 1)]
+    requests.append({"id": "two-more", "prompt": "a kite", "seed": 5, "n": 2})
+    out = generate(ray, requests, bucket, tmp_path / "b", workers=1)
+    assert at.charges() == Counter(range(1, 7)), "the ledger is in the bucket"
     objects = bucket.objects()
-    assert [(row["id"], row["index"]) for row in out] == [
-        ("image-0", 0),
-        ("image-0", 1),
-        *[(f"image-{index}", 0) for index in range(1, 6)],
+    assert [(row["id"], row["index"], row["seed"]) for row in out] == [
+        *[(id, 0, seed) for seed, id in enumerate(kites, 1)],
+        ("two-more", 0, 5),
+        ("two-more", 1, 6),
     ]
     for row in out:
         name = str(row["url"]).removeprefix(f"{bucket.out}/")
         assert hashlib.sha256(objects[name]).hexdigest() == row["sha256"]
         assert (row["state"], row["usd"], row["error"]) == ("done", 0.03, None)
-    assert [row["seed"] for row in out] == [1, 2, 2, 3, 4, 5, 6]
-    assert at.charges().total() == 7
 
     def status() -> dict[str, object]:
         return dict(json.loads(batch("status", bucket.out, "--json", **bucket.environment).stdout))
 
     wait_for(lambda: status()["state"] != "running")  # the workers have left
-    assert (status()["state"], status()["done"], status()["total"]) == ("complete", 7, 7)
-    assert len(results(bucket)) == 6
-
-
-def test_the_page_and_the_same_call_again(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path) -> None:
-    (block,) = blocks("docs/ray.md", "python")
-    for place in ("a", "b"):  # the ledger is in the bucket
-        output = io.StringIO()
-        with redirect_stdout(output):
-            exec(block.text.replace('"s3://bucket/kites"', f"{bucket.out!r}, staging={str(tmp_path / place)!r}"), {})
-        assert sorted(output.getvalue().splitlines()) == [
-            f"kite-{seed} done {bucket.out}/kite-{seed}.png" for seed in range(1, 5)
-        ]
-        assert at.charges().total() == 4
+    assert (status()["state"], status()["done"], status()["total"]) == ("complete", 6, 6)
+    assert len(results(bucket)) == 5
 
 
 def test_workers_that_are_killed_lose_no_row(ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path) -> None:
-    killing = Thread(target=kill_workers, args=(bucket, "MapWorker", (6, 14)))
+    killing = Thread(target=kill_workers, args=(bucket, "MapWorker", (5, 12)))
     killing.start()
-    out = generate(ray, rows(40), bucket, tmp_path)
+    out = generate(ray, rows(30), bucket, tmp_path)
     killing.join()
-    assert [row["id"] for row in out] == [f"image-{index}" for index in range(40)]
+    assert [row["id"] for row in out] == [f"image-{index}" for index in range(30)]
     states = Counter(row["state"] for row in out)
     assert states.keys() <= {"done", "ambiguous"}
     assert states["ambiguous"] <= 4 * 2
