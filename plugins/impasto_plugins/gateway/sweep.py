@@ -40,7 +40,7 @@ async def sweep(runtime: Runtime, state: StateStore, outcomes: OutcomeStore, bat
     async with _reported():
         if not places.shared or await _take_turn(state, seconds):
             await state.budgets.delete_old()
-            await outcomes.remove_expired()
+            await outcomes.remove_expired(others_delete=runtime.config.has_shared_state and not places.shared)
             await batches.remove_expired()
             for images in places.shared:
                 await images.remove_expired()

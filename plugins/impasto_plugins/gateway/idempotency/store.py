@@ -164,16 +164,17 @@ class OutcomeStore:
         outcome = dump_outcome(charge_unknown_error())
         return await self.calls.take_over(dead, worker, outcome=outcome, seconds=RETRY_SECONDS)
 
-    async def remove_expired(self) -> None:
-        """Delete expired rows with their files, and old files without a row. Report lost rows, once.
+    async def remove_expired(self, *, others_delete: bool = False) -> None:
+        """Delete expired rows with their images, and old images without a row. Report lost rows, once.
 
+        ``others_delete``: replicas that do not have these images delete rows too, so that a missing row means nothing.
         Raises StateError, StoreError.
         """
         expired = await self.calls.delete_expired()
         candidates = await self._files.stored_ids()
         missing = await self.calls.missing(candidates.difference(expired))
         strays = await self._files.remove({*expired}, {*missing}, lifetime=KEY_SECONDS)
-        if strays and not self._has_reported_strays:
+        if strays and not others_delete and not self._has_reported_strays:
             self._has_reported_strays = True
             _log.warning(
                 "%d stored images in %r have no record: the database is an older copy or was damaged, or the gateway"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -148,7 +149,14 @@ async def test_a_gateway_whose_images_stay_on_its_machine_says_so(
     gateway = await replica("one", "")
     assert "with files.s3 all machines have them" in caplog.text
     assert (await generate(gateway, "k")).status == 200
-    assert len([*(await asyncio.to_thread(lambda: list((tmp_path / "one/outcomes").iterdir())))]) == 1
+    (image,) = await asyncio.to_thread(lambda: list((tmp_path / "one/outcomes").iterdir()))
+    stray = image.with_name("f" * 64 + ".0")  # another replica has deleted its row
+    stray.touch()
+    os.utime(stray, (image.stat().st_mtime - 3600,) * 2)
+    app = gateway.gateway._app
+    await sweep.sweep(app.runtime, app.state, app.idempotency.store, app.batches)
+    assert image.exists()
+    assert "have no record" not in caplog.text
 
 
 def test_a_folder_of_images_is_refused_beside_shared_records() -> None:
