@@ -64,6 +64,7 @@ async def failure(error: Callable[[], ImpastoError], **options: Any) -> tuple[Im
     async with recording(always(Answer(status=403))) as recorder:
         where = {"acme": {"api_base": recorder.url, "api_key": "k"}}
         async with impasto.Client(registry=registry, providers=where, **options) as client:
+            last: Exception = AssertionError("the limit was reached before any call")
             with pytest.raises(ContentFiltered) as caught:
                 for _ in range(20):
                     try:
