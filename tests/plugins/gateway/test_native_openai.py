@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import sys
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,6 +40,8 @@ async def openai_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> As
     monkeypatch.syspath_prepend(str(EXAMPLE / "src"))
     async with importlib.import_module("impasto_openai.stand_in").serving("sk-openai") as stand_in:
         yield stand_in
+    for name in [each for each in sys.modules if each.partition(".")[0] == "impasto_openai"]:
+        del sys.modules[name]  # other tests take it for an installed package
 
 
 def text(stand_in: Any, more: str = "") -> str:

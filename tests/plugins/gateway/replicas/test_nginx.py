@@ -22,10 +22,10 @@ from .test_shared_contents import BODY, ask, generate, sdk
 
 
 def find_nginx() -> str:
-    """Return the command of nginx; skip the test if there is none. If NGINX is set, as in .ci/run, it must exist."""
-    command = shutil.which(os.environ.get("NGINX", "nginx"), path=f"{os.environ['PATH']}:/usr/sbin")
+    """Return the command of nginx; skip the test if there is none. That of NGINX_COMMAND, as in .ci/run, must exist."""
+    command = shutil.which(os.environ.get("NGINX_COMMAND", "nginx"), path=f"{os.environ['PATH']}:/usr/sbin")
     if command is None:
-        assert "NGINX" not in os.environ, "nginx is not installed"
+        assert "NGINX_COMMAND" not in os.environ, "nginx is not installed"
         pytest.skip("needs nginx, such as apt-get install nginx")
     return command
 
