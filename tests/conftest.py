@@ -64,14 +64,14 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return three workers for two cores: a test waits for sockets, processes and polls for much of its time.
+    """Return two workers for each core: a test waits for sockets, processes and polls for much of its time.
 
     pytest-xdist itself counts physical cores, so that a machine of two hyper-threads would have one worker.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return cores + cores // 2
+    return 2 * cores
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -84,6 +84,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     for path in paths[first:] + paths[:first]:
         with suppress(Exception), catch_warnings(action="error"):  # the collection imports it again, and reports it
             import_module(".".join((ROOT.name, *path.relative_to(ROOT).with_suffix("").parts)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that wait, in one worker: the others use the cores meanwhile, and none of them is last."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
 
 
 def pytest_collection_finish() -> None:

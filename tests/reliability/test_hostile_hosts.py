@@ -16,6 +16,8 @@ from impasto.registry import OPERATIONS
 from tests.reliability.hostile import IMAGE, KEY, MODEL, PICTURE, Internet, by_path, internet, job, operation
 from tests.reliability.servers import Answer, ServedRequest, Server, http, in_json
 
+pytestmark = pytest.mark.waits
+
 EVIL = "https://evil.example/x"
 LEADS: dict[str, str] = {
     "location": EVIL,

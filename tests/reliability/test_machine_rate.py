@@ -14,6 +14,8 @@ from tests.reliability.conftest import CORE, KEY
 from tests.reliability.servers import Server
 from tests.reliability.test_rates import most_in
 
+pytestmark = pytest.mark.waits
+
 LIMIT = impasto.RateLimit(6, 2.0)
 
 CLIENT = f"""

@@ -18,6 +18,8 @@ from tests.images import drawn
 
 from .conftest import MASTER, Process, Serve, config, entry, read_log, sdk_client
 
+pytestmark = pytest.mark.waits
+
 SD3 = "stability/sd3.5-large"
 
 

@@ -22,6 +22,8 @@ from impasto_plugins.state.sqlite import SQLiteState
 from tests.postgres import PostgresServer, own_server
 from tests.recorder import Answer, ReceivedRequest, Recorder, picture
 
+pytestmark = pytest.mark.waits
+
 LIMIT = RateLimit(10, 1.0)
 MODEL = "stability/stable-image-core"
 

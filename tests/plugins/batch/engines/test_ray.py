@@ -26,6 +26,7 @@ from tests.plugins.batch.shared.conftest import results
 from tests.plugins.batch.shared.test_deaths import wait_for
 
 pytestmark = [
+    pytest.mark.waits,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
 ]

@@ -23,6 +23,8 @@ from tests.plugins.batch.conftest import Write, many
 from tests.plugins.batch.shared.conftest import results
 from tests.plugins.batch.shared.test_deaths import wait_for
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture(autouse=True)
 def environment(bucket: Bucket, at: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,8 @@ from tests.conftest import KEY
 from tests.images import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, ledger_rows, lines, many, row
 
+pytestmark = pytest.mark.waits
+
 
 def status(batch: Run) -> dict[str, object]:
     found: dict[str, object] = json.loads(batch("status", "out", "--json").stdout)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import pytest
+
 from tests.campaigns.hosts import Times
 from tests.campaigns.provider import Provider, provider
 from tests.campaigns.shared_kills import Figures, SharedJob, at_every_request, at_random
@@ -21,6 +23,8 @@ from tests.plugins.batch.conftest import CREATIVE, Run, Write, many, row
 
 from .conftest import SHORT, Host, errors, exit_code_of, results
 from .proxy_s3 import faulty
+
+pytestmark = pytest.mark.waits
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import pytest
+
 from tests.campaigns.provider import Provider
 from tests.moto_s3 import Bucket
 from tests.plugins.batch.conftest import Run, Write, many
 
 from .conftest import Host, exit_code_of, results
+
+pytestmark = pytest.mark.waits
 
 
 def test_three_hosts_make_each_image_once(

@@ -8,6 +8,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.campaigns.hosts import Times
 from tests.campaigns.provider import Provider, provider
 from tests.images import png
@@ -16,6 +18,8 @@ from tests.plugins.batch.conftest import CREATIVE, Run, Write, many, row
 
 from .conftest import SHORT, Host, exit_code_of, results
 from .test_deaths import rows_of, wait_for
+
+pytestmark = pytest.mark.waits
 
 
 def log(tmp_path: Path, name: str) -> str:

@@ -23,6 +23,8 @@ from .conftest import Host, exit_code_of, results
 from .test_deaths import wait_for
 from .test_shares import log
 
+pytestmark = pytest.mark.waits
+
 
 def test_hosts_send_at_one_rate_and_end_at_one_budget(
     bucket: Bucket, at: Provider, host: Host, manifest: Write, postgres: str

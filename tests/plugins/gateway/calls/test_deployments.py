@@ -16,6 +16,8 @@ from tests.images import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
 from tests.plugins.gateway.raw import until
 
+pytestmark = pytest.mark.waits
+
 PICTURE = "data:image/png;base64," + b64encode(drawn("PNG", size=(128, 128))).decode()
 CLOSED = "http://127.0.0.1:9"
 

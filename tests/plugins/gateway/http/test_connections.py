@@ -16,6 +16,8 @@ from impasto_plugins.gateway.http.spool import UploadSpool
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.plugins.gateway.raw import CALL, CHUNKED, GET, HEADERS, JSON, LENGTH, POST, Connection, chunks, send, until
 
+pytestmark = pytest.mark.waits
+
 LIMITS = {
     "header_seconds": 0.4,
     "body_seconds": 1.2,

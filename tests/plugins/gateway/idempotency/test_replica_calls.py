@@ -22,6 +22,8 @@ from tests.plugins.state.postgres.test_migrations import execute
 
 from .test_repeats import BODY, PATH, ask, leave, replayed
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def settings(impasto_emulator: Emulator, postgres: str, tmp_path: Path) -> str:

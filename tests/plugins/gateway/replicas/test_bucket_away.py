@@ -21,6 +21,8 @@ from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, confi
 from .conftest import stored_in
 from .processes import Balancer
 
+pytestmark = pytest.mark.waits
+
 BODY = {"model": "sd3", "prompt": "a fox"}
 
 

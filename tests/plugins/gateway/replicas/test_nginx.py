@@ -20,6 +20,8 @@ from tests.plugins.gateway.batches.conftest import finish, line, results, submit
 from .processes import Replica, free_port
 from .test_shared_contents import BODY, ask, generate, sdk
 
+pytestmark = pytest.mark.waits
+
 
 def find_nginx() -> str:
     """Return the command of nginx; skip the test if there is none. That of NGINX_COMMAND, as in .ci/run, must exist."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import openai
+import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.images import drawn
@@ -21,6 +22,8 @@ from tests.plugins.gateway.conftest import MASTER, Answer
 
 from .conftest import OTHER_KEY
 from .processes import Balancer, Replica
+
+pytestmark = pytest.mark.waits
 
 BODY = {"model": "sd3", "prompt": "a fox"}
 
