@@ -1,11 +1,14 @@
-"""A check that fails or measures memory looks through all objects: those of other tests are none of its business."""
+"""What checks of the kit share with the whole process: its garbage, and a watch that a hanging check leaves behind."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
+
+from impasto import Operation
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +17,11 @@ def only_its_own_objects() -> Iterator[None]:
     gc.freeze()
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def no_watch_of_a_check_that_hangs() -> Iterator[None]:
+    """Take the watch of hooks from the class of all operations: a thread that hangs never does."""
+    hooks = {name: getattr(Operation, name) for name in ("classify_error", "normalize_response")}
+    with patch.multiple(Operation, **hooks):
+        yield
