@@ -154,7 +154,8 @@ async def test_a_gateway_whose_images_stay_on_its_machine_says_so(
     (image,) = await asyncio.to_thread(lambda: list((tmp_path / "one/outcomes").iterdir()))
     stray = image.with_name("f" * 64 + ".0")  # another replica has deleted its row
     stray.touch()
-    os.utime(stray, (image.stat().st_mtime - 3600,) * 2)
+    an_hour_ago = image.stat().st_mtime - 3600
+    os.utime(stray, (an_hour_ago, an_hour_ago))
     app = gateway.gateway._app
     await sweep.sweep(app.runtime, app.state, app.idempotency.store, app.batches)
     assert image.exists()
