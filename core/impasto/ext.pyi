@@ -40,6 +40,7 @@ from .interrupts import finish as finish, pass_interrupt as pass_interrupt
 from .leases import (
     LEASE_SECONDS as LEASE_SECONDS,
     RENEW_SECONDS as RENEW_SECONDS,
+    WorkerEnded as WorkerEnded,
     WorkerLease as WorkerLease,
 )
 from .metadata import Distribution as Distribution, read_folders as read_folders
@@ -86,7 +87,6 @@ from .replicas import (
     CallInFlight as CallInFlight,
     Rates as Rates,
     ReplicaStore as ReplicaStore,
-    WorkerEnded as WorkerEnded,
     Workers as Workers,
 )
 from .retry_after import retry_after as retry_after

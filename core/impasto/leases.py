@@ -6,12 +6,15 @@ import asyncio
 import math
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from .state_records import StateError
 
 if TYPE_CHECKING:
     from .replicas import Workers
+
+T = TypeVar("T")
 
 LEASE_SECONDS = 20.0
 
@@ -19,6 +22,10 @@ RENEW_SECONDS = 5.0
 
 _MARGIN = 5.0
 """Seconds before its end from which this process no longer trusts its lease: no request of it arrives later."""
+
+
+class WorkerEnded(StateError):
+    """The lease of a worker has ended, and others may have taken over its calls: it must register again."""
 
 
 class WorkerLease:
@@ -49,6 +56,19 @@ class WorkerLease:
                 if not self.is_valid:
                     await self._renew()
         return self.worker
+
+    async def use(self, operation: Callable[[str], Awaitable[T]]) -> T:
+        """Await an operation of the worker with this id; if the store has ended its lease, once more as another one.
+
+        Raises StateError.
+        """
+        for _ in range(2):
+            worker = await self.hold()
+            try:
+                return await operation(worker)
+            except WorkerEnded:
+                self.end()
+        raise StateError("the lease of this process ends at once")
 
     def end(self) -> None:
         """Note that the store has ended the lease."""

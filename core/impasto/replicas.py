@@ -9,12 +9,8 @@ import attrs
 
 from .leases import WorkerLease
 from .policy import RateLimit
-from .state_records import LimitReached, Reservation, StateError, Use
+from .state_records import LimitReached, Reservation, Use
 from .states import StateStore
-
-
-class WorkerEnded(StateError):
-    """The lease of a worker has ended, and others may have taken over its calls: it must register again."""
 
 
 @attrs.frozen(kw_only=True)

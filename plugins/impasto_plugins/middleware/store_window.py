@@ -13,7 +13,7 @@ from functools import partial
 from typing import cast
 
 from impasto import ConfigError, NotSent, RateLimit
-from impasto.ext import ReplicaStore, StateError, StateStore, WorkerEnded
+from impasto.ext import ReplicaStore, StateError, StateStore
 
 from .window import Permit, slack
 
@@ -106,13 +106,9 @@ class StoreWindow:
 
     async def _begin(self, permit: Permit, limit: RateLimit) -> float:
         store = self._store or await self._use_store()
-        for _ in range(2):
-            worker = await store.lease.hold()
-            try:
-                return await store.rates.begin(permit.key, permit.number, worker, limit, permit.slack)
-            except WorkerEnded:
-                store.lease.end()
-        raise StateError("the lease of this process ends at once")
+        return await store.lease.use(
+            lambda worker: store.rates.begin(permit.key, permit.number, worker, limit, permit.slack)
+        )
 
     async def _use_store(self) -> ReplicaStore:
         async with self._opening:

@@ -28,7 +28,6 @@ from impasto.ext import (
     StateError,
     StoredCall,
     Use,
-    WorkerEnded,
 )
 from impasto_plugins.gateway.errors import charge_unknown_error
 
@@ -134,14 +133,12 @@ class ReplicaCalls:
     async def begin_row(self, call: InFlightCall, key: bytes, uses: Sequence[Use]) -> Reservation | LimitReached:
         """Let other workers find a call before it is sent, and reserve uses of a key. Raises StateError."""
         running = self._calls[call.slot]
-        for _ in range(2):
-            worker = await self.share(call)
-            row = CallInFlight(id=running.row, identity=running.identity, worker=worker)
-            try:
-                return await self._workers.begin_call(row, key=key, uses=uses)
-            except WorkerEnded:
-                self._lease.end()
-        raise StateError("the lease of this process ends at once")
+
+        async def begin(_: str) -> Reservation | LimitReached:
+            row = CallInFlight(id=running.row, identity=running.identity, worker=await self.share(call))
+            return await self._workers.begin_call(row, key=key, uses=uses)
+
+        return await self._lease.use(begin)
 
     def check_lease(self, call: InFlightCall) -> None:
         """Raise NotSent if others may have taken over the call."""
