@@ -152,7 +152,9 @@ class SpendLimitExceeded(ImpastoError):
 
 
 class TransportError(ImpastoError):
-    """The exchange with the provider failed below its own errors."""
+    """The exchange with the provider failed below its own errors. ``status``: that of its answer, if one came."""
+
+    status: int | None = None
 
 
 class NotSent(TransportError):

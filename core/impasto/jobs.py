@@ -153,7 +153,7 @@ def _is_refused(error: ImpastoError) -> bool:
     """
     if isinstance(error, ProviderFault):
         return True
-    status = error.status if isinstance(error, ChargeUnknown) else None
+    status = error.status if isinstance(error, TransportError) else None
     return status is not None and 200 <= status < 500 and status not in _TRANSIENT
 
 

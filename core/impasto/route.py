@@ -31,6 +31,7 @@ from .errors import (
     PermissionDenied,
     Problem,
     RateLimited,
+    TransportError,
     Unauthorized,
     UnusableResult,
 )
@@ -101,6 +102,7 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
             return response
         if not isinstance(failure, ImpastoError):
             raise wrong_type("classify_error", failure, "an ImpastoError")
+        _add_status(failure, response)
         redact_error(failure, call.secrets)
         if isinstance(failure, JobFailed):
             call.refusal = failure
@@ -252,6 +254,7 @@ class Route:
             else:
                 outcome = self.normalize(request=call.request, response=response, account=call.account)
         except ImpastoError as error:
+            _add_status(error, response)
             if call.job is None or not isinstance(error, _OF_ONE_REQUEST):
                 call.refusal = error
             raise
@@ -275,6 +278,12 @@ class Route:
         )
         unusable.id = job
         raise unusable from cause
+
+
+def _add_status(error: ImpastoError, response: WireResponse) -> None:
+    """Add the answer's status to a plugin's error that does not repeat it: an address that refuses is not asked on."""
+    if isinstance(error, TransportError) and error.status is None:
+        error.status = response.status
 
 
 def _no_jobs() -> InvalidRequest:

@@ -28,6 +28,7 @@ from impasto import (
     Registry,
     Request,
     Result,
+    TransportError,
     UnusableResult,
     WireRequest,
     WireResponse,
@@ -74,10 +75,14 @@ class Dialect:
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         if response.headers.get("x-broken"):
             raise LookupError("a fault of the plugin")
+        if response.headers.get("x-vague"):
+            return ChargeUnknown("the answer is not the vendor's")
         is_own = response.status == 200 and response.media_type in ("image/png", "application/json")
         return None if is_own else refusals(response)
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        if response.headers.get("x-vague-image"):
+            raise TransportError("the answer has no image")
         if response.headers.get("x-blocked"):
             raise ContentFiltered("blocked by the host of the images", status=200, billed="no")
         if response.media_type == "image/png":
@@ -225,11 +230,13 @@ async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised()
         (Answer(headers={"content-type": "image/png"}, body=IMAGES[1].body[:40]), UnusableResult, "no complete image"),
         (says(urls=addresses(2)), UnusableResult, "further addresses"),
         (Answer(headers={"x-broken": "1"}), ChargeUnknown, "a fault of the plugin"),
+        (GONE.with_headers(x_vague="1"), ChargeUnknown, "not the vendor's"),
+        (IMAGES[1].with_headers(x_vague_image="1"), ChargeUnknown, "the answer has no image"),
         (IMAGES[1].with_headers(x_blocked="1"), ContentFiltered, "blocked"),
         (Answer(status=302, headers={"location": "{other_url}/stolen"}), ChargeUnknown, "302"),
         (Answer(headers={"content-type": "application/octet-stream"}, body=b"?"), ChargeUnknown, "HTTP 200"),
     ],
-    ids=["gone", "expired", "fault", "cut", "nested", "plugin", "blocked", "redirect", "unknown"],
+    ids=["gone", "expired", "fault", "cut", "nested", "plugin", "no status", "no status in a 200", "blocked", "redirect", "unknown"],
 )  # fmt: skip
 async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type[ImpastoError], text: str) -> None:
     says_where = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")

@@ -95,7 +95,7 @@ def test_an_error_survives_the_json_of_a_task_queue(error: ImpastoError) -> None
 def test_an_error_from_elsewhere_sets_its_facts_only() -> None:
     arguments: tuple[Any, ...] = ("x", {"status": 3, "billed": "no", "__class__": "y", "with_traceback": 1})
     error = NotSent(*arguments)
-    assert error.status == 3  # type: ignore[attr-defined]
+    assert error.status == 3
     assert type(error) is NotSent
     assert "with_traceback" not in vars(error)
 
