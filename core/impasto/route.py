@@ -102,8 +102,7 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
             return response
         if not isinstance(failure, ImpastoError):
             raise wrong_type("classify_error", failure, "an ImpastoError")
-        _add_status(failure, response)
-        redact_error(failure, call.secrets)
+        redact_error(_with_status(failure, response), call.secrets)
         if isinstance(failure, JobFailed):
             call.refusal = failure
         if failure.billed == "no":
@@ -254,10 +253,9 @@ class Route:
             else:
                 outcome = self.normalize(request=call.request, response=response, account=call.account)
         except ImpastoError as error:
-            _add_status(error, response)
             if call.job is None or not isinstance(error, _OF_ONE_REQUEST):
                 call.refusal = error
-            raise
+            raise _with_status(error, response)
         except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
             pass_interrupt(error)
             problem, cause = answer_fault(error, self.operation, response), error
@@ -280,10 +278,11 @@ class Route:
         raise unusable from cause
 
 
-def _add_status(error: ImpastoError, response: WireResponse) -> None:
-    """Add the answer's status to a plugin's error that does not repeat it: an address that refuses is not asked on."""
+def _with_status(error: ImpastoError, response: WireResponse) -> ImpastoError:
+    """Return a plugin's error with the answer's status, by which polls of an address that refuses end."""
     if isinstance(error, TransportError) and error.status is None:
         error.status = response.status
+    return error
 
 
 def _no_jobs() -> InvalidRequest:
