@@ -255,7 +255,8 @@ class Route:
         except ImpastoError as error:
             if call.job is None or not isinstance(error, _OF_ONE_REQUEST):
                 call.refusal = error
-            raise _with_status(error, response)
+            _with_status(error, response)
+            raise
         except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
             pass_interrupt(error)
             problem, cause = answer_fault(error, self.operation, response), error

@@ -236,7 +236,7 @@ async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised()
         (Answer(status=302, headers={"location": "{other_url}/stolen"}), ChargeUnknown, "302"),
         (Answer(headers={"content-type": "application/octet-stream"}, body=b"?"), ChargeUnknown, "HTTP 200"),
     ],
-    ids="gone expired fault cut nested plugin vague vague-image blocked redirect unknown".split(),
+    ids=["gone", "expired", "fault", "cut", "nested", "plugin", "vague", "no image", "blocked", "redirect", "unknown"],
 )  # fmt: skip
 async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type[ImpastoError], text: str) -> None:
     says_where = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")
