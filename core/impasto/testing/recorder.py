@@ -266,9 +266,9 @@ async def recording(
             recorder.urls[name] = f"http://{host}:{port}"
         yield recorder
     finally:
+        await _turns()  # a connection that was accepted just now is served only then; a closed server leaves it open
         for server in servers:
             server.close()
-        await _turns()  # a connection that was accepted just now is served only then
         await recorder.aclose()
         for server in servers:
             await server.wait_closed()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 from blockbuster import BlockBuster
+from yarl import URL
 
 from impasto import ConfigError
 from impasto.ext import Options
 from impasto.testing import TransportSuite
+from impasto.testing.recorder import Answer, always, recording
 from tests.core.testing import transport_defects as defects
 
 
@@ -142,3 +146,13 @@ def test_each_check_reports_why_a_transport_is_not_opened(check: Callable[[Trans
 
     with pytest.raises(AssertionError, match=r"can't be opened: ConfigError: needs providers=[^$]*provider_settings"):
         check(Suite())
+
+
+async def test_a_connection_of_the_last_moment_is_closed() -> None:
+    """A socket that is left open would be reported by the garbage collector, as an error of the next check."""
+    async with recording(always(Answer())) as recorder:
+        url = URL(recorder.url)
+        with socket.create_connection((url.host, url.port)):
+            pass
+        for _ in range(2):  # the loop has accepted the connection, and makes its transport in the next turn
+            await asyncio.sleep(0)
