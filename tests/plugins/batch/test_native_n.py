@@ -28,7 +28,7 @@ from impasto import (
     Artifact, BadRequest, ChargeUnknown, ContentFiltered, Cost, FailedArtifact, FlatPrice, Operation, Pending,
     Provider, Result, Usage, WireRequest,
 )
-from impasto.dialects import images_from_urls, images_of_job
+from impasto.dialects import images_from_urls, images_of_job, unusable
 from impasto.fields import integer, text
 
 
@@ -71,8 +71,9 @@ class Dialect:
                 Artifact(data=base64.b64decode(each), media_type="image/png") for each in body["images"] if each
             ),
             errors=tuple(
+                FailedArtifact(index=i, error=unusable(f"has no complete image {i + 1}", response)) if each == "" else
                 FailedArtifact(index=i, error=ContentFiltered("filtered", status=200, billed="no"))
-                for i, each in enumerate(body["images"]) if each is None
+                for i, each in enumerate(body["images"]) if not each
             ),
             usage=Usage(input_tokens=10, output_tokens=100) if "tokens" in body else None,
             cost=Cost(usd=body["usd"], as_of="2026-11-01") if "usd" in body else None,
@@ -90,9 +91,9 @@ def model(name, price=0.04):
     )
 
 
-fine, job, unpriced, lacking, filtered, hanging, signed, garbled = (
+fine, job, unpriced, lacking, filtered, hanging, signed, garbled, damaged = (
     model("fine"), model("job"), model("unpriced", None), model("lacking"), model("filtered"), model("hanging"),
-    model("signed"), model("garbled"),
+    model("signed"), model("garbled"), model("damaged"),
 )
 
 if os.environ.get("ACME_DIES"):
@@ -108,7 +109,7 @@ if os.environ.get("ACME_DIES"):
 
     LedgerRecorder.store_result = dies
 """
-MODELS = ("fine", "job", "unpriced", "lacking", "filtered", "hanging", "signed", "garbled")
+MODELS = ("fine", "job", "unpriced", "lacking", "filtered", "hanging", "signed", "garbled", "damaged")
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -149,6 +150,8 @@ class Vendor(BaseHTTPRequestHandler):
                 images[0] = None
             case "/unpriced":
                 answer["usd"] = 0.07
+            case "/damaged":
+                images[1:] = [""] * (number - 1)
             case "/garbled":
                 answer = {"pictures": images}
             case "/hanging":
@@ -276,6 +279,18 @@ def test_an_answer_that_can_not_be_read_is_stored_once_for_all_its_images(batch:
     for _, path in saved:
         assert b"pictures" in (OUT / path).read_bytes()
         assert len(list((OUT / path).parent.iterdir())) == 2
+
+
+def test_an_answer_with_several_damaged_images_is_stored_once(batch: Run, manifest: Write) -> None:
+    """Each of them has the whole answer in its own error."""
+    manifest(several("cat", 4, "damaged"), several("dog", 2, "damaged"))
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    errors: Any = lines(OUT / "errors.jsonl")
+    assert [(each["custom_id"], each["index"]) for each in errors] == [("cat", 1), ("cat", 2), ("cat", 3), ("dog", 1)]
+    for id in ("cat", "dog"):
+        (path,) = {path for each in errors if each["custom_id"] == id for path in each["error"]["kept"]}
+        assert json.loads((OUT / path).read_bytes())["images"][1] == ""
+    assert len(list((OUT / "kept").iterdir())) == 2
 
 
 def test_a_budget_has_room_for_all_images_of_a_request(batch: Run, manifest: Write, vendor: type[Vendor]) -> None:

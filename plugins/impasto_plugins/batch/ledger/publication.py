@@ -1,17 +1,26 @@
-"""From the staging folder to an image's name: no two images share a file, and none is overwritten."""
+"""From the staging folder to an image's name: no two images share a file, and none is overwritten.
+
+What came instead of images has a name by its content.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from impasto import Artifact, File
+from impasto.ext import EXTENSIONS
 from impasto_plugins.batch.filenames import digest
 
-from .filesystem import Disk, is_file_of
+from .filesystem import Disk, is_file_of, write_all
 from .group_commit import WriteSteps
 from .log import Row
 from .workspace import Workspace, WorkspacePaths
+
+_PIECE = 1 << 20
 
 
 def create_staged(disk: Disk, path: Path) -> int:
@@ -92,3 +101,35 @@ def link_or_rename(disk: Disk, staged: Path, path: Path) -> bool:
             return False
         disk.rename(staged, path)
     return True
+
+
+def salvage_path(folder: Workspace, id: str, sha256: str, media_type: str) -> Path:
+    """Return the path for a content that came instead of images of a row: one content has one file."""
+    folder.disk.make_folder(folder.layout.salvage)
+    return folder.layout.salvage / f"{digest(id)}-{sha256[:32]}{EXTENSIONS.get(media_type, '.bin')}"
+
+
+def salvage(folder: Workspace, id: str, artifact: Artifact) -> WriteSteps[Path]:
+    """Store a content, unless an image of the same answer has stored it, or an attempt before. Return its path."""
+    disk, content = folder.disk, artifact.content
+    digest_of_content = hashlib.sha256()
+    for piece in _pieces(content):
+        digest_of_content.update(piece)
+    sha256 = digest_of_content.hexdigest()
+    path = salvage_path(folder, id, sha256, artifact.media_type)
+    if not is_file_of(path, sha256):
+        file = disk.create(path)
+        try:
+            for piece in _pieces(content):
+                write_all(disk, file, piece)
+            disk.sync(file)
+        finally:
+            disk.close(file)
+    yield folder.layout.salvage
+    return path
+
+
+def _pieces(content: File) -> Iterator[bytes]:
+    with content.open() as source:
+        while piece := source.read(_PIECE):
+            yield piece

@@ -14,17 +14,35 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from impasto import Artifact, Call, ChargeUnknown, Cost, ImpastoError, NotSent, Pending, StorageError, UnusableResult
+from impasto import (
+    Artifact,
+    Call,
+    ChargeUnknown,
+    Cost,
+    ImpastoError,
+    NotSent,
+    Pending,
+    StorageError,
+    UnusableResult,
+)
 from impasto.ext import EXTENSIONS, media_type_of
 from impasto_plugins.batch.classification import code_of, is_unfetched, message_of, outcome_of_error
-from impasto_plugins.batch.filenames import Template, digest, safe_name
+from impasto_plugins.batch.filenames import Template, safe_name
 from impasto_plugins.batch.tasks import ImageTask, Outcome, key_of
 from impasto_plugins.fetched_jobs import ProviderJob
 
 from .filesystem import write_all
 from .group_commit import WriteSteps
 from .log import Row, rows_at
-from .publication import altered_file_error, create_staged, is_as_written, link_or_rename, publish, staging_path
+from .publication import (
+    altered_file_error,
+    create_staged,
+    is_as_written,
+    link_or_rename,
+    publish,
+    salvage,
+    staging_path,
+)
 from .states import TaskState
 from .workspace import Workspace
 
@@ -32,7 +50,6 @@ FIRST_ROOM = 4 << 20
 """Bytes reserved for an image before the size of its model's images is known."""
 
 _MAX_ROOM = 64 << 20
-_PIECE = 1 << 20
 
 
 class Uploader(Protocol):
@@ -243,19 +260,15 @@ class LedgerRecorder:
         return row
 
     def _set_aside(self, unit: ImageTask, errors: Iterable[ImpastoError]) -> WriteSteps[list[str]]:
-        """Keep what came instead of images, once for all of a request. Return the paths below the folder."""
-        paths = list[str]()
+        """Store what came instead of images, and return its paths below the folder."""
+        paths = dict[str, None]()  # the errors of several images may hold one answer
         for error in errors:
-            if (own_paths := self._salvaged.get(error)) is None:
-                own_paths = self._salvaged[error] = []
-                for content in _paid_content(error):
-                    path = salvage_path(self.folder, unit.id, unit.index, content.media_type)
-                    own_paths.append(str(path.relative_to(self.folder.layout.root)))
-                    yield from _salvage(self.folder, path, content)
-            elif own_paths:
-                yield self.folder.layout.salvage  # the other image's steps may not be at their end
-            paths += own_paths
-        return paths
+            own_paths = self._salvaged[error] = list[str]()
+            for content in _paid_content(error):
+                path = yield from salvage(self.folder, unit.id, content)
+                own_paths.append(str(path.relative_to(self.folder.layout.root)))
+            paths |= dict.fromkeys(own_paths)
+        return list(paths)
 
     def image_name(self, unit: ImageTask, artifact: Artifact) -> str:
         """Return an image's path below the folder."""
@@ -297,28 +310,6 @@ class LedgerRecorder:
     def _staging_file(self, unit: ImageTask) -> _Staged:
         path = staging_path(self.folder.layout, unit.id, unit.index)
         return _Staged(path, create_staged(self.folder.disk, path), 0)
-
-
-def salvage_path(folder: Workspace, id: str, index: int, media_type: str) -> Path:
-    """Return a free path for bytes that came instead of an image."""
-    folder.disk.make_folder(folder.layout.salvage)
-    number, ending = 0, EXTENSIONS.get(media_type, ".bin")
-    while (path := folder.layout.salvage / f"{digest(id)}-{index}-{number}{ending}").exists():
-        number += 1  # of an attempt before this one
-    return path
-
-
-def _salvage(folder: Workspace, path: Path, content: Artifact) -> WriteSteps[None]:
-    disk = folder.disk
-    file = disk.create(path)
-    try:
-        with content.content.open() as source:
-            while piece := source.read(_PIECE):
-                write_all(disk, file, piece)
-        disk.sync(file)
-    finally:
-        disk.close(file)
-    yield folder.layout.salvage
 
 
 def _paid_content(error: ImpastoError) -> Iterator[Artifact]:

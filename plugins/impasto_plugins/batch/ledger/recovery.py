@@ -5,6 +5,7 @@ Staged images are published, jobs are resumed, and requests without an answer ar
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
@@ -25,8 +26,8 @@ from impasto_plugins.media import completeness as media, mp3
 from .filesystem import Disk, is_file_of
 from .group_commit import WriteSteps
 from .log import Row, rows_at
-from .publication import link_or_rename, publish, staging_path
-from .recorder import LedgerRecorder, artifact_row, salvage_path
+from .publication import link_or_rename, publish, salvage_path, staging_path
+from .recorder import LedgerRecorder, artifact_row
 from .workspace import LedgerHistory, Workspace
 
 _STOPPED = "the run was stopped before the image was saved; it may have been charged"
@@ -228,7 +229,8 @@ def _write_ambiguous(folder: Workspace, row: Row) -> WriteSteps[Row]:
     path, data, media_type = _find_image(folder, row)
     if data:
         _trim(folder.disk, path, len(data))
-        target = salvage_path(folder, row["id"], row["index"], media_type)
+        target = salvage_path(folder, row["id"], hashlib.sha256(data).hexdigest(), media_type)
+        folder.disk.remove(target)  # of an attempt before, or cut by a loss of power
         link_or_rename(folder.disk, path, target)
         yield target.parent
         ambiguous["kept"] = [str(target.relative_to(folder.layout.root))]
