@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -12,14 +13,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
-from impasto import ConfigError, ImpastoError
+from impasto import ConfigError, ImpastoError, Registry
+from impasto.ext import MIDDLEWARE, TRANSPORTS, resolve_model
 from impasto_plugins.cli.terminal.output import count_of, echo, stdout
 from impasto_plugins.cli.terminal.signals import not_ignored
 from impasto_plugins.concurrency import parse_bind_host
+from impasto_plugins.transports.s3 import S3Clients, import_client
 
 from .config.loader import examine, load
 from .config.model import Config, InvalidConfig, check_bind
@@ -51,13 +55,8 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
     for warning in check_bind(config, host, no_auth=no_auth):
         echo(f"Warning: {warning}", err=True)
     if workers > 1:
-        # Here errors are reported once and not by each worker, and imports are shared. A thread of the check may end a
-        # little later: it must not take a signal from the supervisor, whose own thread blocks them.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
-        try:
-            check(path, host=host, no_auth=no_auth)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _import_own_plugins(config)
+        _check_apart(path, host=host, no_auth=no_auth)  # errors are reported once, and not by each worker
     _raise_file_limit()
     sockets = _open_sockets(host, port, workers)
     number = sockets[0].getsockname()[1]
@@ -72,7 +71,6 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
 def check(path: str, *, host: str, no_auth: bool) -> str:
     """Return the output of ``--check`` for a valid configuration. Raises ConfigError with every mistake."""
     from impasto import Client
-    from impasto_plugins.transports.s3 import S3Clients
 
     from .calls.runtime import open_components
 
@@ -95,6 +93,56 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
         raise InvalidConfig(config.source, mistakes)
     summary = f"{config.source} is valid: {count_of(models, 'model')}"
     return "\n".join([summary, *(f"Warning: {each}" for each in warnings)])
+
+
+def _check_apart(path: str, *, host: str, no_auth: bool) -> None:
+    """Check a configuration in a process of its own. Raises ConfigError with every mistake.
+
+    The check opens clients, and so runs threads. This process has one thread whenever it forks: a worker would wait for
+    ever for a lock that another thread held then. An ended thread holds those of OpenSSL for some moments more.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_check, args=(sender, path, host, no_auth))
+    with receiver:
+        with sender:
+            process.start()
+        try:
+            error = receiver.recv()
+        except EOFError:
+            process.join()
+            error = ConfigError(f"the check of {path!r} ended with exit code {process.exitcode}")
+    process.join()
+    if error is not None:
+        raise error
+
+
+def _send_check(sender: Connection, path: str, host: str, no_auth: bool) -> None:
+    for number in not_ignored(signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # the supervisor reports it
+    error = None
+    try:
+        check(path, host=host, no_auth=no_auth)
+    except ImpastoError as mistakes:
+        error = mistakes
+    sender.send(error)
+
+
+def _import_own_plugins(config: Config) -> None:
+    """Import impasto's own plugins that a configuration uses: workers share their memory.
+
+    None of them starts a thread. Those of others may, so that each worker imports them itself.
+    """
+    own = Registry(allow="none")
+    for entry in config.models:
+        with suppress(ImpastoError):
+            operation = own.operation(resolve_model(entry.model, entry.base_model)[0])
+            own.load(TRANSPORTS, operation.provider.transport, object)
+    for name in own.names(MIDDLEWARE):
+        own.load(MIDDLEWARE, name, object)
+    if config.files.s3 is not None:
+        with suppress(ImpastoError):
+            import_client()
 
 
 def _raise_file_limit() -> None:
@@ -240,6 +288,7 @@ class _Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
         # sigwait takes a blocked signal even if it is ignored
         awaited = {*not_ignored(signal.SIGTERM, signal.SIGINT), signal.SIGHUP, signal.SIGCHLD}
+        gc.freeze()  # a collection in a worker would copy the memory that it shares
         for worker in self._workers:
             self._start(worker)
         ready()

@@ -106,7 +106,8 @@ class S3Clients:
         """Return the thread; start it if it does not run. Raises MissingExtra."""
         async with self._starting:
             if self._thread is None:
-                self._thread = await asyncio.to_thread(_start_thread)  # importing aiobotocore takes long
+                client_thread = await asyncio.to_thread(import_client)
+                self._thread = await asyncio.to_thread(client_thread)
                 self._stack.push_async_callback(self._thread.aclose)
             return self._thread
 
@@ -236,14 +237,15 @@ class Objects:
         return True
 
 
-def _start_thread() -> ClientThread:
+def import_client() -> type[ClientThread]:
+    """Import aiobotocore, which takes long. Raises MissingExtra."""
     try:
         from .s3_client import ClientThread
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("aiobotocore", "botocore"):
             raise
         raise MissingExtra("S3 needs aiobotocore: pip install 'impasto[s3]'") from None
-    return ClientThread()
+    return ClientThread
 
 
 async def _with_retries(tries: int, request: Callable[[], Awaitable[T]]) -> T:

@@ -297,16 +297,29 @@ def test_several_workers_share_the_port_and_one_that_dies_is_replaced(serve: Ser
     assert len(impasto_emulator.charges) == 6
 
 
-def test_a_port_that_is_taken(serve: Serve, tmp_path: Path) -> None:
-    _, url = serve(PAGE)
-    words = ["serve", "--config", str(tmp_path / "config.yaml"), "--port", url.rpartition(":")[2]]
-    result = subprocess.run(
-        [sys.executable, "-m", "impasto_plugins.cli", *words],
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``impasto serve``, which does not start."""
+    return subprocess.run(
+        [sys.executable, "-m", "impasto_plugins.cli", "serve", *words],
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
         env={**os.environ, "STABILITY_API_KEY": KEY},
     )
+
+
+def test_a_port_that_is_taken(serve: Serve, tmp_path: Path) -> None:
+    _, url = serve(PAGE)
+    result = run("--config", str(tmp_path / "config.yaml"), "--port", url.rpartition(":")[2])
     assert result.returncode == 2
     assert "can't listen on 127.0.0.1 port" in result.stderr
+
+
+def test_workers_do_not_start_with_a_mistake_and_it_is_reported_once(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(PAGE.replace("      api_key", "      aws_region_name: x\n      api_key"))  # only its plugin knows
+    result = run("--config", str(path), "--port", "0", "--workers", "2")
+    assert result.returncode == 2
+    assert result.stderr.count("line 5: sd3: aws_region_name is not a setting of the provider stability") == 1
+    assert "RUNNING" not in result.stdout
