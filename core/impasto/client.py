@@ -74,7 +74,7 @@ class Client:
         return partial(Client, **{name: getattr(self._options, name) for name in attrs.fields_dict(Options)}), ()
 
     async def __aenter__(self) -> Self:
-        self._shared.check()
+        await self._shared.open_state()
         return self
 
     async def __aexit__(

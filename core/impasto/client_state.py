@@ -24,8 +24,7 @@ from .redact import describe_error
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
 from .spend_limit import Spend, reserve_in_state
-from .state_records import StateError
-from .states import state_of
+from .states import open_store, state_of
 
 if TYPE_CHECKING:
     from .call import Call
@@ -96,6 +95,7 @@ class ClientState:
 
     async def open(self, model: str | Operation, options: Options) -> Route:
         """Open a route. A model's module is imported in a thread, since imports may take long."""
+        await self.open_state()
         async with self._opening:
             self.check()
             key = (model, options.layers)  # siblings with equal layers share a route, whatever their keys
@@ -115,10 +115,10 @@ class ClientState:
 
     @asynccontextmanager
     async def state_store(self) -> AsyncIterator[StateStore]:
-        """Yield the store of the client's state, one for all who use it. Raises ConfigError without one.
+        """Yield the store of the client's state, one for all who use it. Raises ConfigError without a usable one.
 
-        If it can't be opened, its operations say so. It stays open for those who use it, whose calls end while the
-        client closes: they record their ends in it.
+        If it is away, its operations say so. It stays open for those who use it, whose calls end while the client
+        closes: they record their ends in it.
         """
         store = await self._open_store()
         self._store_users += 1
@@ -128,6 +128,12 @@ class ClientState:
             self._store_users -= 1
             if self.is_closed:
                 await self._close_store()
+
+    async def open_state(self) -> None:
+        """Open the store of a URL before anything is sent, also if no call will need it. Raises ConfigError."""
+        self.check()
+        if isinstance(self._options.state, str):
+            await self._open_store()
 
     async def _open_store(self) -> StateStore:
         address = self._options.state
@@ -140,9 +146,7 @@ class ClientState:
             if self._store is None:
                 store = await asyncio.to_thread(state_of, os.fspath(address), self.registry)
                 try:
-                    await store.open()
-                except StateError:
-                    pass  # its operations raise it, until one of them can open it
+                    await open_store(store)
                 except BaseException:
                     await finish(_close("the state", store.aclose))  # it may be opened in part
                     raise

@@ -30,7 +30,7 @@ _HOMES = {
     "replicas": "CallInFlight Rates ReplicaStore Workers",
     "retry_after": "retry_after",
     "state_records": "LimitReached ObjectsFull Period Reservation StateError StateReport StoredCall StoredObject Use",
-    "states": "RESULTS Budgets CallRecords ObjectRecords StateStore state_of state_type",
+    "states": "RESULTS Budgets CallRecords ObjectRecords StateStore check_store open_store state_of",
     "streaming": "stream_call",
     "suggestions": "closest",
     "urls": "check_base_url is_loopback",

@@ -107,8 +107,9 @@ from .states import (
     CallRecords as CallRecords,
     ObjectRecords as ObjectRecords,
     StateStore as StateStore,
+    check_store as check_store,
+    open_store as open_store,
     state_of as state_of,
-    state_type as state_type,
 )
 from .streaming import stream_call as stream_call
 from .suggestions import closest as closest

@@ -7,15 +7,28 @@ from typing import Literal
 
 import attrs
 
+from .errors import NotSent, StorageError
+
 Period = Literal["minute", "day", "month", "ever"]
 """The minute slides; days and months are those of UTC."""
 
 
 class StateError(Exception):
-    """The store can't be used now. The message names the cause and the setting, and holds no password."""
+    """The store can't be used. The message names the cause and the setting, and holds no password."""
 
     may_have_changed = False
     """True if the operation was sent to the store, and may have been made."""
+
+    def __init__(self, message: str, *, is_permanent: bool = False) -> None:
+        super().__init__(message)
+        self.is_permanent = is_permanent
+        """True if waiting does not help: the address, the user's rights or the schema must be changed first."""
+
+    def refusal(self, what: str) -> NotSent | StorageError:
+        """Return the error of a call that needs ``what`` of the store: it may be repeated if waiting helps."""
+        if self.is_permanent:
+            return StorageError(f"{self}; without {what} nothing is sent")
+        return NotSent(f"{self}; without {what} nothing is sent, try again")
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +120,8 @@ class ObjectsFull:
 class StateReport:
     """A store's schema and records. ``version``: that of its schema, 0 if it has none; ``newest``: the program's.
 
-    ``counts``: the number of records by their kind. ``oldest``: when the oldest was created.
+    ``counts``: the number of records by their kind. ``oldest``: when the oldest was created. ``is_away``: True if the
+    only problem is that the store can't be reached now.
     """
 
     version: int
@@ -115,3 +129,4 @@ class StateReport:
     counts: Mapping[str, int] = attrs.field(factory=dict[str, int])
     oldest: float | None = None
     problems: Sequence[str] = ()
+    is_away: bool = False

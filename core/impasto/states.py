@@ -13,12 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from .errors import ConfigError
 from .registry import STATES
 from .state_records import (
     LimitReached,
     ObjectsFull,
     Period,
     Reservation,
+    StateError,
     StateReport,
     StoredCall,
     StoredObject,
@@ -207,7 +209,8 @@ class StateStore(Protocol):
     async def open(self) -> None:
         """Open the store and create what is missing. Raises StateError, also for the schema of a newer program.
 
-        If that fails, operations raise StateError until one of them can open it.
+        If that fails, operations raise StateError until one of them can open it. An error that only a change of the
+        address, the rights or the schema can end is permanent; one that ends by itself, such as a restart, is not.
         """
         ...
 
@@ -239,10 +242,34 @@ FOLDER_PLUGIN = "sqlite"
 """The plugin for addresses without a scheme."""
 
 
-def state_type(address: str, registry: Registry) -> type[StateStore]:
-    """Return the class of the store that an address belongs to. Raises RegistryError."""
-    scheme = address.partition("://")[0].lower() if "://" in address else FOLDER_PLUGIN
-    return cast("type[StateStore]", registry.load(STATES, scheme, type))
+async def open_store(store: StateStore) -> StateError | None:
+    """Open a store at the start of a program. Return the error of one that is away: its operations raise it until then.
+
+    Raises ConfigError if waiting does not help.
+    """
+    try:
+        await store.open()
+    except StateError as error:
+        if error.is_permanent:
+            raise ConfigError(str(error)) from None
+        return error
+    return None
+
+
+async def check_store(store: StateStore) -> str | None:
+    """Return why a store can't be used now, or None. It is closed, and nothing in it is changed.
+
+    Raises ConfigError if ``open_store`` would.
+    """
+    try:
+        report = await store.check()
+    finally:
+        await store.aclose()
+    if not report.problems:
+        return None
+    if not report.is_away:
+        raise ConfigError("; ".join(report.problems))
+    return report.problems[0]
 
 
 def state_of(
@@ -252,4 +279,6 @@ def state_of(
 
     ``setting``, ``result_folders``: see StateStore.
     """
-    return state_type(address, registry)(address, setting=setting, result_folders=result_folders)
+    scheme = address.partition("://")[0].lower() if "://" in address else FOLDER_PLUGIN
+    store = cast("type[StateStore]", registry.load(STATES, scheme, type))
+    return store(address, setting=setting, result_folders=result_folders)

@@ -25,6 +25,7 @@ LAYERS = {
         routes
         app
         sweep
+        state
         gateway
         serve
         command state_command

@@ -24,6 +24,7 @@ from impasto_plugins.gateway.config.loader import parse
 from tests.docs.pages import Block
 
 GATEWAY = "http://127.0.0.1:4000"
+DATABASE = "postgresql://impasto:secret@database.example/impasto"
 EMULATOR = "http://127.0.0.1:8008"
 SERVERS = ("impasto serve", "impasto emulator")
 _PROMPT = re.compile(r"^\$ ", re.MULTILINE)
@@ -93,7 +94,7 @@ class Reader:
 
     def _impasto(self, line: str) -> str:
         """The command in this process: to start one takes longer than what it does."""
-        done = CliRunner().invoke(main, shlex.split(line, comments=True)[1:], prog_name="impasto")
+        done = CliRunner().invoke(main, shlex.split(self._here(line), comments=True)[1:], prog_name="impasto")
         assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
         assert done.stderr == "", line
         self.output += done.stdout
@@ -126,6 +127,8 @@ class Reader:
 
     def _here(self, text: str) -> str:
         """A text with the servers' usual addresses replaced by the real ones."""
+        if DATABASE in text:
+            self.addresses.setdefault(DATABASE, str(self.fixture("postgres")))
         for usual, real in self.addresses.items():
             text = text.replace(usual, real)
         return text

@@ -89,7 +89,10 @@ async def _run_batch(
     share: str | None = None,
 ) -> AsyncGenerator[Outcome]:
     target = target_of(str(out or ""), staging, s3_endpoint)
-    has_state = shared_state(client) is not None
+    has_state = (open_state := shared_state(client)) is not None
+    if open_state is not None:
+        async with open_state():  # a wrong address is an error of the batch, not of each request
+            pass
     joined = JoinOptions.of(target, join=join, share=share, start_over=start_over, has_state=has_state)
     run_options = RunOptions(
         concurrency=concurrency,

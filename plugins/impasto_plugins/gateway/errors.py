@@ -32,6 +32,7 @@ from impasto import (
     ProviderFault,
     RateLimited,
     RegistryError,
+    StorageError,
     TooLarge,
     Unauthorized,
     Unprocessable,
@@ -201,6 +202,10 @@ def _convert(error: ImpastoError) -> APIError:
         case BrokenPlugin():
             _log.error("a plugin failed: %s", error)
             return plugin_error()
+        case StorageError():
+            _log.error("%s", error)
+            message = "the gateway's shared state can't be used; its log has the reason; nothing was sent, try again"
+            return APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True)
         case ConfigError() | RegistryError():
             message = "the gateway's configuration of this model's provider is invalid; its log has the reason"
             return APIError(500, message, SERVER, "misconfigured", should_retry=False)

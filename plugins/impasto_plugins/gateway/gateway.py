@@ -13,21 +13,20 @@ from typing import Self
 
 from aiohttp import web
 
-from impasto import Client, Registry
-from impasto.ext import StateError, StateStore, StoredCall, is_loopback, state_of
+from impasto import Client
+from impasto.ext import StateStore, StoredCall, is_loopback
 from impasto_plugins.concurrency import Listener, listen
 from impasto_plugins.middleware.shared_window import machine_state
 from impasto_plugins.transports.s3 import S3Clients
 
 from .api import jobs
 from .app import App
-from .batches.scheduler import RUNS
-from .calls.runtime import Runtime, batches_folder, data_folder
+from .calls.runtime import Runtime, data_folder
 from .config.model import Config, InvalidConfig, check_bind
 from .http.connection import Server
 from .idempotency.coordinator import IdempotencyCoordinator
 from .idempotency.in_flight import InFlightCall
-from .storage.places import OUTCOMES
+from .state import open_state, state_store
 from .sweep import sweep
 from .telemetry import metrics as m
 from .telemetry.access_log import log_request
@@ -93,12 +92,9 @@ class Gateway:
             self._s3_clients = await stack.enter_async_context(S3Clients())
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
+            await open_state(self._config, self._state)
             if self._config.has_shared_state and not self._config.has_shared_contents:
                 _log.warning("%s", _NOT_SHARED)
-            try:
-                await self._state.open()
-            except StateError as error:  # calls that need no record are served; the others are refused
-                _log.error("%s", error)
             data, outcomes = data_folder(self._config), runtime.places.outcomes
             self._idempotency = IdempotencyCoordinator(self._state, data, outcomes, self._resume)
             stack.push_async_callback(self._idempotency.aclose)
@@ -198,16 +194,6 @@ class Gateway:
         for model in app.runtime.models.values():
             for deployment in model.deployments:
                 metrics.set(m.COOLDOWN, model.name, deployment.name, value=deployment.is_cooling_down())
-
-
-def state_store(config: Config) -> StateStore:
-    """Return the store of the gateway's records: that of a URL, or its data directory. Raises RegistryError."""
-    data, url = data_folder(config), config.general.state
-    address, setting = str(data), "general_settings.data_dir"
-    if url is not None and "://" in url:
-        address, setting = url, "general_settings.state"
-    results = (data / OUTCOMES, batches_folder(config) / RUNS)
-    return state_of(address, Registry(allow=config.plugins), setting=setting, result_folders=results)
 
 
 def _base_url(address: tuple[str, int]) -> str:

@@ -28,6 +28,7 @@ from impasto_plugins.transports.s3 import S3Clients, import_client
 from .config.loader import examine, load
 from .config.model import Config, InvalidConfig, check_bind
 from .gateway import BACKLOG, Gateway
+from .state import check_state
 from .telemetry.access_log import AccessLogWriter
 from .telemetry.instrumentation import Observer
 from .telemetry.metrics import DROPPED_LINES, Metrics
@@ -86,6 +87,10 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
         async with Client(plugins=config.plugins) as client, S3Clients() as s3_clients:
             models, _, more_mistakes = await open_components(config, client, Observer(Metrics(), None), s3_clients)
         mistakes.extend(more_mistakes)
+        try:
+            warnings.extend(await check_state(config))
+        except InvalidConfig as error:
+            mistakes.extend(error.mistakes)
         return len(models)
 
     models = asyncio.run(open_and_count())
@@ -317,6 +322,8 @@ class _Supervisor:
         try:
             os.close(self._parent_pipe[1])
             code = worker.run(lambda: None, self._parent_pipe[0])
+        except ConfigError as error:  # it was valid when the supervisor started
+            _log.error("a worker can't start: %s", error)
         except Exception:  # noqa: BLE001 - its traceback would go with the process
             _log.exception("a worker failed")
         finally:

@@ -102,6 +102,6 @@ def _store_of_address(ctx: click.Context, address: str) -> StateStore:
 
 def _store_of_config(path: str) -> StateStore:
     from .config.loader import load
-    from .gateway import state_store
+    from .state import state_store
 
     return state_store(load(path))

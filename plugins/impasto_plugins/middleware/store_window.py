@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import cast
 
-from impasto import ConfigError, NotSent, RateLimit
+from impasto import ConfigError, RateLimit
 from impasto.ext import ReplicaStore, StateError, StateStore
 
 from .window import Permit, slack
@@ -48,7 +48,7 @@ class StoreWindow:
     async def acquire(self, key: str, limit: RateLimit) -> Permit | float:
         """Return a permit if a request may go now, otherwise the seconds to wait before the next try.
 
-        Raises NotSent if the store can't be used.
+        Raises NotSent or StorageError if the store can't be used.
         """
         permit = Permit(slack(limit), number=secrets.randbits(63), key=key)
         if self._task is None:
@@ -61,7 +61,7 @@ class StoreWindow:
             raise
         except StateError as error:
             self.release(permit)  # the answer may have been lost
-            raise NotSent(f"{error}; without the shared rate window nothing is sent, try again") from None
+            raise error.refusal("the shared rate window") from None
         if wait > 0:
             return wait
         if self._store is None or not self._store.lease.is_valid:  # the answer took too long

@@ -22,6 +22,8 @@ import attrs
 import openai
 import pytest
 
+from impasto import Account, RateLimit
+from impasto.client_state import ClientState
 from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
 from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
@@ -264,6 +266,17 @@ def serve(impasto_emulator: Emulator, tmp_path: Path) -> Iterator[Serve]:
     for process in started:
         process.kill()
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys wait for half a second after the database has started again, not for ten."""
+    new_account = ClientState.new_account
+
+    def with_short_window(*args: Any, **options: Any) -> Account:
+        return attrs.evolve(new_account(*args, **options), rate_limit=RateLimit(20, 0.5))
+
+    monkeypatch.setattr(ClientState, "new_account", with_short_window)
 
 
 @pytest.fixture

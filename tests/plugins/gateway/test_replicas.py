@@ -7,13 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import count, cycle
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
 
-from impasto import Account, RateLimit
-from impasto.client_state import ClientState
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.state.postgres import PostgresState
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, key_entry
@@ -70,17 +66,6 @@ async def test_a_call_with_a_budget_has_few_round_trips(
     # The least of some: the lease is renewed now and then.
     assert min([await trips(each, "x-stainless-retry-count", "0") for each in "abcd"][1:]) <= 3
     assert min([await trips(each, "idempotency-key", each) for each in "efgh"][1:]) <= 5
-
-
-@pytest.fixture
-def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys wait for half a second after the database has started again, not for ten."""
-    new_account = ClientState.new_account
-
-    def with_short_window(*args: Any, **options: Any) -> Account:
-        return attrs.evolve(new_account(*args, **options), rate_limit=RateLimit(20, 0.5))
-
-    monkeypatch.setattr(ClientState, "new_account", with_short_window)
 
 
 @pytest.mark.usefixtures("short_window")

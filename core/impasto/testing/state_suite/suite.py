@@ -151,6 +151,7 @@ class StateSuite(CallChecks, ClaimChecks, BudgetChecks, ObjectChecks):
                 for name, operation in operations.items():
                     error = await refusal_of(operation(), f"{name}, while the store was away,")
                     assert "acme_setting" in str(error), f"the error of {name} does not name the setting: {error}"
+                    assert not error.is_permanent, f"the error of {name} is permanent, and the store comes back"
                 assert await state.is_usable() is False, "a store that is away is usable"
                 assert (await state.check()).problems, "check finds no problem while the store is away"
             assert await state.is_usable() is True, "the store is back, and not usable"

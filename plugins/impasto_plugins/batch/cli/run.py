@@ -7,12 +7,12 @@ import json
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from impasto import Client, ConfigError, RateLimit, Registry, Retry
-from impasto.ext import Settings, check_base_url, check_seconds, state_type
+from impasto.ext import Settings, StateStore, check_base_url, check_seconds, check_store, open_store, state_of
 from impasto.fields import format_value
 from impasto_plugins.batch.batch import Batch, BatchSpec
 from impasto_plugins.batch.filenames import Template
@@ -131,8 +131,6 @@ def _join_options(options: CommandOptions, target: BucketTarget | None) -> JoinO
     if state is not None and options["share"] is not None:
         raise ConfigError("--share can't be used with --state, which holds the limits of all hosts; leave it out")
     has_state = state is not None and "://" in state
-    if state is not None and has_state:
-        state_type(state, Registry())  # a wrong address is an error, also for a run that needs no limit
     return JoinOptions.of(
         target, join=options["join"], share=options["share"], start_over=options["start_over"], has_state=has_state
     )
@@ -152,6 +150,10 @@ def _settings(options: CommandOptions) -> Settings:
 
 async def _dry_run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
+    if (store := await asyncio.to_thread(_store_of, settings, registry)) is not None:
+        settings["state"] = None  # a client creates what is missing there
+        if (away := await check_store(store)) is not None:
+            echo(f"Warning: {away}", err=True)
     async with Client(registry=registry, **settings) as client:
         plan = await Batch(order, registry, PlainReporter()).dry_run(client)
     if as_json:
@@ -182,7 +184,12 @@ async def _dry_run(order: BatchSpec, settings: Settings, *, as_json: bool) -> in
 async def _run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
     reporter = JSONReporter() if as_json else TerminalReporter() if is_terminal(stderr()) else PlainReporter()
-    async with Client(registry=registry, **settings) as client:
+    async with AsyncExitStack() as stack:
+        if (store := await asyncio.to_thread(_store_of, settings, registry)) is not None:
+            stack.push_async_callback(store.aclose)
+            await open_store(store)  # if it is away, the first image that needs it says so, and waits
+            settings["state"] = store
+        client = await stack.enter_async_context(Client(registry=registry, **settings))
         batch = Batch(order, registry, reporter)
         reporter.on_lost = partial(batch.stop, "its output is no longer read")
         with _signals(batch, reporter) as signalled:
@@ -197,6 +204,12 @@ async def _run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     is_left = status.pending or status.refused_again or batch.is_cancelled
     is_cut = is_left and (signalled or batch.stops.kind == "interrupted")
     return INTERRUPTED if is_cut else SOME_FAILED
+
+
+def _store_of(settings: Settings, registry: Registry) -> StateStore | None:
+    """Return the store of the URL that --state has, None without one. Raises ConfigError, RegistryError."""
+    state = settings.get("state")
+    return state_of(state, registry, setting="--state") if isinstance(state, str) and "://" in state else None
 
 
 async def _tick(batch: Batch, reporter: PlainReporter | JSONReporter) -> None:

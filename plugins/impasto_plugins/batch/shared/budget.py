@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import attrs
 
-from impasto import Call, ImpastoError, NotSent, Result, SpendLimitExceeded
+from impasto import Call, ImpastoError, Result, SpendLimitExceeded
 from impasto.ext import LimitReached, Reservation, StateError, StateStore, Use, finish
 from impasto_plugins.batch.classification import outcome_of_error
 from impasto_plugins.batch.output.s3 import BucketTarget
@@ -90,7 +90,7 @@ class StateBudget:
         try:
             answer = await finish(self.store.budgets.reserve(self.key, [use]), undo=self._give_back)
         except StateError as error:
-            raise NotSent(f"{error}; without the budget nothing is sent, try again") from None
+            raise error.refusal("the budget") from None
         if isinstance(answer, LimitReached):
             raise SpendLimitExceeded(over_budget(self.usd, answer.left / _NANO, unit))
         return answer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shlex
 from typing import Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -19,6 +21,7 @@ _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 class PostgresAddress:
     """An address in parts. ``dsn`` is PostgreSQL's own URL and may hold the password; ``server`` names it without.
 
+    ``argument``: the address as an argument of a command, without the password.
     ``schema``: that of the tables. ``pool_size``: the most connections of this process. ``command_timeout``: the most
     seconds of one operation. ``statement_cache_size``: prepared statements of a connection; 0 behind a pooler of
     transactions that can't keep them.
@@ -26,6 +29,7 @@ class PostgresAddress:
 
     dsn: str = attrs.field(repr=False)
     server: str
+    argument: str
     schema: str
     pool_size: int
     command_timeout: float
@@ -36,12 +40,25 @@ class PostgresAddress:
         """Return the parts of an address. Raises ConfigError without the address, which may hold a password."""
         try:
             url = urlsplit(address)
-            server = url.netloc.rpartition("@")[2] or "localhost"
         except ValueError:
             raise _wrong(setting, "is not a valid URL") from None
         if url.scheme not in ("postgresql", "postgres"):
             raise _wrong(setting, "is not a postgresql:// URL")
+        user, at, server = url.netloc.rpartition("@")
+        if not at and "@" in address:  # what seems to be the host is a part of the password
+            raise _wrong(setting, "the password needs %2F for /, %3F for ? and %23 for #")
+        for host in server.split(","):
+            if (found := _HOST.fullmatch(host)) is None or int(found[1] or 0) > _LAST_PORT:
+                raise _wrong(setting, "has an invalid host or port")
         query = dict(parse_qsl(url.query, keep_blank_values=True))
+        secret = {name: "***" for name in query if "password" in name}
+        argument = url._replace(
+            netloc=f"{user.partition(':')[0]}{':***' if ':' in user else ''}{at}{server}",
+            query=urlencode({**query, **secret}, safe="*/"),
+        )
+        for name in _FILES & query.keys():
+            if not os.access(query[name], os.R_OK):
+                raise _wrong(setting, f"{name}: can't read {printable(query[name], 200)!r}")
         own = {name: query.pop(name) for name in _PARAMETERS if name in query}
         schema = own.get("schema", "impasto")
         if not _SCHEMA.fullmatch(schema):
@@ -50,7 +67,8 @@ class PostgresAddress:
         numbers = {name: _number(setting, name, own[name]) for name in own if name in _NUMBERS}
         return cls(
             dsn=dsn,
-            server=server,
+            server=server or "localhost",
+            argument=shlex.quote(argument.geturl()),
             schema=schema,
             pool_size=int(numbers.get("pool_size", 4)),
             command_timeout=numbers.get("command_timeout", 5.0),
@@ -60,6 +78,11 @@ class PostgresAddress:
 
 _NUMBERS = {"pool_size": (1.0, 100.0), "command_timeout": (0.1, 60.0), "statement_cache_size": (0.0, 1_000.0)}
 """The smallest and the largest value of each parameter that is a number."""
+
+_HOST = re.compile(r"(?:\[[^\[\]]+\]|[^\[\]:,\s]*)(?::(\d{1,5}))?")
+_LAST_PORT = 65_535
+
+_FILES = {"sslcert", "sslkey", "sslrootcert", "sslcrl"}
 
 _PARAMETERS = ("schema", *_NUMBERS)
 

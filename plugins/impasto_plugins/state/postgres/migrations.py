@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from impasto.ext import StateError, StateReport
 from impasto_plugins.state.results import folder_with_results
 
+from .address import PostgresAddress
+
 if TYPE_CHECKING:
     from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
@@ -25,24 +27,68 @@ _COUNTS = """
 """
 
 
-async def prepare(connection: PoolConnectionProxy[Record], schema: str, result_folders: Sequence[Path]) -> None:
+_FORBIDDEN = """
+    SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname <> 'version' AND NOT (
+        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
+    ) ORDER BY c.relname LIMIT 1
+"""
+
+_MAY_CREATE = """
+    SELECT CASE WHEN EXISTS (SELECT FROM pg_namespace WHERE nspname = $1) THEN has_schema_privilege($1, 'CREATE')
+    ELSE has_database_privilege(current_database(), 'CREATE') END
+"""
+
+
+async def prepare(
+    connection: PoolConnectionProxy[Record], address: PostgresAddress, result_folders: Sequence[Path]
+) -> None:
     """Create a schema that is missing. Raises StateError if it has another version, or can't be used."""
+    if not await examine(connection, address, result_folders):
+        await migrate(connection, address.schema)
+
+
+async def examine(
+    connection: PoolConnectionProxy[Record], address: PostgresAddress, result_folders: Sequence[Path]
+) -> bool:
+    """Return True if a schema can be used, False if it is still to be created. Changes nothing. Raises StateError."""
+    schema = address.schema
     if await connection.fetchval("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'"):
-        raise StateError("PostgreSQL only reads here; give the address of the server that takes writes")
+        raise StateError("PostgreSQL only reads here; it waits for a failover, or for the address of the other server")
     isolation = await connection.fetchval("SELECT current_setting('default_transaction_isolation')")
     if isolation != "read committed":
-        raise StateError(f"the user's default_transaction_isolation must be 'read committed', not {isolation!r}")
+        problem = f"the user's default_transaction_isolation must be 'read committed', not {isolation!r}"
+        raise StateError(problem, is_permanent=True)
     if (version := await version_of(connection, schema)) is not None:
         _check_version(version, schema)
         if version < VERSION:
-            raise StateError(f"the schema {schema!r} has the older version {version}; run `impasto state migrate`")
-        return
+            raise StateError(
+                f"the schema {schema!r} has the older version {version}, and this program needs {VERSION}; run"
+                f" `impasto state migrate {address.argument}`",
+                is_permanent=True,
+            )
+        if (table := await connection.fetchval(_FORBIDDEN, schema)) is not None:
+            raise StateError(
+                f"the user may not read and change the table {table!r} of the schema {schema!r}; grant SELECT, INSERT,"
+                " UPDATE and DELETE on its tables, or give another user",
+                is_permanent=True,
+            )
+        return True
     if folder := await asyncio.to_thread(folder_with_results, result_folders):
         raise StateError(
             f"the schema {schema!r} is new, but there are results in {str(folder)!r}; give the address of their store,"
-            " or move that folder away to begin again: repeated Idempotency-Keys are then charged again"
+            " or move that folder away to begin again: repeated Idempotency-Keys are then charged again",
+            is_permanent=True,
         )
-    await migrate(connection, schema)
+    if not await connection.fetchval(_MAY_CREATE, schema):
+        raise StateError(
+            f"there are no tables in the schema {schema!r}, and the user may not create them; run"
+            f" `impasto state migrate {address.argument}` as a user that may, and grant this one USAGE on the schema,"
+            " and SELECT, INSERT, UPDATE and DELETE on its tables",
+            is_permanent=True,
+        )
+    return False
 
 
 async def migrate(connection: PoolConnectionProxy[Record], schema: str) -> list[str]:
@@ -68,16 +114,16 @@ async def migrate(connection: PoolConnectionProxy[Record], schema: str) -> list[
     return [f"applied {name}" for name, _ in steps[version:]]
 
 
-async def report(connection: PoolConnectionProxy[Record], schema: str) -> StateReport:
-    """Count the records."""
-    version = await version_of(connection, schema)
-    if version != VERSION:
-        problem = f"the schema {schema!r} has version {version}, and this program has {VERSION}"
-        return StateReport(version=version or 0, newest=VERSION, problems=[problem] if version is not None else [])
-    rows = await connection.fetch(_COUNTS.replace("{s}", f'"{schema}"'))
+async def report(
+    connection: PoolConnectionProxy[Record], address: PostgresAddress, result_folders: Sequence[Path]
+) -> StateReport:
+    """Count the records. Raises StateError if the schema can't be used."""
+    if not await examine(connection, address, result_folders):
+        return StateReport(version=0, newest=VERSION)
+    rows = await connection.fetch(_COUNTS.replace("{s}", f'"{address.schema}"'))
     oldest = min((row["oldest"] for row in rows if row["oldest"] is not None), default=None)
     counts = {row["kind"]: row["count"] for row in rows}
-    return StateReport(version=version, newest=VERSION, counts=counts, oldest=oldest)
+    return StateReport(version=VERSION, newest=VERSION, counts=counts, oldest=oldest)
 
 
 async def version_of(connection: PoolConnectionProxy[Record], schema: str) -> int | None:
@@ -94,7 +140,8 @@ def _check_version(version: int, schema: str) -> None:
     if version > VERSION:
         raise StateError(
             f"the schema {schema!r} has version {version}, and this program knows versions up to {VERSION}; use the"
-            " newer program, or another schema"
+            " newer program, or another schema",
+            is_permanent=True,
         )
 
 

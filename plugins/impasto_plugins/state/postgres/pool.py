@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from impasto import MissingExtra
-from impasto.ext import StateError, finish, printable
+from impasto.ext import StateError, finish
 
 from .address import PostgresAddress
 from .migrations import prepare
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 T = TypeVar("T")
+
+_log = logging.getLogger("impasto")
 
 CONNECT_SECONDS = 3.0
 
@@ -36,7 +37,7 @@ class ConnectionPool:
     def __init__(self, address: PostgresAddress, setting: str, result_folders: Sequence[Path]) -> None:
         self.address = address
         self._setting = setting
-        self._result_folders = result_folders
+        self.result_folders = result_folders
         self._pool: Pool[Record] | None = None
         self._preparing = asyncio.Lock()
         self._is_prepared = False
@@ -116,7 +117,7 @@ class ConnectionPool:
                 finally:
                     await pool.release(connection)
         except StateError as error:
-            raise StateError(f"{self._setting}: {error}") from None
+            raise self._failure(error) from None
         except (
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
@@ -124,9 +125,19 @@ class ConnectionPool:
             OSError,
             ValueError,
         ) as error:
-            failure = StateError(f"{self._setting}: {self._describe(error)}")
+            from .failures import describe_failure
+
+            failure = self._failure(describe_failure(error, self.address, was_reached=self._is_prepared))
             failure.may_have_changed = is_sent
             raise failure from error
+
+    def _failure(self, error: StateError) -> StateError:
+        """Return an error with the setting. A permanent one of a store in use is logged, once for all who meet it."""
+        failure = StateError(f"{self._setting}: {error}", is_permanent=error.is_permanent)
+        if error.is_permanent and self._is_prepared:
+            self._is_prepared = False  # whatever mends it, the schema may be another one then
+            _log.error("%s. Until then everything that needs it is refused", failure)
+        return failure
 
     async def _create(self, asyncpg: Any) -> Pool[Record]:
         address = self.address
@@ -148,50 +159,12 @@ class ConnectionPool:
         async with self._preparing:
             if not self._is_prepared:
                 async with asyncio.timeout(_PREPARE_SECONDS):
-                    await prepare(connection, self.address.schema, self._result_folders)
+                    await prepare(connection, self.address, self.result_folders)
                 self._is_prepared = True
-
-    def _describe(self, error: Exception) -> str:
-        """Return the cause of a failure, without a password."""
-        import asyncpg
-
-        server = self.address.server
-        match error:
-            case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
-                return f"PostgreSQL at {server} refused the user or the password"
-            case asyncpg.InvalidCatalogNameError():
-                return f"PostgreSQL at {server} has no database of this name; create it, or correct the name"
-            case asyncpg.UndefinedTableError() | asyncpg.UndefinedFunctionError() | asyncpg.InvalidSchemaNameError():
-                schema, reason = self.address.schema, printable(str(error.args[0]))
-                return f"the schema {schema!r} at {server} is incomplete ({reason}); restore it, or give another one"
-            case (
-                asyncpg.PostgresConnectionError()
-                | asyncpg.AdminShutdownError()
-                | asyncpg.CrashShutdownError()
-                | asyncpg.InternalClientError()  # the server's last word came before the statement was sent
-            ):
-                return f"the connection to PostgreSQL at {server} broke"
-            case asyncpg.PostgresError():  # its message has no values of a statement: those are in its detail
-                return f"PostgreSQL at {server}: {printable(str(error.args[0]))}"
-            case asyncpg.InterfaceError():
-                return f"can't use PostgreSQL at {server}: {printable(str(error.args[0]))}"
-            case TimeoutError():
-                return f"PostgreSQL at {server} did not answer in time"
-            case OSError():
-                return f"can't reach PostgreSQL at {server}: {_reason(error)}"
-            case _:
-                return f"invalid address: {printable(str(error))}"
 
 
 async def _do_nothing(connection: PoolConnectionProxy[Record]) -> None:
     """Leave a connection as it is."""
-
-
-def _reason(error: OSError) -> str:
-    """Return the system's words: asyncio's own message repeats the address, also as a list of all of them."""
-    if isinstance(error, socket.gaierror) or error.errno is None:
-        return error.strerror or type(error).__name__
-    return os.strerror(error.errno)
 
 
 def _import_asyncpg() -> Any:

@@ -67,11 +67,13 @@ class PostgresState:
 
     async def check(self) -> StateReport:
         """Count the records, and change nothing."""
-        schema = self._pool.address.schema
+        pool = self._pool
         try:
-            return await self._pool.run(lambda connection: report(connection, schema), on_any_schema=True)
+            return await pool.run(
+                lambda connection: report(connection, pool.address, pool.result_folders), on_any_schema=True
+            )
         except StateError as error:
-            return StateReport(version=0, newest=VERSION, problems=[str(error)])
+            return StateReport(version=0, newest=VERSION, problems=[str(error)], is_away=not error.is_permanent)
 
     async def migrate(self) -> Sequence[str]:
         """Bring the schema up to this version; return a line for each step. Raises StateError."""

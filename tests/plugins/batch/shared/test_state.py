@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from click.testing import CliRunner
 
 import impasto
 from impasto import BatchStopped, ConfigError
 from impasto.ext import shared_state
+from impasto_plugins.cli.main import main
 from tests.campaigns.hosts import Times
 from tests.campaigns.provider import Provider, provider
 from tests.conftest import KEY
 from tests.images import png
 from tests.moto_s3 import Bucket
 from tests.plugins.batch.conftest import CREATIVE, Run, Write, many, row
-from tests.postgres import own_server
+from tests.plugins.state.postgres.test_failures import execute
+from tests.postgres import PASSWORD, own_server
 
 from .conftest import Host, exit_code_of, results
 from .test_deaths import wait_for
@@ -103,3 +108,49 @@ def test_a_database_that_is_away_pauses_the_batch(
     assert "the state can be reached again" in log(tmp_path, "a")
     assert at.charges() == Counter(range(1, 15))
     assert len(results(bucket)) == 14
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_wrong_address_ends_the_run_before_anything_is_sent(
+    at: Provider, manifest: Write, postgres: str, batch: Run, more: list[str]
+) -> None:
+    path = manifest(*many(3))
+    wrong = {
+        postgres.replace(PASSWORD, "other"): "refused the user or the password",
+        postgres.replace("/postgres?", "/nowhere?"): "no database of this name",
+    }
+    for address, cause in wrong.items():
+        words = ("run", str(path), "--out", str(path.with_name("out")), "--state", address, *more)
+        refused = batch(*words, **at.environment)
+        assert refused.exit_code == 2
+        assert f"Error: --state: PostgreSQL at {urlsplit(postgres).netloc.rpartition('@')[2]}" in refused.output
+        assert cause in refused.output
+    assert not at.charges()
+
+
+def test_a_dry_run_creates_nothing(at: Provider, manifest: Write, postgres: str, batch: Run, tmp_path: Path) -> None:
+    words = ("run", str(manifest(*many(3))), "--out", str(tmp_path / "out"), "--state", postgres, "--dry-run")
+    assert batch(*words, **at.environment).exit_code == 0
+    assert "version 0" in CliRunner().invoke(main, ["state", "check", postgres]).output
+
+
+def test_a_password_that_changes_in_use_stops_the_batch(
+    bucket: Bucket, at: Provider, host: Host, manifest: Write, tmp_path: Path
+) -> None:
+    path = manifest(*many(40))
+    with own_server() as server:
+        asyncio.run(execute(server, f"CREATE USER app SUPERUSER PASSWORD '{PASSWORD}'"))
+        state = server.dsn().replace("postgres:", "app:", 1)
+        run = host("a", path, "--state", state, "--rate", "5/1s")
+        wait_for(lambda: len(bucket.intents()) >= 5)
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
+        asyncio.run(execute(server, "ALTER USER app PASSWORD 'new'", cut))
+        assert exit_code_of(run) == 1
+        assert at.charges().total() < 40
+        output = log(tmp_path, "a")
+        assert "Stopped: " in output
+        assert "refused the user or the password" in output
+        assert PASSWORD not in output
+        asyncio.run(execute(server, f"ALTER USER app PASSWORD '{PASSWORD}'"))
+        assert exit_code_of(host("a", path, "--state", state)) == 0
+    assert at.charges() == Counter(range(1, 41))

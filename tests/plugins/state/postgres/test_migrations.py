@@ -13,6 +13,7 @@ from impasto.ext import StateError
 from impasto_plugins.state.postgres import PostgresState
 from impasto_plugins.state.postgres.migrations import VERSION
 from tests.plugins.state.postgres.conftest import StoreFactory
+from tests.postgres import PASSWORD
 
 
 async def execute(address: str, statement: str) -> None:
@@ -42,8 +43,11 @@ async def test_a_check_changes_nothing(postgres: str) -> None:
 async def test_an_older_schema_is_migrated_by_the_command_alone(postgres: str) -> None:
     await execute(postgres, "CREATE SCHEMA {s}; CREATE TABLE {s}.version AS SELECT 0 AS number")
     store = PostgresState(postgres)
-    with pytest.raises(StateError, match="older version.*run `impasto state migrate`"):
+    with pytest.raises(StateError, match="older version.*run `impasto state migrate '") as refused:
         await store.open()
+    assert refused.value.is_permanent
+    assert PASSWORD not in str(refused.value)
+    assert postgres.replace(PASSWORD, "***") in str(refused.value)
     with pytest.raises(StateError, match="older version"):
         await store.now()
     assert len(await store.migrate()) == VERSION
