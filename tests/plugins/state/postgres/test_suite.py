@@ -42,10 +42,10 @@ class TestPostgresState(StateSuite):
     @contextmanager
     def outage(self, address: str) -> Iterator[None]:
         user = urlsplit(address).username
-        self._execute(f"ALTER ROLE {user} NOLOGIN")
+        self._execute(f"ALTER ROLE {user} CONNECTION LIMIT 0")
         self._execute(f"SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity WHERE usename = '{user}'")
         yield
-        self._execute(f"ALTER ROLE {user} LOGIN")
+        self._execute(f"ALTER ROLE {user} CONNECTION LIMIT -1")
 
     def _execute(self, statement: str) -> None:
         async def run() -> None:
