@@ -69,8 +69,8 @@ class Call:
     Subclass it to keep a record, and pass the subclass to ``client.invoke``. ``before_send`` is awaited before each
     exchange if ``is_recorded``; ``mark_headers_sent`` is called when a paid request's headers leave,
     ``mark_not_sent`` when a request could not be sent, ``mark_not_charged`` when an answer proves that an attempt cost
-    nothing, ``mark_job_accepted`` when the provider accepted a job. ``spool`` and ``text_spool`` are called if
-    ``has_spools``.
+    nothing, ``mark_job_accepted`` when the provider accepted a job; then ``record_job`` is awaited if ``is_recorded``.
+    ``spool`` and ``text_spool`` are called if ``has_spools``.
     """
 
     is_recorded: ClassVar[bool] = False
@@ -267,3 +267,9 @@ class Call:
     def mark_job_accepted(self, pending: Pending) -> None:
         """Note that the provider accepted a job."""
         self.job, self.job_cost = pending.id, pending.cost
+
+    async def record_job(self, pending: Pending) -> None:
+        """Run when a job was accepted, before anything else happens to the call: its id is written here.
+
+        A cancellation waits for its end: without the id nobody can fetch what is paid for.
+        """

@@ -29,7 +29,9 @@ _HOMES = {
     "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS STATES TRANSPORTS is_pattern",
     "replicas": "CallInFlight Rates ReplicaStore Workers",
     "retry_after": "retry_after",
-    "state_records": "LimitReached ObjectsFull Period Reservation StateError StateReport StoredCall StoredObject Use",
+    "state_records": (
+        "CALLER_WAITS LimitReached ObjectsFull Period Reservation StateError StateReport StoredCall StoredObject Use"
+    ),
     "states": "RESULTS Budgets CallRecords ObjectRecords StateStore check_store open_store state_of",
     "streaming": "stream_call",
     "suggestions": "closest",

@@ -91,6 +91,7 @@ from .replicas import (
 )
 from .retry_after import retry_after as retry_after
 from .state_records import (
+    CALLER_WAITS as CALLER_WAITS,
     LimitReached as LimitReached,
     ObjectsFull as ObjectsFull,
     Period as Period,

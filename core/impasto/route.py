@@ -36,7 +36,7 @@ from .errors import (
     UnusableResult,
 )
 from .fanout import combined_error
-from .interrupts import pass_interrupt
+from .interrupts import finish, pass_interrupt
 from .jobs import JobPolling
 from .operation import Operation
 from .permission import Permission, running
@@ -229,6 +229,8 @@ class Route:
 
     async def _follow(self, call: Call, pending: Pending, poll_interval: float | None) -> Result:
         call.mark_job_accepted(pending)
+        if call.is_recorded:
+            await finish(call.record_job(pending))
         return await JobPolling(call, poll_interval, self.send, self._outcome).run(pending)
 
     async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:

@@ -13,6 +13,10 @@ Period = Literal["minute", "day", "month", "ever"]
 """The minute slides; days and months are those of UTC."""
 
 
+CALLER_WAITS = 1_000_000
+"""The ``attempt`` of a call whose caller waits for it: higher than the number of any retry, so that none gets it."""
+
+
 class StateError(Exception):
     """The store can't be used. The message names the cause and the setting, and holds no password."""
 

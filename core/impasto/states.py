@@ -3,8 +3,8 @@
 Each operation of a store is one transaction, exclusive among all processes of the store. Once it returns it survives
 the process; calls and objects that are inserted or changed survive a power loss too, but not the mark of ``claim``.
 Times are seconds since 1970 by the store's own clock. Every operation raises StateError if the store can't be used
-now. If its connection broke in the middle, the change may have been made: repeating it makes it once, but a reservation
-may count twice.
+now. If its connection broke in the middle, the change may have been made: repeating it makes it once, but what is
+reserved or settled may count twice.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ class CallRecords(Protocol):
     ) -> list[StoredCall]:
         """Give the jobs of dead workers to a worker and return them; end their other running calls as failed.
 
-        ``outcome``: that of the failed ones. ``dead``: the fingerprints of each one's calls that have no record; they
-        get failed ones, for so many ``seconds``.
+        No caller waits for a job any more: its ``attempt`` is 0. ``outcome``: that of the failed ones. ``dead``: the
+        fingerprints of each one's calls that have no record, for which a retry can ask; they get failed ones, for so
+        many ``seconds``, except those whose job has one, with CALLER_WAITS.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any, ClassVar
 
@@ -46,6 +47,10 @@ class RecordingCall(Call):
         super().mark_job_accepted(pending)
         self._note(f"accepted {pending.id[:2]} for {pending.result_ttl:g} s")
 
+    async def record_job(self, pending: Pending) -> None:
+        await asyncio.sleep(0)
+        self._note(f"recorded {pending.id[:2]}")
+
 
 @pytest.fixture
 def recording_call(recorder: Recorder) -> type[RecordingCall]:
@@ -62,6 +67,7 @@ async def test_a_record_is_written_before_each_exchange(
         ("sending POST", 0),
         ("left", 0),
         (f"accepted {JOB[:2]} for 86400 s", 1),
+        (f"recorded {JOB[:2]}", 1),
         ("sending GET", 1),
         ("sending GET", 2),
     ]

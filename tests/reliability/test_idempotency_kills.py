@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import impasto
-from tests.reliability.conftest import CORE, KEY, MakeClient
-from tests.reliability.servers import PICTURE, PICTURE_HEADERS, Server, head, picture, raw
+from impasto_plugins.state.sqlite.connection import DATABASE_NAME
+from tests.images import png
+from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient
+from tests.reliability.servers import PICTURE, PICTURE_HEADERS, Server, head, in_json, picture, raw
 from tests.reliability.steps import counting
 from tests.reliability.test_idempotency_keys import behind, reached, start
 from tests.reliability.test_shared_spending import PRICE
@@ -79,6 +84,46 @@ async def test_killed_between_the_record_and_the_result(
         else:  # nothing was recorded, or the whole result is on the disk
             assert (await call).artifacts[0].data == PICTURE
             assert len(server.paid) == 1
+
+
+ACCEPTED = f"""
+import asyncio, sys
+import impasto
+from tests.images import png
+
+async def main(url, state):
+    async with impasto.Client(api_key={KEY!r}, api_base=url, state=state, poll_interval=600) as client:
+        await client.run({JOB_MODEL!r}, image=png(64, 64), prompt="p", n=2, idempotency_key="k")
+
+asyncio.run(main(*sys.argv[1:3]))
+"""
+
+
+async def test_killed_before_the_first_poll_its_jobs_are_fetched(
+    server: Server, make_client: MakeClient, state: Path
+) -> None:
+    server.posts = [in_json({"id": f"{number:064x}"}) for number in range(2)]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", ACCEPTED, server.url, str(state))
+    async with asyncio.timeout(60):
+        while await asyncio.to_thread(_recorded_jobs, state) < 2:
+            assert process.returncode is None
+            await asyncio.sleep(0.01)
+    process.kill()
+    await process.wait()
+    assert not server.polled
+    client = make_client(server.url, state=state, poll_interval=0.01)
+    result = await client.run(JOB_MODEL, image=png(64, 64), prompt="p", n=2, idempotency_key="k")
+    assert [each.data for each in result.artifacts] == [PICTURE, PICTURE]
+    assert (len(server.paid), len(server.polled)) == (2, 2)
+
+
+def _recorded_jobs(state: Path) -> int:
+    """Return the number of jobs in the record of a call."""
+    if not (path := state / DATABASE_NAME).exists():
+        return 0
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        return sum(len(json.loads(jobs)) for (jobs,) in db.execute("SELECT jobs FROM calls WHERE jobs != ''"))
+    return 0  # its tables are made just now
 
 
 async def test_a_stopped_process_is_waited_for(server: Server, make_client: MakeClient, state: Path) -> None:

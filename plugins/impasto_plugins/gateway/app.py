@@ -104,6 +104,7 @@ class App:
         self.observer = observer
         self.state = state
         self.idempotency = idempotency
+        self.late_writes = idempotency.store.late_writes
         self.batches = BatchScheduler(self)
         self.is_local = is_local
         """True if it listens on loopback only."""

@@ -17,7 +17,7 @@ _log = logging.getLogger("impasto")
 
 @attrs.define(eq=False)
 class CallProgress:
-    """The requests of a call as they are made: their jobs go into its record before they are polled."""
+    """The requests of a call as they are made: their jobs go into its record as they are accepted."""
 
     store: StateStore
     record_id: str
@@ -31,10 +31,11 @@ class CallProgress:
         self.jobs, self._is_recorded = jobs, False
         await self.record()
 
-    def add_job(self, job: ProviderJob) -> None:
-        """Add a job that was accepted."""
+    async def add_job(self, job: ProviderJob) -> None:
+        """Write a job that was accepted into the record."""
         self.jobs.append(job)
         self._is_recorded = False
+        await self.record()
 
     async def record(self) -> None:
         """Write the jobs into the record, if it lacks one."""
@@ -60,7 +61,7 @@ class CallProgress:
 
 
 class KeyedCall(Call):
-    """A call of one request, whose job is recorded before it is polled."""
+    """A call of one request, whose job is recorded."""
 
     is_recorded = True
 
@@ -70,11 +71,10 @@ class KeyedCall(Call):
         progress.images += self.request.count  # the calls of a fan-out begin in the order of its images
         progress.calls.append(self)
 
-    def mark_job_accepted(self, pending: Pending) -> None:
+    async def record_job(self, pending: Pending) -> None:
         """Add the job to the call's."""
-        super().mark_job_accepted(pending)
-        self._progress.add_job(ProviderJob.of(pending, place=self._place, count=self.request.count))
+        await self._progress.add_job(ProviderJob.of(pending, place=self._place, count=self.request.count))
 
     async def before_send(self, wire: WireRequest) -> None:
-        """Record the job before it is polled."""
+        """Record the jobs that could not be recorded before."""
         await self._progress.record()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import attrs
 
 from impasto.ext import (
+    CALLER_WAITS,
     LimitReached,
     ObjectsFull,
     Period,
@@ -129,6 +130,26 @@ class ForgetsOtherCalls(Sound):
         ) -> list[StoredCall]:
             without = {name: list[bytes]() for name in dead}
             return await super().take_over(without, worker, outcome=outcome, seconds=seconds)
+
+
+class HidesJobs(Sound):
+    class calls_type(SQLiteCalls):  # noqa: N801 - as above
+        async def take_over(
+            self, dead: Mapping[str, Sequence[bytes]], worker: str, *, outcome: str, seconds: float
+        ) -> list[StoredCall]:
+            jobs = await super().take_over(dead, worker, outcome=outcome, seconds=seconds)
+            for job in jobs:
+                await self.release(attrs.evolve(job, attempt=CALLER_WAITS), 0)
+            return jobs
+
+
+class ForgetsCallsBesideJobs(Sound):
+    class calls_type(SQLiteCalls):  # noqa: N801 - as above
+        async def take_over(
+            self, dead: Mapping[str, Sequence[bytes]], worker: str, *, outcome: str, seconds: float
+        ) -> list[StoredCall]:
+            once = {name: [*dict.fromkeys(identities)] for name, identities in dead.items()}
+            return await super().take_over(once, worker, outcome=outcome, seconds=seconds)
 
 
 class RoundsTimes(Sound):
@@ -330,6 +351,8 @@ DEFECTS: Sequence[tuple[type[StateStore], str, str]] = (
     (ClaimsInTwoSteps, "results_are_handed_out_once_at_once", "two retries that came at once"),
     (ReleasesAlways, "a_result_that_is_released_is_claimed_again", "the claim of a later retry"),
     (ForgetsOtherCalls, "calls_of_dead_workers_are_taken_over", "without a record got no failed one"),
+    (HidesJobs, "a_job_of_a_dead_worker_is_for_a_retry", "a retry did not get the job"),
+    (ForgetsCallsBesideJobs, "a_job_stands_for_one_call", "a call without a job got no failed record"),
     (RoundsTimes, "a_call_is_stored_as_it_was", "is not stored as it was"),
     (CountsOneByOne, "uses_are_counted_together_or_not_at_all", "and a refusal count as"),
     (ReservesInTwoSteps, "a_budget_for_ten_is_ten_under_fifty_at_once", "within a limit of 10"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from impasto.state_records import StoredCall
+from impasto.state_records import CALLER_WAITS, StoredCall
 from impasto.states import StateStore
 from impasto.testing.watch import check
 
@@ -216,6 +216,36 @@ class CallChecks(StateSubject):
             assert await state.calls.take_over({"dead": []}, "other", outcome="", seconds=HOUR) == [], (
                 "a job was taken over twice"
             )
+
+        self.use(address, work)
+
+    @check
+    def test_a_job_of_a_dead_worker_is_for_a_retry(self, address: str) -> None:
+        """Check ``take_over`` of calls whose caller waited: a retry gets the job, and its call no failed record."""
+
+        async def work(state: StateStore) -> None:
+            job = await insert_call(state, worker="dead", jobs="[1]", attempt=CALLER_WAITS)
+            assert await state.calls.claim(IDENTITY, 9, as_job=True) is None, "a retry got a call whose caller waits"
+            dead = {"dead": [IDENTITY, OTHER_IDENTITY]}
+            (taken,) = await state.calls.take_over(dead, "me", outcome="", seconds=HOUR)
+            assert taken == attrs.evolve(job, worker="me", attempt=0), "a job that was taken over has another attempt"
+            assert await state.calls.find_failed(IDENTITY) is None, "a call with a job got a failed record"
+            assert await state.calls.find_failed(OTHER_IDENTITY) is not None, "a call without a job got no record"
+            assert await state.calls.claim(IDENTITY, 1, as_job=True) == taken, "a retry did not get the job"
+
+        self.use(address, work)
+
+    @check
+    def test_a_job_stands_for_one_call(self, address: str) -> None:
+        """Check ``take_over`` of two calls with one fingerprint, one of which has a job: the other is a failed one."""
+
+        async def work(state: StateStore) -> None:
+            await insert_call(state, worker="dead", jobs="[1]", attempt=CALLER_WAITS)
+            await insert_call(state, worker="dead", jobs="[1]", identity=OTHER_IDENTITY)
+            dead = {"dead": [IDENTITY, IDENTITY, OTHER_IDENTITY]}
+            await state.calls.take_over(dead, "me", outcome="", seconds=HOUR)
+            for identity in (IDENTITY, OTHER_IDENTITY):
+                assert await state.calls.find_failed(identity) is not None, "a call without a job got no failed record"
 
         self.use(address, work)
 

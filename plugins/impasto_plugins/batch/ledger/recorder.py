@@ -74,8 +74,8 @@ class TaskRecorder(Protocol):
         """Record an intent before each POST. Raises StorageError if it can't be written; nothing is sent then."""
         ...
 
-    def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
-        """Record an accepted job. Its first poll waits for the returned future."""
+    async def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> None:
+        """Record an accepted job, before it is polled. Raises OSError."""
         ...
 
     async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
@@ -135,8 +135,8 @@ class LedgerRecorder:
                 f"{str(self.folder.layout.root)!r} can't be written: {reason}; nothing was sent"
             ) from None
 
-    def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
-        """Write the id of an accepted job, and when the provider deletes its result."""
+    async def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> None:
+        """Write the id of an accepted job, and when the provider deletes its result. Raises OSError."""
         now = time.time()
         expires = now + pending.result_ttl if pending.result_ttl is not None else None
         statements = ProviderJob.of(pending).statements()
@@ -147,7 +147,7 @@ class LedgerRecorder:
             {**_row_of(each, "accepted", each.cost, **head), **job, **more, **({"place": each.place} if more else {})}
             for each in unit.images
         ]
-        return self.folder.submit(self._write_rows(rows))
+        await self.folder.submit(self._write_rows(rows))
 
     async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
         """Publish or upload an image, or write the row of an error. Raises OSError."""

@@ -88,9 +88,8 @@ class _RecordedCall(Call):
         if isinstance(error, RateLimited):
             self.work.run.pace.on_rate_limited()
 
-    def mark_job_accepted(self, pending: Pending) -> None:
-        super().mark_job_accepted(pending)
-        self.work.record_job(pending, self)
+    async def record_job(self, pending: Pending) -> None:
+        await self.work.record_job(pending, self)
 
 
 @attrs.define(eq=False)
@@ -100,19 +99,19 @@ class _TaskRun:
     run: Scheduler
     unit: ImageTask
     call: _RecordedCall | None = None
-    job_record: asyncio.Future[None] | None = None
-    """The row of an accepted job."""
 
     async def before_send(self, wire: WireRequest, call: Call) -> None:
         keeper = self.run.keeper
         if wire.method == "POST" and keeper is not None:
             await keeper.record_intent(self.unit, call)
-        elif self.job_record is not None:
-            await self.run.on_write(self.job_record)
 
-    def record_job(self, pending: Pending, call: Call) -> None:
+    async def record_job(self, pending: Pending, call: Call) -> None:
+        """Record an accepted job. If its row can't be written, the job is polled all the same."""
         if self.run.keeper is not None:
-            self.job_record = self.run.keeper.record_job(self.unit, call, pending)
+            try:
+                await self.run.keeper.record_job(self.unit, call, pending)
+            except OSError as error:
+                self.run.stop_storage(f"the ledger can't be written: {error.strerror}")
 
 
 def log_outage(text: str, is_over: bool) -> None:
@@ -204,13 +203,6 @@ class Scheduler:
         self._is_cancelled = True
         if self._dispatching is not None:
             self._dispatching.cancel()
-
-    async def on_write(self, row: asyncio.Future[None]) -> None:
-        """Wait for a row of a running job. If it can't be written, the job is polled all the same."""
-        try:
-            await asyncio.shield(row)
-        except OSError as error:
-            self.stop_storage(f"the ledger can't be written: {error.strerror}")
 
     async def _dispatch(self, units: AsyncIterator[ImageTask | Outcome], through: FinishedQueue) -> None:
         async with asyncio.TaskGroup() as group:

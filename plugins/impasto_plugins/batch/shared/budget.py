@@ -76,8 +76,10 @@ class StateBudget:
             reservation, amount = self._unsettled.pop()
             try:
                 await self.store.budgets.settle(reservation, {_WHAT: amount})
-            except StateError:
-                self._unsettled.append((reservation, amount))
+            except StateError as error:
+                # Made twice it would count the difference twice: rather too much is counted than too little.
+                if not error.may_have_changed or amount > sum(reservation.amounts.values()):
+                    self._unsettled.append((reservation, amount))
                 return
 
     async def _give_back(self, answer: Reservation | LimitReached) -> None:

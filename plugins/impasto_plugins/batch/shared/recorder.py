@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import attrs
@@ -44,12 +43,9 @@ class SharedRecorder(LedgerRecorder):
         except OSError as error:
             raise StorageError(f"{error.strerror}; nothing was sent") from None
 
-    def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
+    async def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> None:
         """Write the id of an accepted job to the ledger and to the bucket, so that any host can fetch its result."""
-        return asyncio.ensure_future(self._record_job(super().record_job(unit, call, pending)))
-
-    async def _record_job(self, row: asyncio.Future[None]) -> None:
-        await row
+        await super().record_job(unit, call, pending)
         await self.shared.log.flush()
 
     async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:

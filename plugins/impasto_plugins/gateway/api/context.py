@@ -15,12 +15,14 @@ from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import add_response_headers
 from impasto_plugins.gateway.http.memory_budget import MemoryBudget
 from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
+from impasto_plugins.gateway.storage.late_writes import LateWrites
 
 
 class Services(Protocol):
     """The parts of a running gateway that endpoints and batches use. ``App`` is the one implementation."""
 
     state: StateStore
+    late_writes: LateWrites
     memory: MemoryBudget
     idempotency: IdempotencyCoordinator
     is_draining: bool

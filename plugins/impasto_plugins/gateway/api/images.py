@@ -169,11 +169,11 @@ async def _execute(
         spools.on_attempt = partial(on_attempt, row)
 
     async def on_job(prepared_call: PreparedCall, all_jobs: Sequence[ProviderJob]) -> None:
-        if row is not None:
-            provider_jobs = ProviderJobs.from_call(prepared_call, all_jobs, spools.created)
-            await context.services.idempotency.store.record_jobs(row, provider_jobs.to_json())
+        await call.session.record_jobs(
+            row, lambda: ProviderJobs.from_call(prepared_call, all_jobs, spools.created).to_json()
+        )
 
-    guard = BudgetGuard(context.services.state.budgets, context.caller)
+    guard = BudgetGuard(context.services.state.budgets, context.services.late_writes, context.caller)
     leased, running = context.services.idempotency.in_flight.leased, call.session.running
     if leased is not None and running is not None:
         spools.check_sending = partial(leased.check_lease, running)

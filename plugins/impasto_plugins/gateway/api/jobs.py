@@ -22,10 +22,9 @@ from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.calls.queue_timeout import max_queue_wait
 from impasto_plugins.gateway.calls.runtime import Runtime
-from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError, charge_unknown_error
+from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
-from impasto_plugins.gateway.idempotency import serialization
-from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, IdempotencyCoordinator
+from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
 from impasto_plugins.gateway.idempotency.session import JobStarted
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
@@ -76,7 +75,7 @@ async def get_job(context: RequestContext) -> web.StreamResponse:
     repeats, row = context.services.idempotency, None
     with storage_required("looked up"):
         if _ID.fullmatch(context.path_name) is not None:
-            row = await _find_row(repeats, context.path_name, context.caller.digest)
+            row = await repeats.find_row(context.path_name, context.caller.digest)
     if row is None:
         message = "unknown job: it does not exist, belongs to another key, or has expired"
         raise APIError(404, message, code="not_found")
@@ -128,17 +127,6 @@ async def _run_job(work: Coroutine[object, object, None], job_started: JobStarte
             job_started.cancel()
             raise
         job_started.set_exception(error)
-
-
-async def _find_row(idempotency: IdempotencyCoordinator, id: str, owner: bytes) -> StoredCall | None:
-    row = await idempotency.store.calls.find(id, owner)
-    if row is None or row.state != "running" or await idempotency.find_running(row) is not None:
-        return row
-    await asyncio.sleep(2 * WATCH_SECONDS)  # it may be written just now
-    row = await idempotency.store.calls.find(id, owner)
-    if row is None or row.state != "running" or await idempotency.find_running(row) is not None:
-        return row
-    return attrs.evolve(row, state="failed", outcome=serialization.dump_outcome(charge_unknown_error()))
 
 
 def _job_payload(row: StoredCall) -> dict[str, object]:

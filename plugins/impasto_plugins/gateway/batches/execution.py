@@ -19,12 +19,15 @@ from impasto_plugins.gateway.calls.queue_timeout import with_queue_timeout
 from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryBudget, MemoryReservation
+from impasto_plugins.gateway.storage.late_writes import LateWrites
 
 from .input_lines import LineTask
 from .output import KeyLimitRefusal
 
 
-def create_execute(get_runtime: Callable[[], Runtime], budgets: Budgets, memory: MemoryBudget) -> Execute:
+def create_execute(
+    get_runtime: Callable[[], Runtime], budgets: Budgets, late_writes: LateWrites, memory: MemoryBudget
+) -> Execute:
     """Return the function that generates a line's images, or resumes its provider job.
 
     It uses the configuration current at that moment.
@@ -36,7 +39,8 @@ def create_execute(get_runtime: Callable[[], Runtime], budgets: Budgets, memory:
             if (job := task.provider_job) is not None:
                 return await _fetch_job(task, job, get_runtime())
             assert isinstance(task, LineTask)  # noqa: S101 - a batch's other units are jobs
-            return await _execute_line(task, BudgetGuard(budgets, task.caller, is_counted=True), call)
+            guard = BudgetGuard(budgets, late_writes, task.caller, is_counted=True)
+            return await _execute_line(task, guard, call)
 
     return execute
 

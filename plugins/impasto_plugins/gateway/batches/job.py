@@ -206,7 +206,8 @@ class BatchJob:
         )
         progress.begin(jobs)
         self.errors_by_line.clear()
-        execute = create_execute(lambda: services.runtime, services.state.budgets, services.memory)
+        budgets, late_writes = services.state.budgets, services.late_writes
+        execute = create_execute(lambda: services.runtime, budgets, late_writes, services.memory)
         self._run = Scheduler(
             execute, AdaptiveConcurrency(self.scheduler.limits.concurrency), stops, recorder, is_reachable_again
         )

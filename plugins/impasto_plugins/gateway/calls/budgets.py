@@ -30,6 +30,7 @@ from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import SERVER, APIError
 from impasto_plugins.gateway.storage.failures import storage_required
+from impasto_plugins.gateway.storage.late_writes import LateWrites
 
 from .execution import PreparedCall
 
@@ -48,11 +49,13 @@ REQUESTS, IMAGES, NANO_USD = "requests", "images", "nano_usd"
 class BudgetGuard:
     """Checks one call against its key's limits. Each attempt of a fallback is charged by itself.
 
+    What was spent is counted by ``late_writes``: the store may be away when that is known.
     ``is_counted``: it does not count as a request. ``begin``: lets other workers find the call, and reserves its uses,
     before its first attempt.
     """
 
     _budgets: Budgets
+    _late_writes: LateWrites
     _caller: Caller
     is_counted: bool = attrs.field(default=False, kw_only=True)
     begin: Callable[[bytes, Sequence[Use]], Awaitable[Reservation | LimitReached]] | None = None
@@ -108,10 +111,17 @@ class BudgetGuard:
     async def _settle(self, reservation: Reservation, *, images: int, nano_usd: int, requests: int = 1) -> None:
         """Count what was spent in place of what was reserved."""
         spent = {REQUESTS: requests, IMAGES: images, NANO_USD: nano_usd}
-        try:
-            await finish(self._budgets.settle(reservation, spent))
-        except StateError as error:
-            _log.error("the cost of a call could not be recorded for key %r: %s", self._caller.name, error)
+
+        async def settle() -> None:
+            try:
+                await self._budgets.settle(reservation, spent)
+            except StateError as error:
+                # Made twice it would count the difference twice: rather too much is counted than too little.
+                if not error.may_have_changed or any(spent[name] > n for (name, *_), n in reservation.amounts.items()):
+                    raise
+                _log.error("key %r: what a call did not spend may stay counted: %s", self._caller.name, error)
+
+        await finish(self._late_writes.make(settle))
 
 
 async def check_limits(budgets: Budgets, caller: Caller, *, images: int, nano_usd: int) -> None:

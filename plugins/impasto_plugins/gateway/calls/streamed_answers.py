@@ -193,7 +193,7 @@ class StreamingAnswer:
 
 @attrs.define(eq=False)
 class Attempt:
-    """The requests of one attempt of a call. ``on_job`` is awaited before a new job is polled, with all jobs so far."""
+    """The requests of one attempt of a call. ``on_job`` is awaited when a job was accepted, with all jobs so far."""
 
     on_job: Callable[[Sequence[ProviderJob]], Awaitable[object]]
     jobs: list[ProviderJob] = attrs.field(factory=list[ProviderJob])
@@ -202,7 +202,7 @@ class Attempt:
 
 
 class GatewayCall(Call):
-    """A call whose answers are spooled, and whose job is recorded before it is polled."""
+    """A call whose answers are spooled, and whose job is recorded."""
 
     has_spools = True
     is_recorded = True
@@ -217,7 +217,6 @@ class GatewayCall(Call):
         if spools.partial_images is not None:
             self.request = attrs.evolve(self.request, stream=True)
             self.on_partial = spools.partial_images.add
-        self._is_written = True
 
     def spool(self, response: WireResponse) -> SpooledAnswer:
         """Return the spool of an answer; an image without JSON around it may be streamed."""
@@ -241,19 +240,18 @@ class GatewayCall(Call):
         return answer
 
     def mark_job_accepted(self, pending: Pending) -> None:
-        """Record the job, which ``on_job`` writes down before the next request."""
+        """Give the job its time."""
         super().mark_job_accepted(pending)
-        job = ProviderJob.of(pending, place=self._place, count=self.request.count)
-        self._attempt.jobs.append(job)
         if (seconds := self._spools.job_seconds) is not None:
             self.timeout = seconds
             self.deadline.extend(seconds)
-        self._is_written = False
+
+    async def record_job(self, pending: Pending) -> None:
+        """Add the job to those of the attempt, and await ``on_job``."""
+        self._attempt.jobs.append(ProviderJob.of(pending, place=self._place, count=self.request.count))
+        await self._attempt.on_job(self._attempt.jobs)
 
     async def before_send(self, wire: WireRequest) -> None:
-        """Await ``on_job`` if a job was accepted since the last request. Raises NotSent if nothing may be sent."""
+        """Raise NotSent if nothing may be sent."""
         if wire.method == "POST":
             self._spools.check_sending()
-        if not self._is_written:
-            self._is_written = True
-            await self._attempt.on_job(self._attempt.jobs)

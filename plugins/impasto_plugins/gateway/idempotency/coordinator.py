@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from pathlib import Path
 import attrs
 from aiohttp import web
 
-from impasto.ext import StateError, StateStore, StoredCall
+from impasto.ext import CALLER_WAITS, StateError, StateStore, StoredCall, finish
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, JobInProgress, charge_unknown_error
 from impasto_plugins.gateway.http.connection import client_disconnected, track_delivery
@@ -34,6 +34,7 @@ from impasto_plugins.gateway.storage.contents import ContentStore
 from .calls_in_flight import FoundCall, calls_in_flight
 from .fingerprint import KEY_HEADER, Fingerprint
 from .in_flight import SLOTS, InFlightCall, SlotState
+from .serialization import dump_outcome
 from .session import CallLabel, IdempotencySession
 from .store import KEY_SECONDS, OutcomeStore, new_row_id
 
@@ -67,7 +68,7 @@ class IdempotencyCoordinator:
         self.in_flight = calls_in_flight(state, folder / "workers")
         self._reclaiming = asyncio.Lock()
         self._deliveries: dict[Delivery, None] = {}
-        self._storing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Begin, and take over the calls of dead workers."""
@@ -108,8 +109,8 @@ class IdempotencyCoordinator:
         # Without proof by now an answer counts as unread: a copy that nobody asks for costs less than a second payment.
         for delivery in tuple(self._deliveries):
             delivery.give_up()
-        while self._storing:
-            await asyncio.wait(self._storing)
+        while self._writing:
+            await asyncio.wait(self._writing)
 
     def _check_callers(self) -> None:
         now = time.monotonic()
@@ -166,13 +167,11 @@ class IdempotencyCoordinator:
 
         def finish(is_read: bool) -> None:
             if is_read:
-                self.in_flight.finish(call)
+                self.finish(call)
                 stack.close()
             else:
                 self.in_flight.mark_abandoned(call)
-                task = asyncio.create_task(store_for_retry())
-                self._storing.add(task)
-                task.add_done_callback(self._storing.discard)
+                self._write(store_for_retry())
 
         call.delivery = self.track_delivery(fingerprint.request, finish, gave_up=gave_up)
 
@@ -180,10 +179,19 @@ class IdempotencyCoordinator:
         self, fingerprint: Fingerprint, call: InFlightCall, outcome: CallOutcome | APIError
     ) -> None:
         """Store the outcome of a finished call for its retry."""
-        if await self.store.save(fingerprint.content, outcome):
-            self.in_flight.finish(call)
-        else:
+        if not await self.store.save(fingerprint.content, outcome, on_stored=partial(self.finish, call)):
             self.in_flight.mark_lost(call)
+
+    def finish(self, call: InFlightCall) -> None:
+        """Remove a call without a key, whose outcome is delivered or stored, and what was stored of its jobs."""
+        self.in_flight.finish(call)
+        if call.jobs_row is not None:
+            self._write(self.store.delete(call.jobs_row.id))
+
+    def _write(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
 
     async def find_previous_attempt(self, fingerprint: Fingerprint, count: int) -> StoredCall | None:
         """Return the outcome of an earlier attempt of an SDK's call, once it is over; None if nothing was charged.
@@ -209,8 +217,37 @@ class IdempotencyCoordinator:
             elif SlotState.RUNNING in states and not is_second_look:
                 is_second_look = True
                 await asyncio.sleep(self.in_flight.notice_seconds)
-            else:
+            elif (job := await self.store.calls.claim(fingerprint.content, count, as_job=True)) is None:
                 return await self.store.calls.find_failed(fingerprint.content)
+            elif (row := await self._wait_until_over(job, fingerprint, count)) is not None:
+                return row
+
+    async def _wait_until_over(self, row: StoredCall, fingerprint: Fingerprint, count: int) -> StoredCall | None:
+        """Return a claimed row once its call is over, None if it was deleted meanwhile. Raises APIError and StateError.
+
+        Raises ConnectionError if the waiting caller leaves.
+        """
+        found: StoredCall | None = row
+        delay = self.in_flight.look_seconds
+        try:
+            while found is not None and found.state == "running":
+                if (entry := await self.in_flight.find_running(found)) is not None:
+                    delay = await self.wait_for(entry, fingerprint, delay)
+                found = await self.find_row(row.id, row.owner)
+        except BaseException:
+            await finish(self.store.release(row, count))
+            raise
+        return attrs.evolve(found, attempt=row.attempt) if found is not None else None  # for whoever releases it
+
+    async def find_row(self, id: str, owner: bytes) -> StoredCall | None:
+        """Return the row of a call, a failed one if its worker is gone. Raises StateError."""
+        for wait in (0.0, 2 * WATCH_SECONDS):  # its outcome may be written just now
+            await asyncio.sleep(wait)
+            row = await self.store.calls.find(id, owner)
+            if row is None or row.state != "running" or await self.find_running(row) is not None:
+                return row
+        assert row is not None  # noqa: S101 - it runs, as it seems
+        return attrs.evolve(row, state="failed", outcome=dump_outcome(charge_unknown_error()))
 
     async def wait_for(self, entry: FoundCall, fingerprint: Fingerprint, delay: float = _RECHECK_SECONDS) -> float:
         """Wait until a call may be over, for ``delay`` at most; return the next delay.
@@ -240,7 +277,7 @@ class IdempotencyCoordinator:
             call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)
             is_new = False
             try:
-                new_row = await self._new_row(id, call, fingerprint, label)
+                new_row = _new_row(id, fingerprint, label, await self.in_flight.share(call))
                 row = await self.store.calls.insert_or_join(new_row, join=fingerprint.key is not None)
                 is_new = row.id == new_row.id
             except BaseException as error:
@@ -305,23 +342,28 @@ class IdempotencyCoordinator:
             raise outcome
         return outcome
 
-    async def continue_as_job(self, fingerprint: Fingerprint, label: CallLabel, failure: JobInProgress) -> None:
-        """Store a call without a row whose jobs take too long, and fetch them. Its caller learns the id."""
-        if not self.in_flight.has_room:
+    async def record_jobs(
+        self, fingerprint: Fingerprint, label: CallLabel, call: InFlightCall, jobs: Callable[[], str]
+    ) -> None:
+        """Store the jobs of a call without a row, until its outcome is delivered or stored: this worker may die.
+
+        As long as its caller waits here, no retry gets the row.
+        """
+        if call.jobs_row is None:
+            call.jobs_row = attrs.evolve(_new_row(new_row_id(), fingerprint, label), attempt=CALLER_WAITS)
+        await self.store.insert_jobs(call.jobs_row, jobs, self.in_flight.worker)
+
+    async def continue_as_job(self, call: InFlightCall, failure: JobInProgress) -> None:
+        """Fetch the jobs of a call without a row that take too long. Its caller learns the id of their row."""
+        row = call.jobs_row
+        if row is None or not self.in_flight.has_room:
             return
-        call: InFlightCall | None = None
-        try:
-            id = new_row_id()
-            call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)
-            row = await self._new_row(id, call, fingerprint, label)
-            row = attrs.evolve(row, identity=b"", jobs=failure.jobs)
-            await self.store.calls.insert_or_join(row, join=False)
-        except StateError as error:
-            _log.error("a call's job can't be recorded, and is not fetched: %s", error)
-            if call is not None:
-                self.in_flight.finish(call)
-        else:
-            self._continue(row, call, failure)
+        continued = self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True)
+        with suppress(StateError):  # the row is written when the state is there again
+            await self.in_flight.share(continued)
+        call.jobs_row = None  # it stays
+        await self.store.forget_content(row)
+        self._continue(attrs.evolve(row, jobs=failure.jobs), continued, failure)
 
     def _continue(self, row: StoredCall, call: InFlightCall, failure: JobInProgress) -> None:
         """Fetch the jobs of a call whose time is over."""
@@ -340,17 +382,19 @@ class IdempotencyCoordinator:
                     return
                 jobs = await self.store.take_over(dead, await self.in_flight.worker())
             for row in jobs:
+                _log.warning("a call was cut off, and its image is fetched: GET /v1/images/jobs/%s", row.id)
                 self._resume(row, self.in_flight.adopt(row))
 
-    async def _new_row(self, id: str, call: InFlightCall, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
-        return StoredCall(
-            id=id,
-            owner=fingerprint.owner,
-            identity=fingerprint.key or (fingerprint.content if fingerprint.count is not None else b""),
-            content=fingerprint.content,
-            model=label.model,
-            response_format=label.response_format,
-            worker=await self.in_flight.share(call),
-            attempt=fingerprint.count or 0,
-            expires=KEY_SECONDS,
-        )
+
+def _new_row(id: str, fingerprint: Fingerprint, label: CallLabel, worker: str = "") -> StoredCall:
+    return StoredCall(
+        id=id,
+        owner=fingerprint.owner,
+        identity=fingerprint.key or (fingerprint.content if fingerprint.count is not None else b""),
+        content=fingerprint.content,
+        model=label.model,
+        response_format=label.response_format,
+        worker=worker,
+        attempt=fingerprint.count or 0,
+        expires=KEY_SECONDS,
+    )

@@ -57,6 +57,8 @@ class InFlightCall:
     request: web.BaseRequest | None
     delivery: Delivery | None = None
     """The delivery of its response, from when it is written until it is known to be read."""
+    jobs_row: StoredCall | None = None
+    """The row of its jobs at the provider, if it has no other row."""
 
     def is_left(self) -> bool:
         """Return True if its caller left, or may have."""

@@ -219,7 +219,7 @@ class ReplicaCalls:
 
     def _remove(self, call: InFlightCall) -> _Running:
         running = self._calls.pop(call.slot)
-        if running.has_key:
+        if self._keyed.get(running.identity) is running:
             del self._keyed[running.identity]
         return running
 

@@ -61,10 +61,14 @@ class IdempotencySession:
     _outcome: CallOutcome | APIError | None = None
     _call_seconds: float = 0.0
     """Seconds that the call took."""
+    _label: CallLabel | None = None
+    _jobs: Callable[[], str] = str
+    """Returns the JSON of all jobs of the call."""
+    _recording: asyncio.Lock = attrs.field(factory=asyncio.Lock)
 
     async def get_outcome(self, make: MakeCall, label: CallLabel) -> tuple[CallOutcome, StoredCall | None]:
         """Return the outcome of the call: run it here if needed, or load that of a row. Raises APIError."""
-        fingerprint, coordinator = self._fingerprint, self._coordinator
+        fingerprint, coordinator, self._label = self._fingerprint, self._coordinator, label
         call: InFlightCall | None = None
         if fingerprint.key is not None or fingerprint.count:
             with storage_required():
@@ -86,7 +90,7 @@ class IdempotencySession:
         except APIError as failure:
             self._outcome = failure
             if isinstance(failure, JobInProgress):
-                await coordinator.continue_as_job(fingerprint, label, failure)
+                await coordinator.continue_as_job(self._call, failure)
             raise
         self._call_seconds = time.monotonic() - started_at
         return self._outcome, None
@@ -95,6 +99,22 @@ class IdempotencySession:
     def may_repeat(self) -> bool:
         """True if the caller is an SDK, which repeats a request by itself."""
         return self._fingerprint.count is not None
+
+    async def record_jobs(self, row: StoredCall | None, jobs: Callable[[], str]) -> None:
+        """Write down the provider's jobs of the call, so that any worker can fetch them. ``row``: that of the call.
+
+        ``jobs`` returns the JSON of all of them.
+        """
+        self._jobs = jobs
+        async with self._recording:  # an earlier write must not end after a later one
+            if row is not None:
+                await self._coordinator.store.record_jobs(row, self._all_jobs)
+            elif self._call is not None and self._label is not None:
+                call, label = self._call, self._label
+                await self._coordinator.record_jobs(self._fingerprint, label, call, self._all_jobs)
+
+    def _all_jobs(self) -> str:
+        return self._jobs()  # those of the moment at which they are written
 
     async def run_job(
         self, make: Callable[[StoredCall], Awaitable[CallOutcome]], label: CallLabel, job_started: JobStarted
@@ -133,7 +153,7 @@ class IdempotencySession:
             coordinator.in_flight.mark_lost(call)  # the process ends, or has a bug
         elif isinstance(outcome, APIError):
             if outcome.not_charged:
-                coordinator.in_flight.finish(call)
+                coordinator.finish(call)
             else:
                 await coordinator.store_outcome(fingerprint, call, outcome)
         elif broken:
@@ -146,4 +166,4 @@ class IdempotencySession:
             self.stack.enter_context(self._reservation.transfer())
             coordinator.await_delivery(fingerprint, call, outcome, self.stack.pop_all(), gave_up=gave_up)
         else:
-            coordinator.in_flight.finish(call)  # no SDK: nothing will ask again by itself
+            coordinator.finish(call)  # no SDK: nothing will ask again by itself

@@ -13,13 +13,13 @@ from functools import partial
 
 import attrs
 
-from impasto.ext import StateError, StateStore, StoredCall
+from impasto.ext import StateStore, StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, charge_unknown_error
 from impasto_plugins.gateway.storage.contents import ContentStore
 from impasto_plugins.gateway.storage.failures import storage_required
+from impasto_plugins.gateway.storage.late_writes import LateWrites
 
-from .late_writes import LateWrites
 from .serialization import OutcomeFiles, dump_outcome, load_failure
 
 KEY_SECONDS = 24 * 3600.0
@@ -41,11 +41,12 @@ def new_row_id() -> str:
 
 @attrs.frozen(eq=False)
 class _PendingOutcome:
-    """An outcome to be stored; the future ``is_stored`` reports the success."""
+    """An outcome to be stored. ``is_accepted`` is False if a bug lost it; ``on_stored`` is called when it is stored."""
 
     identity: bytes
     outcome: CallOutcome | APIError
-    is_stored: asyncio.Future[bool]
+    on_stored: Callable[[], object]
+    is_accepted: asyncio.Future[bool]
 
 
 class OutcomeStore:
@@ -57,19 +58,39 @@ class OutcomeStore:
         self._queue: list[_PendingOutcome] = []
         self._storing: asyncio.Task[None] | None = None
         self._has_reported_strays = False
-        self._late = LateWrites()
+        self.late_writes = LateWrites()
 
     async def aclose(self) -> None:
         """Store what could not be stored before."""
-        await self._late.aclose()
+        await self.late_writes.aclose()
 
     def delete_later(self, id: str) -> None:
         """Delete a row that may have been inserted, although the call is not made."""
-        self._late.add(partial(self.calls.delete, id))
+        self.late_writes.add(partial(self.calls.delete, id), record=id)
 
-    async def record_jobs(self, row: StoredCall, jobs: str) -> None:
-        """Store an accepted provider job, so that it can be fetched later."""
-        await self._late.make(partial(self.calls.update, row.id, jobs=jobs))
+    async def delete(self, id: str) -> None:
+        """Delete the row of a call that nobody has to find any more."""
+        await self.late_writes.make(partial(self.calls.delete, id), record=id)
+
+    async def record_jobs(self, row: StoredCall, jobs: Callable[[], str]) -> None:
+        """Store the accepted jobs of a call, so that they can be fetched later. ``jobs`` returns the JSON of all."""
+
+        async def change() -> None:
+            await self.calls.update(row.id, jobs=jobs())
+
+        await self.late_writes.make(change, record=row.id)
+
+    async def insert_jobs(
+        self, row: StoredCall, jobs: Callable[[], str], get_worker: Callable[[], Awaitable[str]]
+    ) -> None:
+        """Do the same for a call without a row, under this one. ``get_worker`` returns the name of this worker."""
+
+        async def change() -> None:
+            new_row = attrs.evolve(row, jobs=jobs(), worker=await get_worker())
+            if (await self.calls.insert_or_join(new_row, join=False)).jobs != new_row.jobs:
+                await self.calls.update(row.id, jobs=new_row.jobs)
+
+        await self.late_writes.make(change, record=row.id)
 
     async def finish(
         self,
@@ -86,45 +107,50 @@ class OutcomeStore:
         # A refused call runs again if it is repeated, so that its row must not be found; a job's row still has its id.
         not_charged = isinstance(outcome, APIError) and outcome.not_charged
         if not_charged and forget:
-            return await self._late.make(partial(self.calls.delete, row.id), on_stored)
+            return await self.late_writes.make(partial(self.calls.delete, row.id), on_stored, record=row.id)
         state, text = (await self._save_outcomes({row.id: outcome}))[row.id]
         columns: dict[str, str | bytes] = {"state": state, "outcome": text}
         if not_charged:
             columns["identity"] = b""
-        return await self._late.make(partial(self.calls.update, row.id, **columns), on_stored)
+        return await self.late_writes.make(partial(self.calls.update, row.id, **columns), on_stored, record=row.id)
 
     async def update(self, row: StoredCall, outcome: CallOutcome) -> None:
         """Store changes of an outcome, except its images."""
-        await self._late.make(partial(self.calls.update, row.id, outcome=dump_outcome(outcome)))
+        change = partial(self.calls.update, row.id, outcome=dump_outcome(outcome))
+        await self.late_writes.make(change, record=row.id)
 
     async def forget_content(self, row: StoredCall) -> None:
         """Note that a job's caller has its id: it is no longer found by its content."""
-        await self._late.make(partial(self.calls.update, row.id, identity=b""))
+        await self.late_writes.make(partial(self.calls.update, row.id, identity=b""), record=row.id)
 
-    async def save(self, identity: bytes, outcome: CallOutcome | APIError) -> bool:
-        """Store the outcome of a call for its retry; return False if that failed.
+    async def save(
+        self, identity: bytes, outcome: CallOutcome | APIError, on_stored: Callable[[], object] = object
+    ) -> bool:
+        """Store the outcome of a call for its retry, and then call ``on_stored``, which may take a while.
 
-        Calls that wait at the same time are stored together, with one sync of the folder and one transaction.
+        Calls that wait at the same time are stored together, with one sync of the folder and one transaction. Return
+        False if a bug lost it.
         """
-        pending = _PendingOutcome(identity, outcome, asyncio.get_running_loop().create_future())
+        pending = _PendingOutcome(identity, outcome, on_stored, asyncio.get_running_loop().create_future())
         self._queue.append(pending)
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store_groups())
-        return await asyncio.shield(pending.is_stored)  # others wait for the group too, whoever is cancelled
+        return await asyncio.shield(pending.is_accepted)  # others wait for the group too, whoever is cancelled
 
     async def _store_groups(self) -> None:
         while self._queue:
             group, self._queue = self._queue[:MAX_GROUP_SIZE], self._queue[MAX_GROUP_SIZE:]
-            is_kept = False
+            is_accepted = False
             try:
-                is_kept = await self._store_group(group)
+                await self._store_group(group)
+                is_accepted = True
             except Exception:  # noqa: BLE001 - a bug here must not leave those waiting who come next
                 _log.exception("outcomes of calls could not be stored")
             finally:
                 for each in group:
-                    each.is_stored.set_result(is_kept)
+                    each.is_accepted.set_result(is_accepted)
 
-    async def _store_group(self, group: list[_PendingOutcome]) -> bool:
+    async def _store_group(self, group: list[_PendingOutcome]) -> None:
         ids = [new_row_id() for _ in group]
         outcomes = await self._save_outcomes({id: each.outcome for id, each in zip(ids, group, strict=True)})
 
@@ -139,11 +165,12 @@ class OutcomeStore:
             )
             for id, each in zip(ids, group, strict=True)
         ]
-        return await _is_written(self.calls.insert(rows))
+        callbacks = [each.on_stored for each in group]
+        await self.late_writes.make(partial(self.calls.insert, rows), lambda: [callback() for callback in callbacks])
 
     async def release(self, row: StoredCall, count: int) -> None:
         """Release a result whose retry left before it got it; the next retry gets it."""
-        await _is_written(self.calls.release(row, count))
+        await self.late_writes.make(partial(self.calls.release, row, count), record=row.id)
 
     async def load(self, row: StoredCall) -> CallOutcome:
         """Return a call's outcome. Raises APIError: its own, or that its images are gone or can't be read now."""
@@ -191,13 +218,3 @@ class OutcomeStore:
         for id in successes.keys() - json_by_id.keys():
             failures[id] = dump_outcome(charge_unknown_error())
         return {id: ("done", json_by_id[id]) if id in json_by_id else ("failed", failures[id]) for id in outcomes}
-
-
-async def _is_written(operation: Awaitable[None]) -> bool:
-    """Run an operation after a call; a state that fails does not hold back the response."""
-    try:
-        await operation
-    except StateError as error:
-        _log.error("the outcome of a call could not be stored: %s", error)
-        return False
-    return True

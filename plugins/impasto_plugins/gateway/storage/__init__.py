@@ -7,4 +7,5 @@ local     images behind URLs, in a folder
 s3        images behind presigned URLs
 salvage   paid answers that can't be used
 failures  refusals of calls that can't be recorded
+late_writes  what the state did not take, until it does
 """

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
-from impasto.ext import StoredCall
+from impasto.ext import CALLER_WAITS, StoredCall
 
 from .connection import SQLiteDatabase
 from .rows import RecordTable
@@ -97,12 +98,15 @@ class SQLiteCalls:
             now = self._database.clock()
             jobs: list[StoredCall] = []
             for each, identities in dead.items():
-                jobs += _CALLS.select(db, "worker = ? AND state = 'running' AND jobs != ''", each)
-                move = "UPDATE calls SET worker = ? WHERE worker = ? AND state = 'running' AND jobs != ''"
+                found = _CALLS.select(db, "worker = ? AND state = 'running' AND jobs != ''", each)
+                unknown = Counter(identities)
+                unknown.subtract(job.identity for job in found if job.attempt == CALLER_WAITS)
+                jobs += found
+                move = "UPDATE calls SET worker = ?, attempt = 0 WHERE worker = ? AND state = 'running' AND jobs != ''"
                 db.execute(move, (worker, each))
                 fail = "UPDATE calls SET state = 'failed', outcome = ? WHERE worker = ? AND state = 'running'"
                 db.execute(fail, (outcome, each))
-                for identity in identities:
+                for identity in unknown.elements():
                     failed = StoredCall(
                         id=secrets.token_hex(32),
                         owner=b"",
@@ -113,7 +117,7 @@ class SQLiteCalls:
                         expires=now + seconds,
                     )
                     _CALLS.insert(db, failed)
-            return [attrs.evolve(job, worker=worker) for job in jobs]
+            return [attrs.evolve(job, worker=worker, attempt=0) for job in jobs]
 
         return await self._database.write(work, durable=True)
 

@@ -96,25 +96,31 @@ async def test_ended_in_peace_it_goes_on_at_the_next_start(
     assert len(impasto_emulator.charges) == 80
 
 
+def _kinds(state: Path) -> set[str]:
+    """Return the kinds of rows in the ledgers of all batches."""
+    folders = (state / "batches" / "runs").glob("*")
+    return {row["row"] for folder in folders for _, row in rows(WorkspacePaths(folder).ledger, ReadPosition())}
+
+
 @pytest.mark.parametrize("key", [KEY, "sk-" + "rotated-" * 5], ids=["same key", "another key"])
 async def test_a_job_of_the_providers_is_fetched_by_the_next_start_with_its_key(
-    serve: Serve, impasto_emulator: Emulator, key: str
+    serve: Serve, impasto_emulator: Emulator, state: Path, key: str
 ) -> None:
     def text(key: str) -> str:
         return config(
             impasto_emulator.url, entries=entry("creative", "stability/upscale-creative", impasto_emulator.url, key)
         )
 
-    impasto_emulator.fault("pending", method="GET")
-    process, url = await asyncio.to_thread(serve, text(KEY))
+    not_polled = text(KEY).replace("poll_interval: 0.05", "poll_interval: 600")
+    process, url = await asyncio.to_thread(serve, not_polled)
     uri = "data:image/png;base64," + base64.b64encode(drawn("PNG", size=(128, 128))).decode()
     async with sdk_client(url) as client:
         batch = await submit(client, [line("job", EDIT, model="creative", images=[{"image_url": uri}])], EDIT)
     async with asyncio.timeout(60):
-        while all(each.method != "GET" for each in impasto_emulator.requests):
+        while "accepted" not in await asyncio.to_thread(_kinds, state):
             await asyncio.sleep(0.02)
     process.kill()
-    impasto_emulator.clear_faults()
+    assert [each.method for each in impasto_emulator.requests] == ["POST"]
     _, url = await asyncio.to_thread(serve, text(key))
     async with sdk_client(url) as client:
         batch = await finish(client, batch)

@@ -29,6 +29,7 @@ from impasto_plugins.gateway.calls.budgets import BudgetGuard, check_limits, pri
 from impasto_plugins.gateway.calls.execution import PreparedCall
 from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.storage.late_writes import LateWrites
 from impasto_plugins.state.sqlite import SQLiteState
 
 NOON = 1_790_856_000
@@ -92,7 +93,7 @@ async def used(state: SQLiteState) -> dict[str, int]:
 
 async def pay(state: SQLiteState, checked: PreparedCall | None = None, **limits: Any) -> None:
     checked = checked or call()
-    await BudgetGuard(state.budgets, caller(**limits)).charge(checked, lambda: come(checked.n))
+    await BudgetGuard(state.budgets, LateWrites(), caller(**limits)).charge(checked, lambda: come(checked.n))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ async def test_of_three_images_those_are_spent_that_may_have_been_charged(
 ) -> None:
     limits = caller(rpm=9, images_per_day=9, usd_per_month=9)
     with suppress(ImpastoError):
-        await BudgetGuard(state.budgets, limits).charge(call(3), attempt)
+        await BudgetGuard(state.budgets, LateWrites(), limits).charge(call(3), attempt)
     expected = {"requests": 1, "images": pictures, "nano_usd": pictures * 65_000_000}
     assert await used(state) == {what: amount for what, amount in expected.items() if amount}
 
@@ -127,7 +128,7 @@ async def test_a_failed_request_costs_what_its_provider_says(state: SQLiteState)
     error = UnusableResult("no")
     error.cost = Cost(usd=0.01, as_of="")
     with pytest.raises(UnusableResult):
-        await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(1), fails(error))
+        await BudgetGuard(state.budgets, LateWrites(), caller(images_per_day=9)).charge(call(1), fails(error))
     assert await used(state) == {"requests": 1, "images": 1, "nano_usd": 10_000_000}
 
 
@@ -141,7 +142,7 @@ async def test_images_of_one_failed_request_are_each_counted_once(state: SQLiteS
     async def attempt() -> Result:
         return result
 
-    await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(4), attempt)
+    await BudgetGuard(state.budgets, LateWrites(), caller(images_per_day=9)).charge(call(4), attempt)
     assert await used(state) == {"requests": 1, "images": 3, "nano_usd": 630_000_000}
 
 
@@ -153,12 +154,12 @@ async def test_an_answer_with_more_errors_than_images_asked_for_gives_nothing_ba
         raise error
 
     with pytest.raises(UnusableResult):
-        await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(1), attempt)
+        await BudgetGuard(state.budgets, LateWrites(), caller(images_per_day=9)).charge(call(1), attempt)
     assert await used(state) == {"requests": 1, "images": 1, "nano_usd": 65_000_000}
 
 
 async def test_a_call_that_goes_elsewhere_is_one_request_and_pays_each_attempt(state: SQLiteState) -> None:
-    purse = BudgetGuard(state.budgets, caller(rpm=1, images_per_day=9))
+    purse = BudgetGuard(state.budgets, LateWrites(), caller(rpm=1, images_per_day=9))
     with pytest.raises(ChargeUnknown):
         await purse.charge(call(), fails(ChargeUnknown("no")))
     await purse.charge(call(), come)
@@ -196,7 +197,7 @@ async def test_a_call_that_is_cancelled_while_the_store_answers_has_spent_what_i
     state: SQLiteState, slow: str, spent: dict[str, int]
 ) -> None:
     budgets = SlowBudgets(state.budgets, slow)
-    guard = BudgetGuard(cast("Any", budgets), caller(rpm=9, images_per_day=9))
+    guard = BudgetGuard(cast("Any", budgets), LateWrites(), caller(rpm=9, images_per_day=9))
     task = asyncio.create_task(guard.charge(call(3), lambda: come(2, NotSent("no"))))
     await budgets.began.wait()
     task.cancel()
@@ -210,11 +211,11 @@ async def test_a_call_that_is_cancelled_while_the_store_answers_has_spent_what_i
 async def test_a_line_of_a_batch_is_no_request(state: SQLiteState) -> None:
     limits = caller(rpm=1)
     for _ in range(3):
-        await BudgetGuard(state.budgets, limits, is_counted=True).charge(call(), come)
+        await BudgetGuard(state.budgets, LateWrites(), limits, is_counted=True).charge(call(), come)
     assert "requests" not in await used(state)
-    await BudgetGuard(state.budgets, limits).charge(call(), come)
+    await BudgetGuard(state.budgets, LateWrites(), limits).charge(call(), come)
     with pytest.raises(APIError):
-        await BudgetGuard(state.budgets, limits).charge(call(), come)
+        await BudgetGuard(state.budgets, LateWrites(), limits).charge(call(), come)
 
 
 async def test_a_key_without_limits_is_not_counted(state: SQLiteState) -> None:
@@ -339,7 +340,7 @@ async def test_usage_that_still_counts_is_not_forgotten(state: SQLiteState, cloc
 async def test_one_keys_past_is_no_others(state: SQLiteState) -> None:
     await pay(state, images_per_day=1)
     other = Caller(name="o", digest=b"o" * 32, limits=KeyConfig(name="o", sha256="", images_per_day=1))
-    await BudgetGuard(state.budgets, other).charge(call(), come)
+    await BudgetGuard(state.budgets, LateWrites(), other).charge(call(), come)
 
 
 async def test_a_limit_that_can_not_be_looked_up_sends_nothing(state: SQLiteState) -> None:
@@ -352,7 +353,7 @@ async def test_a_limit_that_can_not_be_looked_up_sends_nothing(state: SQLiteStat
         return await come()
 
     with pytest.raises(APIError) as refused:
-        await BudgetGuard(state.budgets, caller(rpm=1)).charge(call(), attempt)
+        await BudgetGuard(state.budgets, LateWrites(), caller(rpm=1)).charge(call(), attempt)
     headers = refused.value.to_response().headers
     assert (refused.value.status, headers["retry-after"], headers["x-should-retry"]) == (503, "5", "true")
     assert refused.value.not_charged
@@ -364,7 +365,7 @@ async def test_a_cost_that_can_not_be_settled_withholds_no_image(state: SQLiteSt
         await state.database.write(lambda db: db.execute("DROP TABLE budgets"))
         return await come(2)
 
-    result = await BudgetGuard(state.budgets, caller(images_per_day=9)).charge(call(3), attempt)
+    result = await BudgetGuard(state.budgets, LateWrites(), caller(images_per_day=9)).charge(call(3), attempt)
     assert len(result.artifacts) == 2
 
 

@@ -306,7 +306,7 @@ async def test_outcomes_are_stored_in_groups(gateway: Running, provider: Server)
         await asyncio.to_thread(connection.recv, 1, socket.MSG_PEEK)
     for connection in connections:
         connection.close()
-    await until(lambda: len(gateway.gateway._idempotency._storing) == 20)
+    await until(lambda: len(gateway.gateway._idempotency._writing) == 20)
     disk.set()
     await busy
     assert await count_stored(gateway) == 20

@@ -11,9 +11,10 @@ import pytest
 
 from impasto.ext import StateError, StoredCall
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.idempotency import late_writes, replica_calls
+from impasto_plugins.gateway.idempotency import replica_calls
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
 from impasto_plugins.gateway.idempotency.replica_calls import ReplicaCalls
+from impasto_plugins.gateway.storage import late_writes
 from impasto_plugins.middleware import retry
 from impasto_plugins.state.postgres import PostgresState
 from tests.plugins.gateway.api.test_jobs import URI, finished_job, polled

@@ -43,6 +43,7 @@ from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.session import CallLabel
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
 from impasto_plugins.gateway.storage.contents import FolderContents
+from impasto_plugins.gateway.storage.late_writes import LateWrites
 from impasto_plugins.gateway.storage.places import OUTCOMES
 from impasto_plugins.state.sqlite import SQLiteState
 from tests.plugins.gateway.records import calls_of
@@ -88,7 +89,7 @@ class Call:
     async def make(self, row: StoredCall | None) -> CallOutcome:
         checked = SimpleNamespace(n=self.n, cost=Cost(usd=USD, as_of=""))
         try:
-            result = await BudgetGuard(self.worker.state.budgets, CALLER).charge(
+            result = await BudgetGuard(self.worker.state.budgets, LateWrites(), CALLER).charge(
                 cast("PreparedCall", checked), self.attempt
             )
         except ImpastoError as error:

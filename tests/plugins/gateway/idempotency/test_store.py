@@ -170,7 +170,7 @@ async def test_a_paid_image_survives_a_power_loss(records: SQLiteState) -> None:
     first = await store.calls.insert_or_join(row(records), join=True)
     works: dict[str, Callable[[], Awaitable[object]]] = {
         "a call, before it is sent": lambda: store.calls.insert_or_join(row(records), join=False),
-        "a provider's job": lambda: store.record_jobs(first, "[]"),
+        "a provider's job": lambda: store.record_jobs(first, lambda: "[]"),
         "an outcome": lambda: store.finish(first, DONE, forget=False),
         "the outcome for a retry": lambda: store.save(TWO, DONE),
         "a call of a dead worker": lambda: store.take_over({"dead": [ONE]}, "w"),
@@ -252,16 +252,24 @@ async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(records: SQLit
     assert len(await rows(records)) == 2
 
 
-async def test_a_row_that_can_not_be_written_is_not_promised(records: SQLiteState) -> None:
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_an_outcome_that_can_not_be_written_is_written_when_the_state_is_back(
+    records: SQLiteState, is_back: bool
+) -> None:
     store = outcome_store(records)
-    first = await store.calls.insert_or_join(row(records), join=True)
-    await records.database.write(lambda db: db.execute("DROP TABLE calls"))
-    assert not await store.save(ONE, DONE)
+    first, second = [await store.calls.insert_or_join(row(records), join=False) for _ in range(2)]
+    await records.database.write(lambda db: db.execute("ALTER TABLE calls RENAME TO away"))
     stored: list[str] = []
+    assert await store.save(TWO, DONE, on_stored=lambda: stored.append("for a retry"))
     await store.finish(first, DONE, forget=True, on_stored=lambda: stored.append("done"))
-    await store.finish(first, APIError(503, "no"), forget=True, on_stored=lambda: stored.append("free"))
-    await store.aclose()
+    await store.finish(second, APIError(503, "no"), forget=True, on_stored=lambda: stored.append("free"))
     assert not stored
+    if is_back:
+        await records.database.write(lambda db: db.execute("ALTER TABLE away RENAME TO calls"))
+    await store.aclose()
+    assert {*stored} == ({"for a retry", "done", "free"} if is_back else set())
+    if is_back:
+        assert {(identity, state) for _, identity, state in await rows(records)} == {(ONE, "done"), (TWO, "done")}
 
 
 async def test_an_image_that_is_gone_may_have_been_charged(records: SQLiteState) -> None:

@@ -199,7 +199,7 @@ async def test_the_images_of_an_answer_are_released_when_it_was_read_or_stored(
     await worker.repeats.flush_deliveries()
     assert released == ["all"]
     assert not worker.in_flight._calls
-    assert not worker.repeats._storing
+    assert not worker.repeats._writing
     await worker.in_flight.run(other.close)
     assert await worker.ask(identity(count=1)) == (b"made", not read)
 

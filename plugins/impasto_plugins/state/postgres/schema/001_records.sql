@@ -109,12 +109,16 @@ DECLARE
 BEGIN
     PERFORM make_durable(), lock_name('take_over', '');
     now := seconds_now();
-    UPDATE calls SET worker = new_worker, former_worker = worker
-        WHERE worker = ANY(dead) AND state = 'running' AND jobs <> '';
-    UPDATE calls SET state = 'failed', outcome = failure WHERE worker = ANY(dead) AND state = 'running';
     INSERT INTO calls
         SELECT id, '', identity, '', 'failed', '', '', '', 0, '', failure, now, now + seconds, ''
-        FROM unnest(failed_ids, failed_identities) AS each (id, identity) ON CONFLICT (id) DO NOTHING;
+        FROM (SELECT *, row_number() OVER (PARTITION BY identity) AS number
+            FROM unnest(failed_ids, failed_identities) AS pair (id, identity)) AS each
+        WHERE number > (SELECT count(*) FROM calls c WHERE c.worker = ANY(dead) AND c.identity = each.identity
+            AND c.state = 'running' AND c.jobs <> '' AND c.attempt = 1000000) -- CALLER_WAITS
+        ON CONFLICT (id) DO NOTHING;
+    UPDATE calls SET worker = new_worker, former_worker = worker, attempt = 0
+        WHERE worker = ANY(dead) AND state = 'running' AND jobs <> '';
+    UPDATE calls SET state = 'failed', outcome = failure WHERE worker = ANY(dead) AND state = 'running';
     RETURN QUERY SELECT * FROM calls WHERE worker = new_worker AND former_worker = ANY(dead) AND state = 'running'
         ORDER BY created, id;
 END $$;
