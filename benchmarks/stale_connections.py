@@ -19,7 +19,7 @@ from asyncio.subprocess import PIPE
 import attrs
 
 import impasto
-import impasto_plugins.transports.https
+import impasto_plugins.transports.connections
 from benchmarks.pictures import picture
 
 CLOSES = (0.05, 0.15)
@@ -84,7 +84,7 @@ async def serve(delay: float) -> None:
 
 async def lost(reused_for: float, delay: float, calls: int) -> tuple[int, int]:
     """Of so many calls, how many were lost, and how many connections were opened."""
-    impasto_plugins.transports.https.IDLE_SECONDS = reused_for
+    impasto_plugins.transports.connections.IDLE_SECONDS = reused_for
     failed = 0
 
     async def caller(url: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
+import json
 import os
 import socket
 import time
@@ -42,11 +42,11 @@ async def edits(request: web.Request) -> web.Response:
 
 
 async def _relayed(request: web.Request, path: str, form: aiohttp.FormData) -> web.Response:
-    headers = {"authorization": f"Bearer {KEY}", "accept": "image/*"}
+    headers = {"authorization": f"Bearer {KEY}", "accept": "application/json"}  # its base64 is passed through
     async with request.app[_CALLS].post(request.app[_URL] + path, data=form, headers=headers) as response:
         response.raise_for_status()
-        picture = await response.read()
-    body = b'{"created":%d,"data":[{"b64_json":"%s"}]}' % (time.time(), base64.b64encode(picture))
+        image = json.loads(await response.read())["image"]
+    body = b'{"created":%d,"data":[{"b64_json":"%s"}]}' % (time.time(), image.encode())
     return web.Response(body=body, content_type="application/json")
 
 

@@ -10,16 +10,25 @@ import inspect
 import textwrap
 
 import pytest
-from aiohttp import client, client_proto, client_reqrep, connector, web_protocol, web_server
+from aiohttp import base_protocol, client_proto, client_reqrep, connector, streams, web_protocol, web_server
 
 DIGESTS = {
-    client.ClientSession: {"_request": "0ea88654cef56ab2"},
+    base_protocol.BaseProtocol: {"_drain_helper": "f119731d1ec3092f"},
     client_proto.ResponseHandler: {
         "data_received": "f4892860cc4fcba6",
         "should_close": "67dfbace44c24b1a",
         "set_response_params": "e311a98daa46f615",
+        "connection_lost": "95e38e833510169c",
+        "start_timeout": "af290a14500d5f14",
     },
-    client_reqrep.ClientRequest: {"send": "99ed4b6b263690d7", "write_bytes": "9e88f3f1ccd18763"},
+    client_reqrep.ClientRequest: {
+        "__init__": "b0a576c41bfe681d",
+        "connection_key": "37aa76ae0404d1d3",
+        "update_host": "4ec738ea1f59f010",
+        "update_auto_headers": "e6d301e13c6cd1c8",
+    },
+    streams.DataQueue: {"read": "c9efe90b29f931a3"},
+    streams.StreamReader: {"at_eof": "3359e51ab1e25302", "readany": "2e2cb75d9dad01d0"},
     connector.BaseConnector: {
         "connect": "752dbbbd61faf8e2",
         "_get": "c309b6839d060d08",

@@ -229,7 +229,7 @@ async def test_f14_connections_are_reused(server: Server, make_client: MakeClien
 async def test_f14_an_idle_connection_is_not_reused_for_long(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("impasto_plugins.transports.https.IDLE_SECONDS", 0.1)
+    monkeypatch.setattr("impasto_plugins.transports.connections.IDLE_SECONDS", 0.1)
     client = make_client(server.url)
     await client.run(CORE, prompt="p")
     await asyncio.sleep(0.2)

@@ -7,15 +7,15 @@ same on both routes, and botocore can't send anything twice.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from urllib.parse import quote
 
 from impasto import Account, BrokenPlugin, ConfigError, MissingExtra, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options
 
 from .https import HttpsTransport
-from .json_body import JSONBody, MemoryPayload
-from .tls import tls_of
+from .json_body import JSONBody
+from .request_body import RequestBody
+from .tls import Trust, tls_of
 
 try:
     import pybase64  # noqa: F401 - if it is missing, that is reported before an answer is paid for that needs it
@@ -35,7 +35,7 @@ class BedrockTransport:
     def __init__(self, options: Options) -> None:
         self._https = HttpsTransport(options)
         self._options = options
-        self._tls: dict[str | None, ssl.SSLContext | bool] = {}
+        self._tls: dict[str | None, Trust] = {}
         self._identities: dict[str, Identity] = {}
         self._searches: dict[str, Once[Identity]] = {}
 
@@ -73,9 +73,9 @@ class BedrockTransport:
         # Images are read, encoded and hashed in a thread; text takes less time than the way there.
         body, headers = await asyncio.to_thread(encode) if content.files else encode()
         tls = await self._trust(call.account.settings.get("profile", self._options.aws_profile))
-        return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body), tls=tls)
+        return await self._https.exchange(call, "POST", url, headers, RequestBody("application/json", [body]), tls=tls)
 
-    async def _trust(self, profile: str | None) -> ssl.SSLContext | bool:
+    async def _trust(self, profile: str | None) -> Trust:
         """Return the trusted certificates: the CA of the settings, or as boto3 finds it for the profile."""
         if (tls := self._tls.get(profile)) is None:
             trust = self._options.ssl or await asyncio.to_thread(ca_bundle, profile)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
-from typing import BinaryIO
 
 import attrs
-from aiohttp import Payload
-from aiohttp.abc import AbstractStreamWriter
 
 from impasto import BrokenPlugin, File, InvalidRequest, Problem, Request, WireRequest
 from impasto.ext import EXTENSIONS, files_of, kind_in_words, printable
 from impasto_plugins.concurrency import to_thread_shielded
 
-_PIECE = 1 << 20
+from .request_body import Piece, RequestBody
+
 _SCALARS = (str, int, float)
 
 
-async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
+async def open_form(wire: WireRequest, files: ExitStack) -> RequestBody:
     """Return the form of one attempt. Files on disk are opened in a thread. Raises InvalidRequest or BrokenPlugin."""
     if not any(file.on_disk for _, file in wire.files):
         return make_form(wire, files)
@@ -30,13 +26,13 @@ async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     return await to_thread_shielded(make_form, wire, files)
 
 
-def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
+def make_form(wire: WireRequest, files: ExitStack) -> RequestBody:
     """Return the form of one attempt; ``files`` closes its readers.
 
     Raises InvalidRequest or BrokenPlugin before anything is sent.
     """
     boundary = secrets.token_hex(16)
-    pieces: list[bytes | tuple[BinaryIO, int]] = []
+    pieces: list[Piece] = []
     text = ""
     for name, value in wire.fields.items():
         for each in (value,) if isinstance(value, _SCALARS) else _values_of_list(name, value):
@@ -53,7 +49,7 @@ def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
         pieces += [text.encode(), (reader, file.size)]
         text = "\r\n"
     pieces.append(f"{text}--{boundary}--\r\n".encode())
-    form = MultipartForm(boundary, pieces)
+    form = RequestBody(f"multipart/form-data; boundary={boundary}", pieces)
     if wire.max_bytes is not None and form.size > wire.max_bytes:
         raise too_large(wire, form.size, wire.files)
     return form
@@ -103,61 +99,3 @@ def decimal_text(value: str | float) -> str:
         text = repr(value)
         return format(Decimal(text), "f") if "e" in text else text
     return str(value)
-
-
-class Outgoing(Payload):
-    """A request's body. Its ``write`` calls ``on_written`` when all of it has been written."""
-
-    on_written: Callable[[], object] = object
-
-
-class MultipartForm(Outgoing):
-    """The form's body: all text up to a file in one piece, and files as they are read.
-
-    aiohttp's MultipartWriter makes four writes a field, each a system call: half of a call's CPU.
-    """
-
-    _autoclose = True  # aiohttp closes nothing: the readers belong to the caller
-
-    def __init__(self, boundary: str, pieces: list[bytes | tuple[BinaryIO, int]]) -> None:
-        super().__init__(pieces, content_type=f"multipart/form-data; boundary={boundary}")
-        self._pieces = pieces
-        self._length = sum(len(each) if isinstance(each, bytes) else each[1] for each in pieces)
-
-    @property
-    def size(self) -> int:
-        """The bytes of the body."""
-        return self._length
-
-    def encode(self) -> bytes:
-        """Return the whole form, for a signature of its bytes. Reads its files."""
-        return b"".join(each if isinstance(each, bytes) else each[0].read() for each in self._pieces)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Raise TypeError: aiohttp would use the text for logs."""
-        raise TypeError("a form with files is bytes")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the pieces in turn, then report it. Raises OSError if a file became shorter."""
-        for piece in self._pieces:
-            if isinstance(piece, bytes):
-                await writer.write(piece)
-            else:
-                await _write_file(*piece, writer)
-        self.on_written()
-
-
-async def _write_file(reader: BinaryIO, length: int, writer: AbstractStreamWriter) -> None:
-    """Write a file's content, read in pieces: from memory directly, from disk in a thread."""
-    if isinstance(reader, io.BytesIO):
-        view = memoryview(reader.getvalue())  # no copy; getbuffer() would forbid to close the reader
-        for at in range(0, length, _PIECE):
-            await writer.write(view[at : at + _PIECE])
-        return
-    left = length
-    while left > 0:
-        piece = await asyncio.to_thread(reader.read, min(_PIECE, left))
-        if not piece:
-            raise OSError("the file became shorter while it was sent")
-        left -= len(piece)
-        await writer.write(piece)

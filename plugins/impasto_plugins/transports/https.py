@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import ExitStack
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
 import attrs
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawResponseMessage
 from multidict import CIMultiDict
 from yarl import URL
 
 from impasto import Body, BrokenPlugin, Call, ChargeUnknown, NotSent, WireRequest, WireResponse, hookimpl
-from impasto.ext import Options, Sending, check_proxy
+from impasto.ext import Options, check_proxy
 
+from .connections import Connector, Exchange, Origin
 from .content_coding import DamagedCoding, decompress, is_compressed
-from .form import MultipartForm, Outgoing, open_form
-from .tls import tls_of
+from .form import open_form
+from .request_body import RequestBody
+from .tls import Trust, tls_of
 
 MAX_BYTES = 256 * 2**20
 """Bytes of the largest answer that is read: five times the largest image of the providers."""
-
-IDLE_SECONDS = 1.0
-"""Seconds after which an idle connection gets no paid request. See benchmarks/RESULTS.md, "Stale connections"."""
 
 POLL_SECONDS = 30.0
 """Seconds of silence allowed to a poll, which can be repeated for free."""
@@ -45,91 +39,11 @@ MAX_PER_TURN = 8
 _PIECE = 64 * 1024
 """Bytes of a piece of an answer whose reading counts as slow."""
 
-MAX_HEADER_BYTES = 64 * 1024
-"""Bytes of the longest header or reason that is read: a paid image is not refused because of a header."""
-
-MAX_HEADERS = 1_000
-
-if TYPE_CHECKING:
-    from .json_body import MemoryPayload
-
-_USER_AGENT = "impasto"
 _TARGET = re.compile(r"/[!-~]*")
 """A path below the base URL, without anything that could name another host or end the request line."""
 
-
-@attrs.define(eq=False)
-class _Exchange:
-    """The state of one exchange. The connector finds it in the context, and reports the connection to the call."""
-
-    evidence: Sending
-    paid: bool
-    connection: _Protocol | None = None
-
-
-_running: ContextVar[_Exchange | None] = ContextVar("_running", default=None)
-
-
-class _Protocol(ResponseHandler):
-    """Parses an answer's head before its body: aiohttp's parser drops a head that comes with a damaged body.
-
-    ``surplus`` has the bytes that could not be parsed.
-    """
-
-    surplus = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Parse a head by itself, then the rest. There may be several heads, such as 100 Continue."""
-        while data.startswith(b"HTTP/") and 4 <= (end := data.find(b"\r\n\r\n") + 4) < len(data):
-            self._feed(data[:end])
-            data = data[end:]
-        self._feed(data)
-
-    def _feed(self, data: bytes) -> None:
-        if not self.surplus:
-            super().data_received(data)
-        if self.exception() is not None:
-            self.surplus += data
-            if self._payload is not None:  # end it, or its reader would wait for ever for the rest
-                self._payload.feed_eof()
-                self._payload = None
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Reports when a call has its connection, and never reuses one on which bytes came without a request."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS)
-        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # of a subclass
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        """Return a connection after it was reported to the call."""
-        # From here on headers may be sent. aiohttp's trace on_request_headers_sent comes a few lines later, without
-        # an await between; but with any trace each request runs them all, which takes a fifth of the CPU of a call.
-        connection = await super().connect(req, traces, timeout)
-        running = _running.get()
-        if running is None:
-            return connection
-        if isinstance(connection.protocol, _Protocol):
-            running.connection = connection.protocol
-        try:
-            running.evidence.headers_sent()
-            if not running.paid:  # a poll has no body
-                running.evidence.body_sent()
-        except BaseException:  # the call may not send: its permit is used, or its time is over
-            connection.close()
-            raise
-        return connection
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        # Bytes that came without a request would be read as the next call's answer.
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        return None
+_URL = re.compile(r"(https?://[^/?#]+)([^#]*)")
+"""The origin of a URL, and the target of a request to it."""
 
 
 class Turns:
@@ -156,37 +70,28 @@ class Turns:
 
 
 class HttpsTransport:
-    """The transport, one session per client. Every request is sent once: this plugin never retries."""
+    """The transport, one pool of connections per client. Every request is sent once: this plugin never retries."""
 
     def __init__(self, options: Options) -> None:
         self.turns = Turns()
         self._options = options
-        self._session: aiohttp.ClientSession | None = None
-        self._ssl: ssl.SSLContext | bool = True
-        self._proxies: dict[str, str | None] = {}
+        self._connector: Connector | None = None
+        self._tls: Trust = True
+        self._origins: dict[tuple[str, Trust], Origin] = {}
         # A paid call has its own deadline. A time-out of aiohttp would set a timer again for each piece that comes.
         self._paid = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout)
         self._polls = attrs.evolve(self._paid, sock_read=POLL_SECONDS)
 
     async def open(self) -> None:
-        """Open the session; reads the CA file, if one is set. Raises ConfigError."""
-        self._ssl = await asyncio.to_thread(tls_of, self._options.ssl)
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers={"user-agent": _USER_AGENT, "accept-encoding": "identity"},
-            skip_auto_headers=("accept",),
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
-        )
+        """Read the CA file, if one is set. Raises ConfigError."""
+        self._tls = await asyncio.to_thread(tls_of, self._options.ssl)
+        self._connector = Connector()
 
     async def aclose(self) -> None:
         """Close every connection, and wait until all are closed."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._connector is not None:
+            connector, self._connector = self._connector, None
+            await connector.close()
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
@@ -210,7 +115,6 @@ class HttpsTransport:
             return await self.exchange(wire.call, wire.method, url, headers)
         files = ExitStack()
         try:
-            body: Outgoing
             if wire.encoding == "form" and wire.sign is None:
                 body = await open_form(wire, files)
             else:
@@ -226,60 +130,56 @@ class HttpsTransport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: Outgoing | None = None,
+        body: RequestBody | None = None,
         *,
         files: ExitStack | None = None,
-        tls: ssl.SSLContext | bool | None = None,
+        tls: Trust | None = None,
     ) -> WireResponse:
         """Run one HTTP exchange and return the answer after its headers. A POST is paid.
 
         ``tls`` replaces the client's own certificates. ``files``, which the body reads, are closed after the answer was
         read: an answer may come before the whole body was sent. Raises NotSent or ChargeUnknown.
         """
-        session, proxy = self._session, self._proxy(url)
-        if session is None:
+        if self._connector is None:
             raise NotSent("the client is closed; nothing was sent", retryable=False)
         paid = method == "POST"
+        origin, target = self._address(url, self._tls if tls is None else tls)
         with call.sending(paid=paid) as evidence:
-            running = _Exchange(evidence, paid)
-            token = _running.set(running)
-            if body is not None:
-                body.on_written = evidence.body_sent
+            exchange = Exchange(self._connector, self._paid if paid else self._polls, evidence, paid=paid)
             try:
-                response = await session.request(
-                    method,
-                    URL(url, encoded=True),
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    proxy=proxy,
-                    ssl=self._ssl if tls is None else tls,
-                    timeout=self._paid if paid else self._polls,
-                )
-            except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: session closed
-                failure = _failure(error, call, paid, running.connection)
+                message = await exchange.start(origin, method, target, headers, body)
+            except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError) as error:
+                failure = _failure(error, call, paid, exchange.surplus)  # RuntimeError: the connector is closed
             else:
-                answered = {name.lower(): value for name, value in response.headers.items()}
-                stream = Body(_chunks(response, running.connection, files, self.turns))
-                return WireResponse(status=response.status, headers=answered, stream=stream)
-            finally:
-                _running.reset(token)
+                answered = {name.lower(): value for name, value in message.headers.items()}
+                stream = Body(_chunks(message, exchange, files, self.turns))
+                return WireResponse(status=message.code, headers=answered, stream=stream)
             raise failure  # outside the except block: aiohttp's error may have the request's headers, and so the key
 
-    def _proxy(self, url: str) -> str | None:
-        origin = url[: url.find("/", len("https://"))]
-        if origin not in self._proxies:
-            self._proxies[origin] = self._options.proxy or _proxy_from_environment(origin)
-        return self._proxies[origin]
+    def _address(self, url: str, tls: Trust) -> tuple[Origin, str]:
+        """Return the origin and the target of a URL. Raises NotSent, and ConfigError if the proxy is invalid."""
+        match = _URL.match(url)
+        place, target = match.groups() if match is not None else ("", "")
+        origin = self._origins.get((place, tls))
+        if origin is None:
+            proxy = self._proxy(place)
+            try:
+                origin = self._origins[place, tls] = Origin.of(place, tls, proxy)
+            except ValueError:
+                raise NotSent("the address of the request is not a URL; nothing was sent", retryable=False) from None
+        return origin, target if target.startswith("/") else f"/{target}"
+
+    def _proxy(self, origin: str) -> str | None:
+        return self._options.proxy or _proxy_from_environment(origin)
 
 
 async def _body_in_memory(
     wire: WireRequest, url: str, headers: MutableMapping[str, str], files: ExitStack
-) -> MemoryPayload:
+) -> RequestBody:
     """Return JSON, or a form that is signed. ``headers`` gets the signature. Files are read in a thread."""
-    from .json_body import JSONBody, MemoryPayload  # few providers take JSON, or sign
+    from .json_body import JSONBody  # few providers take JSON, or sign
 
-    content: JSONBody | MultipartForm
+    content: JSONBody | RequestBody
     if wire.encoding == "form":
         content = await open_form(wire, files)
         media_type, has_files = content.content_type, bool(wire.files)
@@ -294,7 +194,7 @@ async def _body_in_memory(
             headers.update(wire.sign(method=wire.method, url=url, headers=headers, body=bytes(body)))
         return body
 
-    return MemoryPayload(await asyncio.to_thread(encode) if has_files else encode(), media_type)
+    return RequestBody(media_type, [await asyncio.to_thread(encode) if has_files else encode()])
 
 
 def _proxy_from_environment(origin: str) -> str | None:
@@ -308,11 +208,11 @@ def _proxy_from_environment(origin: str) -> str | None:
 
 
 async def _chunks(
-    response: aiohttp.ClientResponse, connection: _Protocol | None, files: ExitStack | None, turns: Turns
+    message: RawResponseMessage, exchange: Exchange, files: ExitStack | None, turns: Turns
 ) -> AsyncIterator[bytes]:
     size, broken = 0, ""
-    chunks: AsyncIterator[bytes] = response.content.iter_any()
-    if (coding := response.headers.get("content-encoding")) and is_compressed(coding):
+    chunks = exchange.chunks()
+    if (coding := message.headers.get("content-encoding")) and is_compressed(coding):
         chunks = decompress(chunks)
     try:
         async for chunk in chunks:
@@ -324,34 +224,35 @@ async def _chunks(
             if len(chunk) >= _PIECE:
                 await turns()
         else:
-            if _has_two_lengths(response):  # aiohttp's parser in C refuses that, the one in Python does not
+            if _has_two_lengths(message):  # aiohttp's parser in C refuses that, the one in Python does not
                 broken = "the answer gives its length twice"
-            elif connection is not None and connection.surplus:
+            elif exchange.surplus:
                 broken = "the answer's length or its chunks are invalid"
     except DamagedCoding as error:
         broken = str(error)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
         broken = f"the answer broke off after {size:,} bytes ({_error_text(error)})"
     finally:
-        if broken or response.connection is not None:
-            # Never reused: the rest of this answer could be read as another's, or the request is still being sent.
-            response.close()
+        if broken:
+            exchange.close()
+        else:
+            exchange.end()
         if files is not None:
             files.close()
     if broken:
-        raise ChargeUnknown(broken, status=response.status)
+        raise ChargeUnknown(broken, status=message.code)
 
 
-def _has_two_lengths(response: aiohttp.ClientResponse) -> bool:
-    lengths = response.headers.getall("content-length", ())
-    return len(lengths) > 1 or (len(lengths) == 1 and "transfer-encoding" in response.headers)
+def _has_two_lengths(message: RawResponseMessage) -> bool:
+    lengths = message.headers.getall("content-length", ())
+    return len(lengths) > 1 or (len(lengths) == 1 and "transfer-encoding" in message.headers)
 
 
-def _failure(error: Exception, call: Call, paid: bool, connection: _Protocol | None) -> NotSent | ChargeUnknown:
-    """Return the error for a failed exchange, by the evidence of sending."""
+def _failure(error: Exception, call: Call, paid: bool, surplus: bytes) -> NotSent | ChargeUnknown:
+    """Return the error for a failed exchange, by the evidence of sending. ``surplus``: bytes that are not HTTP."""
     if paid and call.sent:
         message = f"the request was sent and no answer came ({_error_text(error)}); it may have been charged"
-        return ChargeUnknown(message, raw=connection.surplus if connection is not None else b"")
+        return ChargeUnknown(message, raw=surplus)
     would_fail_again = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ValueError | RuntimeError) or (
         isinstance(error, aiohttp.ClientHttpProxyError) and error.status < 500
     )
@@ -371,7 +272,7 @@ def _error_text(error: BaseException) -> str:
             return f"can't find host {error.host}"
         case aiohttp.ClientConnectorError():
             return f"{error.host}:{error.port}: {os.strerror(error.errno) if error.errno else 'connection failed'}"
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | HttpProcessingError():
             return "the answer is not valid HTTP"
         case TimeoutError():
             return "timed out"

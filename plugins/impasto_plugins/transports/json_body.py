@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 import attrs
-from aiohttp.abc import AbstractStreamWriter
 
 from impasto import BrokenPlugin, File, FileRef, InvalidRequest, JSONValue, Problem, WireRequest
 from impasto.ext import describe_error
 
-from .form import Outgoing, parameter_of, too_large
+from .form import parameter_of, too_large
 
 try:
     from pybase64 import b64encode
@@ -97,27 +96,3 @@ def _read(source: BinaryIO, size: int) -> bytes:
     while len(pieces) < size and (more := source.read(size - len(pieces))):
         pieces += more
     return bytes(pieces)
-
-
-class MemoryPayload(Outgoing):
-    """A body in memory, written in pieces without a copy."""
-
-    def __init__(self, body: bytes | bytearray, content_type: str = "application/json") -> None:
-        super().__init__(body, content_type=content_type)
-        self._body = body
-
-    @property
-    def size(self) -> int:
-        """The bytes of the body."""
-        return len(self._body)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return the body as text."""
-        return self._body.decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body in pieces, so that a slow connection applies backpressure, then report it."""
-        with memoryview(self._body) as view:
-            for at in range(0, len(view), 2**20):
-                await writer.write(view[at : at + 2**20])
-        self.on_written()

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from impasto import ConfigError
 
+Trust = ssl.SSLContext | bool
+"""The trusted certificates, as aiohttp takes them: a context, or True for its own."""
 
-def tls_of(trust: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
+
+def tls_of(trust: str | os.PathLike[str] | ssl.SSLContext | None) -> Trust:
     """Return the trusted certificates: a context, or True for aiohttp's own. Raises ConfigError.
 
     Reads certificates, so run it in a thread. aiohttp creates its context when it is imported: if SSL_CERT_FILE or

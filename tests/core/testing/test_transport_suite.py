@@ -76,7 +76,7 @@ DEFECTS: list[tuple[type[defects.Sound], Callable[[TransportSuite], None], str]]
     (defects.ReportsHeadersTooEarly, SUITE.test_no_connection_is_not_sent, "closed port"),
     (defects.ReportsHeadersTooLate, SUITE.test_an_exchange_can_be_cancelled, "the request has arrived, and evidence"),
     (
-        defects.SharesOneSession,
+        defects.SharesConnections,
         SUITE.test_each_request_has_the_key_of_its_own_account,
         "after another client was closed",
     ),

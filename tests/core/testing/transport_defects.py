@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
+import aiohttp
 import attrs
 
 from impasto import Body, ChargeUnknown, NotSent, WireRequest, WireResponse, hookimpl
 from impasto_plugins.transports.https import HttpsTransport
+
+
+async def _get(url: str, headers: Mapping[str, str] | None = None) -> None:
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        await response.read()
 
 
 class Sound(HttpsTransport):
@@ -108,7 +114,7 @@ class FollowsRedirects(Sound):
         response = await super().carry(wire)
         if response.status == 307:
             url = response.headers["location"]
-            await (await self._session.get(url, headers=dict(wire.call.account.headers))).read()  # type: ignore[union-attr]  # it is open
+            await _get(url, dict(wire.call.account.headers))
         return response
 
 
@@ -153,7 +159,7 @@ class FailsAtTheSecondClose(Sound):
     is_closed: ClassVar[bool] = False
 
     async def aclose(self) -> None:
-        if self._session is None:
+        if self._connector is None:
             raise RuntimeError("closed already")
         await super().aclose()
 
@@ -228,10 +234,10 @@ class SendsOneAtATime(Sound):
 
 
 class ClosesNothing(Sound):
-    sessions: ClassVar[list[object]] = []
+    connectors: ClassVar[list[object]] = []
 
     async def aclose(self) -> None:
-        self.sessions.append(self._session)
+        self.connectors.append(self._connector)
 
 
 class HoldsBodies(Sound):
@@ -297,7 +303,7 @@ class FollowsRedirectsOfPolls(Sound):
     async def carry(self, wire: WireRequest) -> WireResponse:
         response = await super().carry(wire)
         if response.status == 307 and wire.method == "GET":
-            await (await self._session.get(response.headers["location"])).read()  # type: ignore[union-attr]  # it is open
+            await _get(response.headers["location"])
         return response
 
 
@@ -317,15 +323,15 @@ class ReportsHeadersTooLate(Sound):
         return response
 
 
-class SharesOneSession(Sound):
+class SharesConnections(Sound):
     shared: ClassVar[list[Any]] = []
 
     async def open(self) -> None:
         await super().open()
         if self.shared and not self.shared[0].closed:
-            await self._session.close()  # type: ignore[union-attr]  # it is open
-            self._session = self.shared[0]
-        self.shared[:] = [self._session]
+            await self._connector.close()  # type: ignore[union-attr]  # it is open
+            self._connector = self.shared[0]
+        self.shared[:] = [self._connector]
 
 
 class HasTheFirstKey(Sound):

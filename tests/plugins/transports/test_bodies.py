@@ -15,8 +15,9 @@ import pytest
 
 from impasto import Call, File, InvalidRequest, Request, WireRequest
 from impasto_plugins.transports.form import decimal_text, make_form, parameter_of
-from impasto_plugins.transports.json_body import JSONBody, MemoryPayload
-from tests.plugins.transports.test_form import _Writes, _written
+from impasto_plugins.transports.json_body import JSONBody
+from impasto_plugins.transports.request_body import RequestBody
+from tests.plugins.transports.test_form import _written
 
 MIB = 1 << 20
 
@@ -115,19 +116,26 @@ async def test_a_file_that_became_longer_is_sent_with_its_announced_length() -> 
     assert list(map(len, pieces)) == [MIB, 1]
 
 
+async def _send_nowhere(data: bytes | memoryview) -> None: ...
+
+
 async def test_a_file_that_became_shorter_ends_the_request_at_once() -> None:
     with ExitStack() as files:
         form = make_form(WireRequest(target="/", files=[("image", on_disk(bytes(5), size=6))]), files)
         with pytest.raises(OSError, match="the file became shorter while it was sent"):
-            await asyncio.wait_for(form.write(_Writes()), 60)
+            await asyncio.wait_for(form.write(_send_nowhere), 60)
 
 
 async def test_a_body_in_memory_is_sent_in_pieces_of_a_mebibyte() -> None:
-    body, writer = bytearray(2 * MIB + 1), _Writes()
-    payload = MemoryPayload(body)
-    await payload.write(writer)
-    assert list(map(len, writer.writes)) == [MIB, MIB, 1]
-    assert payload.size == len(body)
+    writes: list[int] = []
+
+    async def send(data: bytes | memoryview) -> None:
+        writes.append(len(data))
+
+    body = RequestBody("application/json", [bytearray(2 * MIB + 1)])
+    await body.write(send)
+    assert writes == [MIB, MIB, 1]
+    assert body.size == 2 * MIB + 1
 
 
 @attrs.frozen
@@ -180,6 +188,6 @@ def test_a_file_is_named_by_its_field_and_its_type() -> None:
         file = File(label="secret/path.txt", size=1, media_type=media_type, opener=lambda: io.BytesIO(b"x"))
         with ExitStack() as files:
             form = make_form(WireRequest(target="/", files=[("image", file)]), files)
-        head = bytes(form._pieces[0])  # type: ignore[arg-type]  # the text before the file
+        head = bytes(form.pieces[0])  # type: ignore[arg-type]  # the text before the file
         assert f'name="image"; filename="image.{ending}"'.encode() in head
         assert f"Content-Type: {media_type}\r\n".encode() in head

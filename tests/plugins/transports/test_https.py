@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from asyncio import selector_events, sslproto
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
-import aiohttp
 import attrs
 import pytest
 import trustme
@@ -26,18 +26,18 @@ Events = list[str]
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Events:
-    """What happened, in order: ``left`` is ours, ``headers sent`` is aiohttp's own trace of the same session."""
+    """What happened, in order: ``left`` is the call's evidence, ``headers sent`` the first bytes of a POST."""
     records: Events = []
-    session = aiohttp.ClientSession
 
-    def traced(**settings: Any) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
+    def note_posts(transport: type[asyncio.Transport]) -> None:
+        write = transport.write
 
-        async def sent(*_: object) -> None:
-            records.append("headers sent")
+        def noted(self: asyncio.Transport, data: bytes) -> None:
+            if bytes(data[:5]) == b"POST ":
+                records.append("headers sent")
+            write(self, data)
 
-        trace.on_request_headers_sent.append(sent)
-        return session(**settings, trace_configs=[trace])
+        monkeypatch.setattr(transport, "write", noted)
 
     left = impasto.Call.mark_headers_sent
 
@@ -45,7 +45,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
         records.append("left")
         left(call)
 
-    monkeypatch.setattr("impasto_plugins.transports.https.aiohttp.ClientSession", traced)
+    note_posts(vars(selector_events)["_SelectorSocketTransport"])
+    note_posts(vars(sslproto)["_SSLProtocolTransport"])
     monkeypatch.setattr(impasto.Call, "mark_headers_sent", noted)
     return records
 
@@ -62,13 +63,13 @@ async def outcome(base: str, **settings: Any) -> impasto.ImpastoError | impasto.
     ("answers", "attempts"),
     [([picture()], 1), ([refused(500), picture()], 2), ([raw(end="reset")], 1), ([refused(402)], 1)],
 )
-async def test_headers_are_reported_when_aiohttp_sends_them(events: Events, answers: list[Any], attempts: int) -> None:
+async def test_headers_are_reported_before_they_are_sent(events: Events, answers: list[Any], attempts: int) -> None:
     async with serving(Server(posts=answers)) as server:
         await outcome(server.url)
     assert events == ["left", "headers sent"] * attempts
 
 
-async def test_no_headers_are_reported_if_aiohttp_sends_none(events: Events) -> None:
+async def test_no_headers_are_reported_if_none_are_sent(events: Events) -> None:
     async def not_understood(wire: Wire) -> None:
         await wire.reader.read(4096)
         await wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -1,0 +1,236 @@
+"""HTTP exchanges on aiohttp's connections, without its client session.
+
+aiohttp makes the connections, with TLS and through proxies, and parses the answers. Its session and its requests are
+left out: they decide again for each request what is the same for all of an address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+import attrs
+from aiohttp import StreamReader
+from aiohttp.client_exceptions import ClientConnectionResetError
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.http_writer import _serialize_headers
+from aiohttp.tracing import Trace
+from multidict import CIMultiDict
+from yarl import URL
+
+from impasto.ext import Sending
+
+from .request_body import RequestBody
+from .tls import Trust
+
+IDLE_SECONDS = 1.0
+"""Seconds after which an idle connection gets no paid request. See benchmarks/RESULTS.md, "Stale connections"."""
+
+MAX_HEADER_BYTES = 64 * 1024
+"""Bytes of the longest header or reason that is read: a paid image is not refused because of a header."""
+
+MAX_HEADERS = 1_000
+
+_HEADERS = {"user-agent": "impasto", "accept-encoding": "identity"}
+
+
+class Protocol(ResponseHandler):
+    """Parses an answer's head before its body: aiohttp's parser drops a head that comes with a damaged body.
+
+    ``surplus`` has the bytes that could not be parsed. ``is_used``: an exchange before has ended on the connection.
+    """
+
+    surplus = b""
+    is_used = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parse a head by itself, then the rest. There may be several heads, such as 100 Continue."""
+        while data.startswith(b"HTTP/") and 4 <= (end := data.find(b"\r\n\r\n") + 4) < len(data):
+            self._feed(data[:end])
+            data = data[end:]
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        if not self.surplus:
+            super().data_received(data)
+        if self.exception() is not None:
+            self.surplus += data
+            if self._payload is not None:  # end it, or its reader would wait for ever for the rest
+                self._payload.feed_eof()
+                self._payload = None
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Write bytes, and wait while the peer reads too slowly. Raises ClientConnectionResetError."""
+        if self.transport is None or self.transport.is_closing():
+            raise ClientConnectionResetError("Cannot write to closing transport")
+        self.transport.write(data)
+        if self.writing_paused:
+            await self._drain_helper()
+
+
+@attrs.frozen(eq=False)
+class Origin:
+    """An address of a provider: scheme, host and port, as aiohttp's pool of connections names them."""
+
+    url: str
+    request: aiohttp.ClientRequest
+
+    @classmethod
+    def of(cls, url: str, tls: Trust, proxy: str | None) -> Origin:
+        """Return the origin. Raises ValueError if the URL is invalid."""
+        request = aiohttp.ClientRequest(
+            "GET",
+            URL(url, encoded=True),
+            headers=_HEADERS,
+            skip_auto_headers=("accept",),
+            loop=asyncio.get_running_loop(),
+            ssl=tls,
+            proxy=None if proxy is None else URL(proxy),
+        )
+        return cls(url, request)
+
+    def head(self, method: str, target: str, headers: Mapping[str, str], body: RequestBody | None) -> bytes:
+        """Return the head of a request, on a connection that is made."""
+        if self.request.proxy is not None and not self.request.is_ssl():
+            target = self.url + target  # a proxy that opens no tunnel takes the whole address
+        fields = CIMultiDict(self.request.headers)
+        fields.update(headers)
+        if body is not None:
+            fields["content-length"] = str(body.size)
+            fields.setdefault("content-type", body.content_type)
+        elif method != "GET":
+            fields["content-length"] = "0"
+        return _serialize_headers(f"{method} {target} HTTP/1.1", fields)
+
+
+class Connector(aiohttp.TCPConnector):
+    """Never reuses a connection on which bytes came without a request."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS)
+        self._factory = functools.partial(Protocol, loop=self._loop)  # type: ignore[assignment]  # of a subclass
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        # Bytes that came without a request would be read as the next call's answer.
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+
+class Exchange:
+    """One request and its answer. ``paid``: it is sent once.
+
+    Raises aiohttp's errors, HttpProcessingError, OSError, ValueError and RuntimeError.
+    """
+
+    def __init__(self, connector: Connector, timeout: aiohttp.ClientTimeout, evidence: Sending, *, paid: bool) -> None:
+        self._connector, self._timeout, self._evidence, self._paid = connector, timeout, evidence, paid
+        self._connection: Connection | None = None
+        self._protocol: Protocol | None = None
+        self._payload: StreamReader | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    async def start(
+        self, origin: Origin, method: str, target: str, headers: Mapping[str, str], body: RequestBody | None
+    ) -> RawResponseMessage:
+        """Send the request, and return the head of its answer."""
+        while True:
+            protocol = await self._connect(origin)
+            try:
+                self._write(protocol, origin.head(method, target, headers, body), body)
+                message, self._payload = await protocol.read()
+                while message.code in range(100, 200) and message.code != 101:
+                    message, self._payload = await protocol.read()
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                self.close()
+                if self._paid or body is not None or not protocol.is_used:
+                    raise
+            except BaseException:
+                self.close()
+                raise
+            else:
+                return message
+
+    async def _connect(self, origin: Origin) -> Protocol:
+        """Return a connection, and report that headers may be sent on it from now on."""
+        connection = await self._connector.connect(origin.request, [], self._timeout)
+        protocol = connection.protocol
+        assert isinstance(protocol, Protocol)  # noqa: S101 - the connector makes no other
+        try:
+            self._evidence.headers_sent()
+        except BaseException:  # the call may not send: its permit is used, or its time is over
+            connection.close()
+            raise
+        protocol.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=self._timeout.sock_read,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+        self._connection, self._protocol = connection, protocol
+        return protocol
+
+    def _write(self, protocol: Protocol, head: bytes, body: RequestBody | None) -> None:
+        if protocol.transport is None:
+            raise ClientConnectionResetError("Cannot write to closing transport")
+        small = b"" if body is None else body.small
+        if small is not None:
+            protocol.transport.write(head + small)
+            self._evidence.body_sent()
+            protocol.start_timeout()
+        elif body is not None:
+            protocol.transport.write(head)
+            self._writing = asyncio.create_task(self._write_body(protocol, body))
+
+    async def _write_body(self, protocol: Protocol, body: RequestBody) -> None:
+        try:
+            await body.write(protocol.send)
+        except Exception as error:  # noqa: BLE001 - whatever a file raises, it ends the exchange
+            protocol.set_exception(aiohttp.ClientOSError("the body could not be sent"), error)
+        else:
+            self._evidence.body_sent()
+            protocol.start_timeout()
+
+    @property
+    def surplus(self) -> bytes:
+        """The bytes of an answer that could not be parsed."""
+        return b"" if self._protocol is None else self._protocol.surplus
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body of the answer as it comes. Raises aiohttp's errors."""
+        assert self._payload is not None  # noqa: S101 - the head was read
+        while chunk := await self._payload.readany():
+            yield chunk
+
+    def end(self) -> None:
+        """Let another exchange have the connection, if the answer was read whole and the request was sent whole."""
+        if self._connection is None:
+            return
+        is_whole = self._payload is not None and self._payload.at_eof() and self._payload.exception() is None
+        if not is_whole or (self._writing is not None and not self._writing.done()):
+            self.close()
+            return
+        assert self._protocol is not None  # noqa: S101 - it has a connection
+        self._protocol.is_used = True
+        self._connection.release()
+        self._connection = None
+
+    def close(self) -> None:
+        """Close the connection: the rest of this answer could be read as another's."""
+        if self._writing is not None:
+            self._writing.cancel()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __del__(self) -> None:
+        self.close()  # an answer that nobody read
