@@ -314,6 +314,16 @@ async def test_a_key_needs_a_state(client: impasto.Client, server: Server) -> No
     assert not server.paid
 
 
+async def test_a_key_needs_a_state_that_has_images(server: Server, make_client: MakeClient) -> None:
+    """A database is not even asked: the address of this one is nobody's."""
+    client = make_client(server.url, state="postgresql://nobody@127.0.0.1:9/none")
+    with pytest.raises(
+        impasto.ConfigError, match=r"a state on this machine.*send the call to a gateway.*othing was sent"
+    ):
+        await client.run(CORE, prompt="a kite", idempotency_key="k")
+    assert not server.paid
+
+
 async def test_an_invalid_request_leaves_no_record(server: Server, make_client: MakeClient, state: Path) -> None:
     client = make_client(server.url, state=state)
     with pytest.raises(impasto.InvalidRequest, match="prompt"):

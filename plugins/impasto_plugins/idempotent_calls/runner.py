@@ -128,7 +128,10 @@ async def run_idempotent(  # noqa: PLR0917 - as the client has them
         message = "must be text of 1 to 255 printable ASCII characters, without a space at an end"
         raise InvalidRequest([Problem("idempotency_key", message)], operation=request.operation)
     if not isinstance(folder := options.state, Path):
-        raise ConfigError('idempotency_key needs a state on this machine: Client(state="machine"), or a folder')
+        raise ConfigError(
+            'idempotency_key needs a state on this machine, which has the images too: Client(state="machine"), or a'
+            " folder; with a database send the call to a gateway. Nothing was sent"
+        )
     operation = await client.operation(model, base_model=base_model)
     account = await client.account(model, base_model=base_model)
     keyed = _KeyedRequest(
