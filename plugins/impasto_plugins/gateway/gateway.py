@@ -108,7 +108,7 @@ class Gateway:
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
             stack.push_async_callback(
-                self._idempotency.flush_deliveries
+                self._idempotency.end_deliveries
             )  # before connections are closed, which hides what was read
             sock = self._sock or listen(self._host, self._port, BACKLOG)
             self._app.base_url = _base_url(sock.getsockname())

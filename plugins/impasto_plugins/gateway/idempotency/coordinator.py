@@ -35,8 +35,8 @@ from .calls_in_flight import FoundCall, calls_in_flight
 from .fingerprint import KEY_HEADER, Fingerprint
 from .in_flight import SLOTS, InFlightCall, SlotState
 from .serialization import dump_outcome
-from .session import CallLabel, IdempotencySession
-from .store import KEY_SECONDS, OutcomeStore, new_row_id
+from .session import CallLabel, IdempotencySession, new_row
+from .store import OutcomeStore, new_row_id
 
 WATCH_SECONDS = 0.05
 """Seconds between checks for callers who may have left."""
@@ -80,7 +80,7 @@ class IdempotencyCoordinator:
 
     async def aclose(self) -> None:
         """Leave running calls for other workers to take over."""
-        await self.flush_deliveries()
+        await self.end_deliveries()
         await self.store.aclose()
         try:
             await self.in_flight.aclose()
@@ -99,6 +99,11 @@ class IdempotencyCoordinator:
             await asyncio.sleep(self.in_flight.take_over_seconds)
             with suppress(StateError, OSError, APIError):  # reported by the calls that need it
                 await self.reclaim_dead_workers()
+
+    async def end_deliveries(self) -> None:
+        """Do the same for the last time."""
+        self.store.hurry()
+        await self.flush_deliveries()
 
     async def flush_deliveries(self) -> None:
         """Wait until every response is known to be read, or is stored."""
@@ -277,9 +282,9 @@ class IdempotencyCoordinator:
             call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)
             is_new = False
             try:
-                new_row = _new_row(id, fingerprint, label, await self.in_flight.share(call))
-                row = await self.store.calls.insert_or_join(new_row, join=fingerprint.key is not None)
-                is_new = row.id == new_row.id
+                row = new_row(id, fingerprint, label, await self.in_flight.share(call))
+                row = await self.store.calls.insert_or_join(row, join=fingerprint.key is not None)
+                is_new = row.id == id
             except BaseException as error:
                 if not isinstance(error, StateError) or error.may_have_changed:
                     self.store.delete_later(id)
@@ -333,8 +338,9 @@ class IdempotencyCoordinator:
             raise
         # The slot is freed after the outcome is on the disk: a retry must find one of the two at any moment.
         forget, on_stored = has_id is None or not has_id(), partial(self.in_flight.finish, call)
+        is_patient = has_id is not None and has_id()  # no response waits for it
         try:
-            await self.store.finish(row, outcome, forget=forget, on_stored=on_stored)
+            await self.store.finish(row, outcome, forget=forget, is_patient=is_patient, on_stored=on_stored)
         except BaseException:  # as above
             self.in_flight.mark_lost(call)
             raise
@@ -350,7 +356,7 @@ class IdempotencyCoordinator:
         As long as its caller waits here, no retry gets the row.
         """
         if call.jobs_row is None:
-            call.jobs_row = attrs.evolve(_new_row(new_row_id(), fingerprint, label), attempt=CALLER_WAITS)
+            call.jobs_row = attrs.evolve(new_row(new_row_id(), fingerprint, label), attempt=CALLER_WAITS)
         await self.store.insert_jobs(call.jobs_row, jobs, self.in_flight.worker)
 
     async def continue_as_job(self, call: InFlightCall, failure: JobInProgress) -> None:
@@ -384,17 +390,3 @@ class IdempotencyCoordinator:
             for row in jobs:
                 _log.warning("a call was cut off, and its image is fetched: GET /v1/images/jobs/%s", row.id)
                 self._resume(row, self.in_flight.adopt(row))
-
-
-def _new_row(id: str, fingerprint: Fingerprint, label: CallLabel, worker: str = "") -> StoredCall:
-    return StoredCall(
-        id=id,
-        owner=fingerprint.owner,
-        identity=fingerprint.key or (fingerprint.content if fingerprint.count is not None else b""),
-        content=fingerprint.content,
-        model=label.model,
-        response_format=label.response_format,
-        worker=worker,
-        attempt=fingerprint.count or 0,
-        expires=KEY_SECONDS,
-    )

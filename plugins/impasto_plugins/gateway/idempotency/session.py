@@ -22,6 +22,7 @@ from impasto_plugins.gateway.storage.failures import storage_required
 
 from .fingerprint import Fingerprint
 from .in_flight import InFlightCall
+from .store import KEY_SECONDS
 
 if TYPE_CHECKING:
     from .coordinator import IdempotencyCoordinator
@@ -42,6 +43,21 @@ class CallLabel:
 
     model: str
     response_format: str
+
+
+def new_row(id: str, fingerprint: Fingerprint, label: CallLabel, worker: str = "") -> StoredCall:
+    """Return the row of a call that begins. ``worker``: the name of the one that makes it."""
+    return StoredCall(
+        id=id,
+        owner=fingerprint.owner,
+        identity=fingerprint.key or (fingerprint.content if fingerprint.count is not None else b""),
+        content=fingerprint.content,
+        model=label.model,
+        response_format=label.response_format,
+        worker=worker,
+        attempt=fingerprint.count or 0,
+        expires=KEY_SECONDS,
+    )
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -30,6 +32,9 @@ RETRY_SECONDS = 15 * 60.0
 
 MAX_GROUP_SIZE = 64
 """Outcomes that are stored together at most: each is in memory until its group is stored."""
+
+PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 10.0
+"""Seconds until images are stored again that could not be: each time twice as long."""
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -59,6 +64,11 @@ class OutcomeStore:
         self._storing: asyncio.Task[None] | None = None
         self._has_reported_strays = False
         self.late_writes = LateWrites()
+        self._hurries = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Wait for no disk any more: the process ends."""
+        self._hurries.set()
 
     async def aclose(self) -> None:
         """Store what could not be stored before."""
@@ -98,17 +108,19 @@ class OutcomeStore:
         outcome: CallOutcome | APIError,
         *,
         forget: bool,
+        is_patient: bool = False,
         on_stored: Callable[[], object] = object,
     ) -> None:
         """Store the outcome of a call that was begun, and then call ``on_stored``, which may take a while.
 
         A call that cost nothing is no longer found by its fingerprint; with ``forget`` it is not found at all.
+        ``is_patient``: no response waits for it, so that images that can't be stored are tried again.
         """
         # A refused call runs again if it is repeated, so that its row must not be found; a job's row still has its id.
         not_charged = isinstance(outcome, APIError) and outcome.not_charged
         if not_charged and forget:
             return await self.late_writes.make(partial(self.calls.delete, row.id), on_stored, record=row.id)
-        state, text = (await self._save_outcomes({row.id: outcome}))[row.id]
+        state, text = (await self._save_outcomes({row.id: outcome}, is_patient=is_patient))[row.id]
         columns: dict[str, str | bytes] = {"state": state, "outcome": text}
         if not_charged:
             columns["identity"] = b""
@@ -152,8 +164,8 @@ class OutcomeStore:
 
     async def _store_group(self, group: list[_PendingOutcome]) -> None:
         ids = [new_row_id() for _ in group]
-        outcomes = await self._save_outcomes({id: each.outcome for id, each in zip(ids, group, strict=True)})
-
+        by_id = {id: each.outcome for id, each in zip(ids, group, strict=True)}
+        outcomes = await self._save_outcomes(by_id, is_patient=True)
         rows = [
             StoredCall(
                 id=id,
@@ -210,11 +222,21 @@ class OutcomeStore:
                 str(self.contents.folder),
             )
 
-    async def _save_outcomes(self, outcomes: Mapping[str, CallOutcome | APIError]) -> dict[str, tuple[str, str]]:
+    async def _save_outcomes(
+        self, outcomes: Mapping[str, CallOutcome | APIError], *, is_patient: bool
+    ) -> dict[str, tuple[str, str]]:
         """Return the state and the outcome of each row."""
         successes = {id: outcome for id, outcome in outcomes.items() if isinstance(outcome, CallOutcome)}
         failures = {id: dump_outcome(outcome) for id, outcome in outcomes.items() if isinstance(outcome, APIError)}
         json_by_id = await self._files.save(successes) if successes else {}
+        pause, end = PAUSE_SECONDS, time.monotonic() + RETRY_SECONDS
+        while is_patient and (left := successes.keys() - json_by_id.keys()) and time.monotonic() < end:
+            if self._hurries.is_set():
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurries.wait(), pause)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+            json_by_id |= await self._files.save({id: successes[id] for id in left})
         for id in successes.keys() - json_by_id.keys():
             failures[id] = dump_outcome(charge_unknown_error())
         return {id: ("done", json_by_id[id]) if id in json_by_id else ("failed", failures[id]) for id in outcomes}

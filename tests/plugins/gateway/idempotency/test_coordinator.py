@@ -167,6 +167,7 @@ async def test_an_outcome_that_can_not_be_stored_is_lost_and_not_paid_for_again(
 ) -> None:
     if not is_kept:
         (worker.data.folder / "outcomes").touch()  # a file where the folder should be
+        worker.repeats.store.hurry()
     await worker.repeats.store_outcome(identity(count=0), flight_of(worker), DONE)
     assert not worker.in_flight._calls
     assert await worker.ask(identity(count=1)) == ((b"made", True) if is_kept else ("charge_unknown", False))

@@ -22,9 +22,10 @@ from impasto_plugins.gateway.storage.contents import FolderContents
 from impasto_plugins.gateway.storage.places import OUTCOMES
 from impasto_plugins.state.sqlite import SQLiteState
 from tests.plugins.gateway.conftest import Running, Start
+from tests.plugins.gateway.raw import until
 from tests.plugins.gateway.records import database
 
-from .test_repeats import ask, idle, leave, replayed
+from .test_repeats import BODY, PATH, ask, leave, replayed
 
 
 async def test_no_promise_is_given_if_it_can_not_be_recorded(
@@ -40,12 +41,13 @@ async def test_no_promise_is_given_if_it_can_not_be_recorded(
     assert not impasto_emulator.requests
     assert (await ask(gateway)).status == 200
     await leave(gateway, impasto_emulator, count=0)
-    await idle(gateway)
-    answer = await ask(gateway, count=1)
-    assert answer.status in (502, 503)  # it is lost, and not paid for again
+    assert (await ask(gateway, count=1)).status == 503
     assert len(impasto_emulator.charges) == 2
     state.unlink()
     assert (await ask(gateway, key="k")).status == 200
+    retried = await ask(gateway, count=2)
+    assert (retried.status, replayed(retried)) == (200, True)
+    assert len(impasto_emulator.charges) == 3
 
 
 async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
@@ -53,15 +55,40 @@ async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
 ) -> None:
     (state / "outcomes").touch()  # a file where the folder should be
     assert (await ask(gateway, key="k")).status == 200
+    answer = await ask(gateway, key="k")
+    assert (answer.status, answer.error["code"], answer.headers["x-should-retry"]) == (502, "charge_unknown", "false")
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_an_image_for_which_no_response_waits_is_stored_when_the_disk_can_be_written(
+    gateway: Running, impasto_emulator: Emulator, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (state / "outcomes").touch()
     await leave(gateway, impasto_emulator, count=0)
-    await idle(gateway)
-    for answer in (await ask(gateway, key="k"), await ask(gateway, count=1)):
-        assert (answer.status, answer.error["code"], answer.headers["x-should-retry"]) == (
-            502,
-            "charge_unknown",
-            "false",
-        )
+    job = await gateway.ask("POST", PATH, json=BODY, headers={"prefer": "respond-async"})
+    await until(lambda: caplog.text.count("paid images could not be stored") >= 2)
+    retry = asyncio.create_task(ask(gateway, count=1))
+    assert (await gateway.ask("GET", job.headers["location"])).json["status"] == "in_progress"
+    (state / "outcomes").unlink()
+    assert ((await retry).status, replayed(await retry)) == (200, True)
+    async with asyncio.timeout(60):
+        while (found := await gateway.ask("GET", job.headers["location"])).json["status"] == "in_progress":
+            await asyncio.sleep(0.02)
+    assert found.json["status"] == "completed"
     assert len(impasto_emulator.charges) == 2
+
+
+async def test_a_gateway_that_ends_waits_for_no_disk(
+    gateway: Running, impasto_emulator: Emulator, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (state / "outcomes").touch()
+    await leave(gateway, impasto_emulator, count=0)
+    await until(lambda: "paid images could not be stored" in caplog.text)
+    async with asyncio.timeout(30):
+        await gateway.gateway._idempotency.end_deliveries()
+    answer = await ask(gateway, count=1)
+    assert (answer.status, answer.error["code"], answer.headers["x-should-retry"]) == (502, "charge_unknown", "false")
+    assert len(impasto_emulator.charges) == 1
 
 
 async def test_expired_rows_are_removed(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
