@@ -31,7 +31,7 @@ LAYERS = {
         command state_command
     """,
     "batch": """
-        tasks filenames
+        tasks filenames option_names
         classification
         ledger
         manifest

@@ -24,6 +24,7 @@ from .ledger.filesystem import Disk
 from .ledger.recorder import LedgerRecorder
 from .ledger.recovery import recover
 from .ledger.workspace import Workspace, unusable_folder
+from .option_names import ARGUMENTS, options_as
 from .output.results import A_PAGE
 from .output.s3 import check_target, claim_bucket, local_folder, target_of
 from .program import Requests, RequestTasks, RunOptions, each_of, publish, raise_failure, write_start
@@ -69,10 +70,17 @@ def run_batch(client: Client, requests: Requests, **options: Unpack[BatchOptions
     if unknown := next((name for name in options if name not in allowed), None):
         advice = f"; did you mean {near[0]}?" if (near := closest(unknown, allowed)) else "."
         raise TypeError(f"unknown batch option {unknown!r}{advice} Allowed: {', '.join(allowed)}")
-    return _run_batch(client, requests, **options)
+    return _run_batch(client, requests, options)
 
 
-async def _run_batch(
+async def _run_batch(client: Client, requests: Requests, options: BatchOptions) -> AsyncGenerator[Outcome]:
+    with options_as(ARGUMENTS):
+        async with aclosing(_outcomes(client, requests, **options)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+
+async def _outcomes(
     client: Client,
     requests: Requests,
     *,

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 def _local(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     if value and "://" not in value:
         return Path(value)
+    from .option_names import options_as
     from .output.s3 import local_folder
 
-    return local_folder(value) if value is not None else None
+    with options_as({"--out": param.opts[0] if isinstance(param, click.Option) else "DIR"}):
+        return local_folder(value) if value is not None else None
 
 
 _folder = click.argument("folder", metavar="DIR", callback=_local)
@@ -98,8 +100,10 @@ def status(ctx: click.Context, folder: str, s3_endpoint: str | None, as_json: bo
     """
     from .cli.reporters import format_status, retry_hint
     from .cli.status import find_status
+    from .option_names import options_as
 
-    found, missing_images = find_status(folder, s3_endpoint)
+    with options_as({"--out": "DIR"}):
+        found, missing_images = find_status(folder, s3_endpoint)
     for missing in missing_images:
         echo(f"Warning: {missing}", err=True)
     if as_json:

@@ -39,17 +39,21 @@ def generate(
 
     Raises ConfigError, ManifestError with the invalid rows, MissingExtra if Ray is not installed.
     """
+    from impasto_plugins.batch.option_names import ARGUMENTS, options_as
     from impasto_plugins.batch.program import RunOptions
 
     from .ray_dataset import generate_rows
     from .worker import WorkerSpec
 
-    run = RunOptions(
-        concurrency=concurrency,
-        budget_usd=budget_usd,
-        max_failures=max_failures,
-        retry_failed=retry_failed,
-        retry_ambiguous=retry_ambiguous,
-    )
-    spec = WorkerSpec.of(out=out, staging=staging, s3_endpoint=s3_endpoint, workers=workers, run=run, settings=settings)
-    return generate_rows(ds, spec, model)
+    with options_as(ARGUMENTS):
+        run = RunOptions(
+            concurrency=concurrency,
+            budget_usd=budget_usd,
+            max_failures=max_failures,
+            retry_failed=retry_failed,
+            retry_ambiguous=retry_ambiguous,
+        )
+        spec = WorkerSpec.of(
+            out=out, staging=staging, s3_endpoint=s3_endpoint, workers=workers, run=run, settings=settings
+        )
+        return generate_rows(ds, spec, model)

@@ -18,6 +18,7 @@ from impasto import Client, ConfigError, Registry, StorageError
 from impasto.ext import Settings
 from impasto_plugins.batch.joined import JoinedHost, open_host
 from impasto_plugins.batch.ledger.workspace import LockedFolder
+from impasto_plugins.batch.option_names import ARGUMENTS, options_as
 from impasto_plugins.batch.output.s3 import BucketTarget, target_of
 from impasto_plugins.batch.program import RunOptions
 from impasto_plugins.batch.shared.share import MOST_SHARES, JoinOptions, Share
@@ -85,9 +86,10 @@ class RowWorker:
         """Run a part of the rows, and return their images."""
         from .ray_dataset import requests_of
 
-        if self._host is None:  # here, since Ray starts an actor again whose constructor fails
-            self._host = HostThread(self._spec)
-        return ImageRow.table(self._host.run(list(requests_of(table, self._registry, self._model))))
+        with options_as(ARGUMENTS):
+            if self._host is None:  # here, since Ray starts an actor again whose constructor fails
+                self._host = HostThread(self._spec)
+            return ImageRow.table(self._host.run(list(requests_of(table, self._registry, self._model))))
 
     def __del__(self) -> None:
         """Leave the batch. Ray calls it in the end, unless it kills the actor."""

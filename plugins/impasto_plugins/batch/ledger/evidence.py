@@ -44,8 +44,8 @@ def check_links(layout: WorkspacePaths, levels: int = 1) -> None:
                 if entry.is_symlink():
                     raise ConfigError(
                         f"{entry.path!r} is a link, through which images or the ledger could leave the folder; nothing"
-                        " was sent. Replace it with a file or folder, or give another --out (which may itself be a"
-                        " link)"
+                        " was sent. Replace it with a file or folder, or give another folder (which may itself be"
+                        " a link)"
                     )
 
 

@@ -19,7 +19,7 @@ def inspect_history(layout: WorkspacePaths, levels: int, *, start_over: bool) ->
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ConfigError(
-            f"can't create {str(layout.root)!r}: {str(place)!r} is not a writable folder; give another one with --out"
+            f"can't create {str(layout.root)!r}: {str(place)!r} is not a writable folder; give another one"
         )
     try:
         check_links(layout, levels)

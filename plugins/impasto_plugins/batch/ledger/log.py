@@ -135,7 +135,8 @@ def untrusted_ledger(path: Path, reason: str) -> UntrustedLedger:
     return UntrustedLedger(
         f"the ledger {str(path)!r} {reason}: it is unknown which images were paid for, and nothing was sent. Put back"
         " an up-to-date copy of it; or run the rows that results.jsonl and errors.jsonl do not name in a new folder;"
-        " or start over in this one with --start-over, which pays for images again"
+        " or start over in this one with --start-over, which pays for images again (with --join give"
+        " another folder with --staging: the bucket has what was paid for)"
     )
 
 

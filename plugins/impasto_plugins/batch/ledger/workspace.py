@@ -397,4 +397,4 @@ def _create_reserve(layout: WorkspacePaths, disk: Disk) -> None:
 def unusable_folder(layout: WorkspacePaths, error: OSError) -> ConfigError:
     """Return the error for a folder that can't be written."""
     reason = error.strerror or str(error)
-    return ConfigError(f"can't use {str(layout.root)!r}: {reason}; give another folder with --out")
+    return ConfigError(f"can't use {str(layout.root)!r}: {reason}; give another folder")

@@ -128,8 +128,8 @@ def read_status(layout: WorkspacePaths) -> tuple[BatchStatus, LedgerHistory]:
     if run is None:
         ledger = layout.ledger.relative_to(layout.root)
         raise ConfigError(
-            f"{str(layout.root)!r} is not a batch folder: it has no ledger ({ledger}). If a batch was run there with"
-            " --out, put that back; if it went to s3:// with --staging, give that folder"
+            f"{str(layout.root)!r} is not a batch folder: it has no ledger ({ledger}). If a batch was run there, put"
+            " that back; if it went to s3:// with --staging, give that folder"
         )
     orphans = {TaskState[name]: number for name, number in run["strangers"].items()}
     total = run["pictures"] + history.images.extra - run.get("stranger_extra", 0)

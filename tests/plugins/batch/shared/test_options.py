@@ -109,6 +109,19 @@ def test_a_status_of_nothing(batch: Run, bucket: Bucket) -> None:
     assert "has no batch that hosts share with --join" in done.output
 
 
+def test_a_status_names_what_was_given(batch: Run, bucket: Bucket, manifest: Write) -> None:
+    endless = f"s3://bucket/{'x' * 2_000}"
+    for words, name in ((("status",), "DIR"), (("report",), "DIR"), (("export", "--out", "new"), "DIR")):
+        done = batch(*words, endless)
+        assert done.exit_code == 2
+        assert f"Error: {name} 's3://bucket/xxx" in done.output
+    done = batch("run", str(manifest(row("a"))), "--out", bucket.out, "--staging", endless)
+    assert "Error: --staging 's3://bucket/xxx" in done.output
+    done = batch("status", "s3://no-such-bucket/batch")
+    assert done.exit_code == 2
+    assert "Error: DIR s3://no-such-bucket/batch: " in done.output
+
+
 def test_one_host_after_another(batch: Run, manifest: Write, bucket: Bucket, impasto_emulator: Emulator) -> None:
     path = str(manifest(row("two", n=2, seed=1), row("bad", prompt="[public_figure]"), row("one", seed=9)))
     first = batch("run", path, "--out", bucket.out, "--join", "--staging", "a")
@@ -151,9 +164,9 @@ async def test_from_a_program(impasto_emulator: Emulator, bucket: Bucket, tmp_pa
             }
             assert len(impasto_emulator.charges) == 5
         wrongs: dict[str, BatchOptions] = {
-            "--join needs --out s3": {"out": tmp_path, "join": True},
-            "--share needs --join": {"out": bucket.out, "share": "1/2"},
-            "--join with a budget needs --share": {"out": bucket.out, "join": True, "budget_usd": 1.0},
+            "^join=True needs out s3": {"out": tmp_path, "join": True},
+            "^share needs join=True": {"out": bucket.out, "share": "1/2"},
+            "^join=True with a budget needs share K/N": {"out": bucket.out, "join": True, "budget_usd": 1.0},
         }
         for message, options in wrongs.items():
             with pytest.raises(ConfigError, match=message):

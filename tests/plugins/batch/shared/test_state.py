@@ -72,7 +72,7 @@ async def test_from_a_program(
         async with open_store() as store:
             assert await store.is_usable()
         shares = client.batch(many(4), out=bucket.out, join=True, share="1/2")
-        with pytest.raises(ConfigError, match="--share can't be used with --state"):
+        with pytest.raises(ConfigError, match="^share can't be used with state, "):
             _ = [each async for each in shares]
     assert at.charges().total() == 3
 
