@@ -80,7 +80,7 @@ class BatchJob:
         self.input = folder.layout.root / INPUT
         self.errors_by_line: dict[str, APIError] = {}
         """Lines that were valid once and are not under the current configuration."""
-        self._progress = Progress(folder.images)
+        self._progress = Progress(folder.images, description["request_counts"]["completed"])
         self._stops = StopConditions()
         self._run: Scheduler | None = None
         self._end_status: str | None = None

@@ -12,10 +12,14 @@ from .input_lines import InputLine
 
 
 class Progress:
-    """Counts each line once, when the last of its images is finished."""
+    """Counts each line once, when the last of its images is finished.
 
-    def __init__(self, index: TaskIndex) -> None:
+    ``completed``: the lines that earlier runs have completed. Those are found again one by one, and never become fewer.
+    """
+
+    def __init__(self, index: TaskIndex, completed: int) -> None:
         self._index = index
+        self._completed_before = completed
         self._image_counts: dict[str, int] = {}
         """The number of images of lines that have more than one."""
         self._finished_ids: set[str] = set()
@@ -24,10 +28,12 @@ class Progress:
     @property
     def counts(self) -> Mapping[str, int]:
         """Return the current counts."""
-        return {"completed": self._completed_count, "failed": len(self._finished_ids) - self._completed_count}
+        completed = max(self._completed_count, self._completed_before)
+        return {"completed": completed, "failed": len(self._finished_ids) - self._completed_count}
 
     def begin(self, jobs: Iterable[ImageTask]) -> None:
         """Start counting again: failed images may be requested again."""
+        self._completed_before = self.counts["completed"]
         self._finished_ids.clear()
         self._completed_count = 0
         self._image_counts = {job.id: job.n for job in jobs if job.n > 1}

@@ -18,20 +18,29 @@ TICK_SECONDS = 0.25
 WARN_SECONDS = 1.0
 """Delay of the loop that leads to a warning."""
 
+WATCH_SECONDS = WARN_SECONDS / 4
+"""Seconds between checks of the thread."""
+
 WINDOW_SECONDS = 60.0
 _MAX_FRAMES = 6
+
+_BLOCKED = "the event loop was blocked for %.1f s"
+_STOPPED = "this process did not run for %.1f s: it was stopped, or the machine slept or had no time for it"
 
 
 class EventLoopMonitor:
     """``async with EventLoopMonitor(tick):`` monitors the running loop, and calls ``tick`` at each measurement.
 
-    A thread of its own reports the running code while the loop is blocked, since nothing in the loop can.
+    A thread of its own reports the running code while the loop is blocked, since nothing in the loop can. A process
+    that was stopped runs neither the loop nor the thread, and uses no CPU.
     """
 
     def __init__(self, tick: Callable[[], object]) -> None:
         self._tick = tick
         self._lags: deque[tuple[float, float]] = deque()
         self._last_beat = time.monotonic()
+        self._checks = 0
+        """The checks that the thread has made."""
         self._thread = threading.Thread(target=self._report_blocking, name="impasto-watchdog", daemon=True)
         self._stop = threading.Event()
         self._thread_id = threading.get_ident()
@@ -55,11 +64,13 @@ class EventLoopMonitor:
 
     async def _measure_lag(self) -> NoReturn:
         while True:
+            checks, cpu = self._checks, time.process_time()
             await asyncio.sleep(TICK_SECONDS)
             now = time.monotonic()
             lag, self._last_beat = max(now - self._last_beat - TICK_SECONDS, 0.0), now
             if lag > WARN_SECONDS:
-                _log.warning("the event loop was blocked for %.1f s", lag)
+                ran = max((self._checks - checks) * WATCH_SECONDS, time.process_time() - cpu)
+                _log.warning(_BLOCKED if ran > lag / 2 else _STOPPED, lag)
             lags = self._lags  # falling: one that a later one surpassed is never the longest again
             while lags and lags[-1][1] <= lag:
                 lags.pop()
@@ -70,7 +81,12 @@ class EventLoopMonitor:
 
     def _report_blocking(self) -> None:
         reported_beat = 0.0
-        while not self._stop.wait(WARN_SECONDS / 4):
+        began = time.monotonic()
+        while not self._stop.wait(WATCH_SECONDS):
+            waited, began = time.monotonic() - began, time.monotonic()
+            self._checks += 1
+            if waited > WARN_SECONDS:  # this thread did not run either; if the loop is blocked, the next check sees it
+                continue
             beat = self._last_beat
             lag = time.monotonic() - beat - TICK_SECONDS
             if lag > WARN_SECONDS and beat != reported_beat:

@@ -72,6 +72,29 @@ async def test_killed_it_goes_on_at_the_next_start(serve: Serve, impasto_emulato
         await look(client, batch, impasto_emulator, 30, ambiguous=8)
 
 
+async def completed_lines(client: openai.AsyncOpenAI, id: str) -> int:
+    counts = (await client.batches.retrieve(id)).request_counts
+    assert counts is not None
+    return counts.completed
+
+
+async def test_its_completed_lines_never_become_fewer(serve: Serve, impasto_emulator: Emulator) -> None:
+    text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
+    impasto_emulator.fault("delay", seconds=0.2)
+    process, url = await asyncio.to_thread(serve, text)
+    completed = list[int]()
+    async with asyncio.timeout(60), sdk_client(url) as client:
+        batch = await submit(client, lines(60))
+        while not completed or completed[-1] < 5:
+            completed.append(await completed_lines(client, batch.id))
+    process.kill()
+    _, url = await asyncio.to_thread(serve, text)
+    async with asyncio.timeout(60), sdk_client(url) as client:
+        while (await client.batches.retrieve(batch.id)).status != "completed":
+            completed.append(await completed_lines(client, batch.id))
+    assert completed == sorted(completed)
+
+
 async def test_ended_in_peace_it_goes_on_at_the_next_start(
     serve: Serve, impasto_emulator: Emulator, state: Path
 ) -> None:

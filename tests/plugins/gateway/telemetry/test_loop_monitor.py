@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import re
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.telemetry import loop_monitor
 from impasto_plugins.gateway.telemetry.loop_monitor import EventLoopMonitor
 from tests.distributions import install
-from tests.plugins.gateway.conftest import Start, config
+from tests.plugins.gateway.conftest import Serve, Start, config
 from tests.plugins.gateway.raw import until
 
 from .test_metrics import scrape
@@ -98,3 +101,21 @@ async def test_a_loop_that_is_free_has_no_lag_to_speak_of(monkeypatch: pytest.Mo
         assert dog.lag > 0.4
         await until(lambda: dog.lag < 0.4)  # it was longer ago than the window
     assert ticks > 5
+
+
+def test_a_process_that_was_stopped_is_not_reported_as_blocked(serve: Serve, impasto_emulator: Emulator) -> None:
+    process, _ = serve(config(impasto_emulator.url))
+    assert process.stderr is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(2 * loop_monitor.WARN_SECONDS)
+    os.kill(process.pid, signal.SIGCONT)
+    killing = threading.Timer(60, process.kill)
+    killing.start()
+    lines: list[str] = []
+    while not any("this process did not run for " in line for line in lines):
+        lines.append(process.stderr.readline())
+        assert lines[-1], "it reported nothing"
+    killing.cancel()
+    process.terminate()
+    rest = process.communicate(timeout=60)[1]
+    assert "blocked" not in "".join(lines) + rest
