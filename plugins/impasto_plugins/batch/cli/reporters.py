@@ -47,8 +47,13 @@ def format_status(status: BatchStatus) -> str:
         *_on_dead_hosts(status),
         f"charged: {format_cost(status.cost_usd, status.unpriced)}{_uncertain(status)}",
     )
-    on_hosts = f" on {count_of(status.hosts, 'host')}" if status.hosts else ""
-    return ", ".join((f"{status.state}{on_hosts}: {done}", *rest))
+    return ", ".join((f"{status.state}{_on_hosts(status)}: {done}", *rest))
+
+
+def _on_hosts(status: BatchStatus) -> str:
+    if not status.hosts:
+        return ""
+    return f" on {count_of(status.hosts, 'host')} (seen in the last {status.lease_seconds:.0f} s)"
 
 
 def _failures(status: BatchStatus) -> Iterator[str]:
@@ -73,6 +78,8 @@ def _undone(status: BatchStatus) -> Iterator[str]:
 def _open(status: BatchStatus) -> Iterator[str]:
     if status.in_flight and status.state != "running":
         yield f"{status.in_flight:,} in flight when the run stopped (may have been charged)"
+    if status.at_other_hosts:
+        yield f"{status.at_other_hosts:,} in flight at other hosts"
     if status.unfetched:
         yield f"{status.unfetched:,} charged and not fetched yet (run again to fetch)"
 

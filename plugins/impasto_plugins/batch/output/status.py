@@ -52,11 +52,15 @@ class BatchStatus:
     unpriced: int = 0
     unfetched: int = 0
     hosts: int = 0
-    """Hosts that run the batch now, if several share it."""
+    """Hosts that run the batch, if several share it: their leases have not ended."""
+    lease_seconds: float = 0.0
+    """Seconds for which a host counts that has died."""
     dead_hosts: int = 0
     """Hosts that have died, and whose images no other host has settled yet."""
     on_dead_hosts: int = 0
     """Images that they had in flight, as far as their logs tell."""
+    at_other_hosts: int = 0
+    """Images that other hosts have in flight, in the status of one host; they are not ``in_flight`` of this one."""
 
     @property
     def is_whole(self) -> bool:
@@ -78,10 +82,11 @@ def status_of(
     missing: int = 0,
     passed_over: int = 0,
     left_open: Sequence[Row] = (),
+    at_other_hosts: int = 0,
 ) -> BatchStatus:
     """Return the status by a ledger, for a manifest with ``total`` images, extra ones included.
 
-    ``left_open``: the ``open_rows`` of a run that is over.
+    ``left_open``: the ``open_rows`` of a run that is over. ``at_other_hosts``: images that others have in flight.
     """
     unfetched = sum("unfetched" in row for row in left_open)
     possible = [row["usd"] for row in left_open if row["row"] != "staged"]  # what is staged is in the sum already
@@ -89,7 +94,7 @@ def status_of(
     count.subtract(orphans)
     through = {state: number for state, number in count.items() if not state.is_open}
     pending = total - sum(through.values())
-    in_flight = sum(count.values()) - sum(through.values())
+    in_flight = sum(count.values()) - sum(through.values()) - at_other_hosts
     return BatchStatus(
         state="running" if running else "stopped" if pending > 0 or count[TaskState.REFUSED_AGAIN] else "complete",
         total=total,
@@ -106,6 +111,7 @@ def status_of(
         refused_again=count[TaskState.REFUSED_AGAIN],
         in_flight=in_flight - unfetched,
         unfetched=unfetched,
+        at_other_hosts=at_other_hosts,
         strangers=sum(orphans.values()),
         missing=missing,
         passed_over=passed_over,

@@ -38,4 +38,10 @@ async def _read(place: Path, target: BucketTarget) -> BatchStatus:
         status = status_of(folder.images, total, {}, running=bool(live), left_open=left_open)
         dead = [name for name, record in hosts.records.items() if not (record.has_ended or hosts.is_live(name))]
         on_dead = sum(len(shared.merge.left_open.get(name, ())) for name in dead)
-        return attrs.evolve(status, hosts=len(live), dead_hosts=len(dead), on_dead_hosts=on_dead)
+        return attrs.evolve(
+            status,
+            hosts=len(live),
+            lease_seconds=max((each.seconds for each in live), default=0.0),
+            dead_hosts=len(dead),
+            on_dead_hosts=on_dead,
+        )
