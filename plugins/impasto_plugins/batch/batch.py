@@ -251,18 +251,15 @@ class Batch:
 
     def _status(self, folder: Workspace, plan: Plan, *, running: bool) -> BatchStatus:
         total = plan.images + folder.images.extra - self._orphan_extra
-        missing, passed_over = len(folder.history.missing), len(plan.invalid)
-        left_open = [] if running else open_rows(folder.layout, folder.images)
-        own = [row for row in left_open if "from" not in row]
         return status_of(
             folder.images,
             total,
             plan.orphans,
             running=running,
-            missing=missing,
-            passed_over=passed_over,
-            left_open=own,
-            at_other_hosts=len(left_open) - len(own),
+            missing=len(folder.history.missing),
+            passed_over=len(plan.invalid),
+            left_open=() if running else open_rows(folder.layout, folder.images),
+            is_of_host=True,
         )
 
     def _note_outage(self, text: str, is_over: bool) -> None:

@@ -82,19 +82,21 @@ def status_of(
     missing: int = 0,
     passed_over: int = 0,
     left_open: Sequence[Row] = (),
-    at_other_hosts: int = 0,
+    is_of_host: bool = False,
 ) -> BatchStatus:
     """Return the status by a ledger, for a manifest with ``total`` images, extra ones included.
 
-    ``left_open``: the ``open_rows`` of a run that is over. ``at_other_hosts``: images that others have in flight.
+    ``left_open``: the ``open_rows`` of a run that is over. ``is_of_host``: those of other hosts are not in flight here.
     """
+    at_others = sum(is_of_host and "from" in row for row in left_open)
+    left_open = [row for row in left_open if not (is_of_host and "from" in row)]
     unfetched = sum("unfetched" in row for row in left_open)
     possible = [row["usd"] for row in left_open if row["row"] != "staged"]  # what is staged is in the sum already
     count = Counter(images.count)
     count.subtract(orphans)
     through = {state: number for state, number in count.items() if not state.is_open}
     pending = total - sum(through.values())
-    in_flight = sum(count.values()) - sum(through.values()) - at_other_hosts
+    in_flight = sum(count.values()) - sum(through.values()) - at_others
     return BatchStatus(
         state="running" if running else "stopped" if pending > 0 or count[TaskState.REFUSED_AGAIN] else "complete",
         total=total,
@@ -111,7 +113,7 @@ def status_of(
         refused_again=count[TaskState.REFUSED_AGAIN],
         in_flight=in_flight - unfetched,
         unfetched=unfetched,
-        at_other_hosts=at_other_hosts,
+        at_other_hosts=at_others,
         strangers=sum(orphans.values()),
         missing=missing,
         passed_over=passed_over,
