@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,11 +63,19 @@ class ArtifactFiles:
         """Return a content of a call; one of more than ``MAX_MEMORY_BYTES`` stays on the disk. Raises OSError."""
         return read_content(self.folder / f"{id}.{number}", MAX_MEMORY_BYTES)
 
-    def delete_old(self, seconds: float) -> None:
-        """Delete artifacts that are older than this, whatever call they belong to."""
-        oldest = time.time() - seconds
+    def old_ids(self, seconds: float) -> set[str]:
+        """Return the calls of artifacts that seem to be older than this: a clock may have been set."""
+        oldest, ids = time.time() - seconds, set[str]()
         with suppress(OSError):
             for path in self.folder.iterdir():
                 with suppress(OSError):  # another process was faster
                     if path.stat().st_mtime < oldest:
-                        path.unlink()
+                        ids.add(path.name.partition(".")[0])
+        return ids
+
+    def delete(self, ids: Collection[str]) -> None:
+        """Delete the artifacts of calls."""
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.name.partition(".")[0] in ids:
+                    path.unlink(missing_ok=True)

@@ -366,7 +366,8 @@ class _Repeats:
         if now - _swept_at.get(folder, -math.inf) > _SWEEP_SECONDS:
             _swept_at[folder] = now
             await self._store.calls.delete_expired()
-            await asyncio.to_thread(self._files.delete_old, KEY_SECONDS + _SWEEP_SECONDS)
+            old = await asyncio.to_thread(self._files.old_ids, KEY_SECONDS + _SWEEP_SECONDS)
+            await asyncio.to_thread(self._files.delete, await self._store.calls.missing(old))
 
 
 @contextmanager

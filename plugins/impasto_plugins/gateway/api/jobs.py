@@ -105,12 +105,12 @@ async def resume_job(
 
 async def _fetch(provider_jobs: ProviderJobs, runtime: Runtime) -> CallOutcome:
     """Fetch jobs, again and again while their images are at a host that does not give them. Raises APIError."""
-    pause = FIRST_PAUSE
+    pause, end = FIRST_PAUSE, time.monotonic() + KEY_SECONDS
     while True:
         try:
             return await provider_jobs.fetch(runtime)
         except APIError as failure:
-            if not failure.can_be_fetched or time.time() + pause > provider_jobs.created + KEY_SECONDS:
+            if not failure.can_be_fetched or time.monotonic() + pause > end:
                 raise
         await asyncio.sleep(pause)
         pause = min(2 * pause, LAST_PAUSE)

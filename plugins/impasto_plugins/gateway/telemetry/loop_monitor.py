@@ -81,14 +81,15 @@ class EventLoopMonitor:
 
     def _report_blocking(self) -> None:
         reported_beat = 0.0
-        began = time.monotonic()
+        began = self._last_beat  # before this thread was started: the process may be stopped meanwhile
         while not self._stop.wait(WATCH_SECONDS):
-            waited, began = time.monotonic() - began, time.monotonic()
+            now = time.monotonic()  # read once: the process may be stopped anywhere
+            waited, began = now - began, now
             self._checks += 1
             if waited > WARN_SECONDS:  # this thread did not run either; if the loop is blocked, the next check sees it
                 continue
             beat = self._last_beat
-            lag = time.monotonic() - beat - TICK_SECONDS
+            lag = now - beat - TICK_SECONDS
             if lag > WARN_SECONDS and beat != reported_beat:
                 reported_beat = beat
                 frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - its documented name

@@ -16,6 +16,7 @@ from typing import TypeVar
 from impasto.ext import StateError, StateReport
 from impasto_plugins.state.results import folder_with_results
 
+from .clock import StoreClock
 from .migrations import VERSION, migrate, report, version_of
 
 T = TypeVar("T")
@@ -27,17 +28,18 @@ BUSY_SECONDS = 10.0
 
 
 class SQLiteDatabase:
-    """One process's access to the database of a folder. ``clock`` returns seconds since 1970.
+    """One process's access to the database of a folder. ``clock`` returns seconds since 1970, see SQLiteState.
 
     If the folder is not writable, or the database is missing or damaged, operations fail; opening is retried on the
     next use. ``result_folders``: see StateStore.
     """
 
     def __init__(
-        self, folder: Path, setting: str, clock: Callable[[], float], result_folders: Sequence[Path] = ()
+        self, folder: Path, setting: str, clock: Callable[[], float] | None = None, result_folders: Sequence[Path] = ()
     ) -> None:
         self.folder = folder
-        self.clock = clock
+        self._own_clock = StoreClock(folder)
+        self.clock: Callable[[], float] = clock or self._own_clock
         self._path = folder / DATABASE_NAME
         self._setting = setting
         self._result_folders = result_folders
@@ -115,6 +117,7 @@ class SQLiteDatabase:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        self._own_clock.save()
         return result
 
     def _open_connection(self) -> sqlite3.Connection:
@@ -141,6 +144,7 @@ class SQLiteDatabase:
             db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
             try:
                 _check_pages(db)
+                self._own_clock.load()
                 db.execute("PRAGMA journal_mode=WAL")
                 steps = migrate(db)
             except BaseException:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,10 @@ from .objects import SQLiteObjects
 
 
 class SQLiteState:
-    """A store in a folder, which it creates for this user alone. ``clock`` returns seconds since 1970."""
+    """A store in a folder, which it creates for this user alone.
+
+    ``clock`` returns seconds since 1970; without it the store has a StoreClock.
+    """
 
     def __init__(
         self,
@@ -25,7 +27,7 @@ class SQLiteState:
         *,
         setting: str = "state",
         result_folders: Sequence[Path] = (),
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if "://" in address:
             raise ConfigError(f"{setting}: a SQLite store is a folder; give its path, without a scheme")
@@ -45,7 +47,7 @@ class SQLiteState:
         await self.database.aclose()
 
     async def now(self) -> float:
-        """Return this machine's clock."""
+        """Return the store's clock."""
         return self.database.clock()
 
     async def is_usable(self) -> bool:
