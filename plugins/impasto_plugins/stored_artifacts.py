@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import attrs
 from impasto import Artifact, File
 
 _CONTENT = ("_data", "file")
+_PART = re.compile(r"\.[0-9a-f]{16}\Z")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -48,6 +50,11 @@ def write_content(path: Path, content: File, *, only_new: bool = False) -> None:
     finally:
         if only_new:
             target.unlink(missing_ok=True)
+
+
+def is_part(name: str) -> bool:
+    """Return True for the name of a file that ``write_content`` has not completed."""
+    return _PART.search(name) is not None
 
 
 def _add_name(file: Path, name: Path) -> None:

@@ -225,6 +225,16 @@ def charge_unknown_error() -> APIError:
     return APIError(502, CHARGE_UNKNOWN, SERVER, "charge_unknown", should_retry=False, not_charged=False)
 
 
+def image_missing_error() -> APIError:
+    """Return the error for a call that was made and charged, and whose image is not where it was stored."""
+    message = (
+        "the image of an earlier attempt at this request was made and charged, and is not in the gateway's storage; if"
+        " a replica that has ended has it on its disk, this request gets it after that replica starts again; otherwise"
+        " send it as a new request, which is charged"
+    )
+    return APIError(502, message, SERVER, "charge_unknown", should_retry=False, not_charged=False)
+
+
 def partial_error_payload(error: ImpastoError) -> Iterator[tuple[str, object]]:
     """Return the entry for one failed image in the response with the others."""
     failure = to_api_error(error)

@@ -119,6 +119,7 @@ class Gateway:
             for work in (
                 self._sweep(),
                 self._idempotency.watch(),
+                self._idempotency.store.uploads.run(),
                 self._idempotency.watch_workers(),
                 self._app.batches.watch(),
                 self._server.enforce_timeouts(),

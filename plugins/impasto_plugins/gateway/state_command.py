@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_LABELS = {"budgets": "amounts of budgets", "file": "files", "batch": "batches", "sweep": "times of sweeps"}
+_LABELS = {
+    "budgets": "amounts of budgets",
+    "file": "files",
+    "batch": "batches",
+    "sweep": "times of sweeps",
+    "uploads": "replicas with images to upload",
+}
 
 
 def _store_options(command: Command) -> Command:

@@ -16,6 +16,7 @@ from impasto.ext import StateError, StateStore, StoredObject
 from .batches.scheduler import BatchScheduler
 from .calls.runtime import Runtime
 from .errors import APIError
+from .idempotency.late_uploads import KIND as UPLOADS
 from .idempotency.store import OutcomeStore
 from .storage.bucket import BucketContents
 from .storage.contents import FolderContents, StoreError
@@ -35,11 +36,11 @@ async def sweep(runtime: Runtime, state: StateStore, outcomes: OutcomeStore, bat
     await asyncio.to_thread(places.salvage.folder.remove_expired)
     async with _reported():
         if isinstance(places.outcomes, BucketContents):
-            await places.outcomes.publish_all()
             await batches.remove_strays(FolderContents(places.batches.folder))
     async with _reported():
         if not places.shared or await _take_turn(state, seconds):
             await state.budgets.delete_old()
+            await state.objects.delete_expired(UPLOADS)
             await outcomes.remove_expired(others_delete=runtime.config.has_shared_state and not places.shared)
             await batches.remove_expired()
             for images in places.shared:

@@ -276,19 +276,14 @@ class IdempotencyCoordinator:
         """
         missing_id, delay = "", self.in_flight.look_seconds
         while True:
-            await self.store.contents.check()  # a result that can't be stored would be lost to a repeated request
             id = new_row_id()
             # The call comes first: a row without one counts as lost.
             call = self.in_flight.begin(bytes.fromhex(id), None, has_key=True)
             is_new = False
             try:
                 row = new_row(id, fingerprint, label, await self.in_flight.share(call))
-                row = await self.store.calls.insert_or_join(row, join=fingerprint.key is not None)
+                row = await self.store.insert_or_join(row, join=fingerprint.key is not None)
                 is_new = row.id == id
-            except BaseException as error:
-                if not isinstance(error, StateError) or error.may_have_changed:
-                    self.store.delete_later(id)
-                raise
             finally:
                 if not is_new:
                     self.in_flight.finish(call)

@@ -15,13 +15,14 @@ from functools import partial
 
 import attrs
 
-from impasto.ext import StateStore, StoredCall
+from impasto.ext import StateError, StateStore, StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
-from impasto_plugins.gateway.errors import APIError, charge_unknown_error
-from impasto_plugins.gateway.storage.contents import ContentStore
+from impasto_plugins.gateway.errors import APIError, charge_unknown_error, image_missing_error
+from impasto_plugins.gateway.storage.contents import ContentStore, StoreError
 from impasto_plugins.gateway.storage.failures import storage_required
-from impasto_plugins.gateway.storage.late_writes import LateWrites
+from impasto_plugins.gateway.storage.late_writes import Change, LateWrites
 
+from .late_uploads import LateUploads
 from .serialization import OutcomeFiles, dump_outcome, load_failure
 
 KEY_SECONDS = 24 * 3600.0
@@ -64,6 +65,7 @@ class OutcomeStore:
         self._storing: asyncio.Task[None] | None = None
         self._has_reported_strays = False
         self.late_writes = LateWrites()
+        self.uploads = LateUploads(state, contents)
         self._hurries = asyncio.Event()
 
     def hurry(self) -> None:
@@ -72,11 +74,32 @@ class OutcomeStore:
 
     async def aclose(self) -> None:
         """Store what could not be stored before."""
+        await self.uploads.aclose()
         await self.late_writes.aclose()
 
-    def delete_later(self, id: str) -> None:
-        """Delete a row that may have been inserted, although the call is not made."""
-        self.late_writes.add(partial(self.calls.delete, id), record=id)
+    async def insert_or_join(self, row: StoredCall, *, join: bool) -> StoredCall:
+        """Insert a call before it is made, and return it; with ``join``, return an existing one with its fingerprint.
+
+        Raises StateError, and StoreError for a new one if its result could not be stored now: it would be lost to a
+        repeated request.
+        """
+        failure: StoreError | None = None
+        try:
+            await self.contents.check()
+        except StoreError as error:
+            if not join:
+                raise
+            failure = error
+        try:
+            found = await self.calls.insert_or_join(row, join=join)
+            if failure is not None and found.id == row.id:
+                await self.delete(row.id)
+                raise failure
+        except BaseException as error:
+            if error is not failure and (not isinstance(error, StateError) or error.may_have_changed):
+                self.late_writes.add(partial(self.calls.delete, row.id), record=row.id)
+            raise
+        return found
 
     async def delete(self, id: str) -> None:
         """Delete the row of a call that nobody has to find any more."""
@@ -124,7 +147,10 @@ class OutcomeStore:
         columns: dict[str, str | bytes] = {"state": state, "outcome": text}
         if not_charged:
             columns["identity"] = b""
-        return await self.late_writes.make(partial(self.calls.update, row.id, **columns), on_stored, record=row.id)
+        change: Change = partial(self.calls.update, row.id, **columns)
+        if self.contents.waiting:
+            change = partial(self.uploads.announce_before, change)
+        return await self.late_writes.make(change, on_stored, record=row.id)
 
     async def update(self, row: StoredCall, outcome: CallOutcome) -> None:
         """Store changes of an outcome, except its images."""
@@ -177,8 +203,9 @@ class OutcomeStore:
             )
             for id, each in zip(ids, group, strict=True)
         ]
+        insert = partial(self.uploads.announce_before, partial(self.calls.insert, rows))
         callbacks = [each.on_stored for each in group]
-        await self.late_writes.make(partial(self.calls.insert, rows), lambda: [callback() for callback in callbacks])
+        await self.late_writes.make(insert, lambda: [callback() for callback in callbacks])
 
     async def release(self, row: StoredCall, count: int) -> None:
         """Release a result whose retry left before it got it; the next retry gets it."""
@@ -190,9 +217,14 @@ class OutcomeStore:
             raise load_failure(row.outcome)
         with storage_required("looked up"):
             outcome = await self._files.load(row.id, row.outcome)
+            if outcome is None:
+                are_awaited = await self.uploads.are_awaited()
+                outcome = await self._files.load(row.id, row.outcome)  # it may have been uploaded just now
+                if outcome is None and are_awaited:
+                    raise StoreError("its image is not in the bucket yet: a replica that has it uploads it")
         if outcome is None:
             _log.error("a stored image is missing")
-            raise charge_unknown_error()
+            raise image_missing_error()
         return outcome
 
     async def take_over(self, dead: Mapping[str, Sequence[bytes]], worker: str) -> list[StoredCall]:

@@ -16,6 +16,7 @@ import attrs
 
 from impasto import File, ImpastoError
 from impasto_plugins.concurrency import open_in_thread
+from impasto_plugins.stored_artifacts import is_part
 from impasto_plugins.transports.s3 import TRIES, NotStored, Objects
 
 from .contents import FolderContents, StoreError
@@ -53,6 +54,8 @@ class BucketContents:
     _failure: StoreError | None = None
     """The failure of the last upload, if it failed."""
     _checking: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    waiting: set[str] = attrs.field(factory=set[str], init=False)
+    """The names of contents that only this machine has, until they can be uploaded."""
 
     async def check(self) -> None:
         """Raise StoreError if the bucket can't be written to."""
@@ -75,12 +78,20 @@ class BucketContents:
             elif error is not None:
                 raise error
         stored = results.keys() - left.keys()
-        return stored | await self._local.save(left) if left else stored
+        if left:
+            here = await self._local.save(left)
+            self.waiting |= here
+            stored |= here
+        return stored
 
     async def publish(self, name: str, *, keep: bool = False) -> None:
         """Upload a file of the local folder, and delete it there, unless it is to ``keep``. Raises StoreError."""
         path = self.folder / name
-        await self._put(name, await asyncio.to_thread(File.of, path))
+        try:
+            content = await asyncio.to_thread(File.of, path)
+        except ValueError as error:  # it was deleted, or can't be read
+            raise StoreError(f"{name}: {error}") from None
+        await self._put(name, content)
         if not keep:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
@@ -91,8 +102,11 @@ class BucketContents:
 
     async def publish_all(self) -> None:
         """Upload what could not be uploaded before. Raises StoreError."""
-        for name in await self._local.ages():
-            await self.publish(name)
+        self.waiting |= {name for name in await self._local.ages() if not is_part(name)}
+        for name in tuple(self.waiting):
+            if await self._local.fetch(name):  # otherwise another worker of this machine was faster
+                await self.publish(name)
+            self.waiting.discard(name)
 
     async def copy(self, source: str, target: str) -> bool:
         """Copy an object; return False if it does not exist. Raises StoreError."""

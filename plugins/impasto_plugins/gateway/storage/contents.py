@@ -44,8 +44,17 @@ class ContentStore(Protocol):
         """Store contents, so that they survive a loss of power; return the names of those that are stored."""
         ...
 
+    @property
+    def waiting(self) -> AbstractSet[str]:
+        """The names of contents that only this machine has, until they can be uploaded."""
+        ...
+
     async def publish(self, name: str) -> None:
         """Store the file that was written in the local folder under this name. Raises StoreError."""
+        ...
+
+    async def publish_all(self) -> None:
+        """Upload the contents that wait, also those of earlier processes on this machine. Raises StoreError."""
         ...
 
     async def copy(self, source: str, target: str) -> bool:
@@ -84,6 +93,8 @@ class FolderContents:
     """Contents in a folder of this machine."""
 
     folder: Path
+    waiting: AbstractSet[str] = attrs.field(default=frozenset(), init=False)
+    """No names: nothing is uploaded."""
 
     async def check(self) -> None:
         """Do nothing: the database in the data directory is written before a call, and shows whether the disk works."""
@@ -98,6 +109,9 @@ class FolderContents:
             await asyncio.to_thread(sync_folder, (self.folder / name).parent)
         except OSError as error:
             raise StoreError(str(error.strerror)) from None
+
+    async def publish_all(self) -> None:
+        """Do nothing."""
 
     async def copy(self, source: str, target: str) -> bool:
         """Give a file a second name; return False if it does not exist. Raises StoreError."""

@@ -12,6 +12,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway import sweep
+from impasto_plugins.gateway.idempotency import late_uploads
 from impasto_plugins.gateway.storage import bucket as bucket_contents
 from impasto_plugins.transports import s3
 from tests.moto_s3 import Bucket
@@ -80,30 +81,85 @@ async def test_without_the_bucket_nothing_is_sent_that_could_be_lost(
     assert [each async for each in gateway.sdk.files.list()] == []
 
 
-async def test_an_image_that_was_paid_for_while_the_bucket_was_away_is_uploaded_later(
+async def generate_while_away(gateway: Running, gate: Balancer, key: str) -> Answer:
+    """Pay for an image that the bucket does not take."""
+    assert (await generate(gateway, f"before {key}")).status == 200
+    bucket_contents.CHECK_SECONDS = 60.0  # the fixture of the gate restores it
+    gate.go_away()
+    answer = await generate(gateway, key)
+    assert answer.status == 200
+    bucket_contents.CHECK_SECONDS = 0.0
+    return answer
+
+
+async def generate_until_stored(gateway: Running, key: str) -> Answer:
+    """Repeat a request as long as it is refused."""
+    async with asyncio.timeout(30):
+        while (answer := await generate(gateway, key)).status == 503:
+            assert answer.headers["retry-after"]
+            await asyncio.sleep(0.1)
+    return answer
+
+
+async def test_an_image_that_was_paid_for_while_the_bucket_was_away_is_uploaded_when_it_is_back(
     replica: StartReplica,
-    tmp_path: Path,
+    impasto_emulator: Emulator,
     bucket: Bucket,
     gate: Balancer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     one = await replica("one", stored_in(bucket, gate.url))
     two = await replica("two", stored_in(bucket))
-    assert (await generate(one, "before")).status == 200
-    bucket_contents.CHECK_SECONDS = 60.0  # the fixture of the gate restores it
-    gate.go_away()
-    first = await generate(one, "k")
-    assert first.status == 200
+    first = await generate_while_away(one, gate, "k")
     assert "stays on this machine until the bucket can be written to" in caplog.text
-    assert len([*(tmp_path / "one/outcomes").iterdir()]) == 1
+    folder = one.gateway._idempotency.store.contents.folder
+    assert len([*folder.iterdir()]) == 1
+    refusal = await generate(two, "k")
+    assert (refusal.status, refusal.error["code"], refusal.headers["x-should-retry"]) == (503, "overloaded", "true")
+    here = await generate(one, "k")  # its own copy needs no bucket
+    assert (here.status, here.headers["idempotent-replayed"]) == (200, "true")
+    assert here.json["data"] == first.json["data"]
+    assert (await generate(one, "new")).status == 503
     gate.come_back()
-    app = one.gateway._app
-    await sweep.sweep(app.runtime, app.state, app.idempotency.store, app.batches)
-    assert [*(tmp_path / "one/outcomes").iterdir()] == []
-    again = await generate(two, "k")
+    again = await generate_until_stored(two, "k")
     assert again.headers["idempotent-replayed"] == "true"
     assert again.json["data"] == first.json["data"]
+    assert [*folder.iterdir()] == []
+    assert len(impasto_emulator.charges) == 2
+    assert (await generate(one, "new")).status == 200
     assert "secret-of-the-test" not in caplog.text
+
+
+async def test_an_image_on_the_disk_of_a_replica_that_ended_is_there_when_it_starts_again(
+    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_uploads, "_LAST_SECONDS", 0.1)
+    one = await replica("one", stored_in(bucket, gate.url))
+    two = await replica("two", stored_in(bucket))
+    first = await generate_while_away(one, gate, "k")
+    await one.gateway.__aexit__(None, None, None)
+    gate.come_back()
+    assert (await generate(two, "k")).status == 503
+    await replica("one", stored_in(bucket, gate.url))
+    again = await generate_until_stored(two, "k")
+    assert again.json["data"] == first.json["data"]
+    assert len(impasto_emulator.charges) == 2
+
+
+async def test_an_image_that_was_lost_with_a_disk_is_reported_as_charged_for_good(
+    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_uploads, "_LAST_SECONDS", 0.1)
+    monkeypatch.setattr(late_uploads, "ANNOUNCED_SECONDS", 3.0)
+    one = await replica("one", stored_in(bucket, gate.url))
+    two = await replica("two", stored_in(bucket))
+    await generate_while_away(one, gate, "k")
+    await one.gateway.__aexit__(None, None, None)
+    gate.come_back()
+    loss = await generate_until_stored(two, "k")
+    assert (loss.status, loss.error["code"], loss.headers["x-should-retry"]) == (502, "charge_unknown", "false")
+    assert "was made and charged, and is not in the gateway's storage" in str(loss.error["message"])
+    assert len(impasto_emulator.charges) == 2
 
 
 async def test_a_stored_outcome_that_can_not_be_read_now_is_not_lost(
