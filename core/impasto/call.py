@@ -70,11 +70,11 @@ class Call:
     exchange if ``is_recorded``; ``mark_headers_sent`` is called when a paid request's headers leave,
     ``mark_not_sent`` when a request could not be sent, ``mark_not_charged`` when an answer proves that an attempt cost
     nothing, ``mark_job_accepted`` when the provider accepted a job; then ``record_job`` is awaited if ``is_recorded``.
-    ``spool`` and ``text_spool`` are called if ``has_spools``.
+    ``spool`` and ``text_spool`` are called if ``has_spools``; ``hold`` is awaited as a long event arrives.
     """
 
     is_recorded: ClassVar[bool] = False
-    has_spools: ClassVar[bool] = False
+    has_spools: bool = False
 
     # What few calls set has its default here: benchmark `dispatch`.
     price: Cost | None = None
@@ -239,6 +239,9 @@ class Call:
     async def load(self, file: File) -> bytes:
         """Return a spooled answer that must be parsed, once there is memory for it."""
         return await asyncio.to_thread(file.read)
+
+    async def hold(self, size: int) -> None:
+        """Wait until so many more bytes of a stream may be in memory. Called as a long event of it arrives."""
 
     async def before_send(self, wire: WireRequest) -> None:
         """Run before each exchange, after the call got its slot and its place in the rate: records are written here."""

@@ -12,8 +12,8 @@ import attrs
 from .call import Call
 from .client_state import ClientState
 from .costs import Cost
-from .errors import ConfigError, InvalidRequest, Problem
-from .fanout import check_n, fan_out, run_single
+from .errors import ConfigError
+from .fanout import check_job, check_n, fan_out, run_single
 from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_names, check_seconds
 from .params import NO_PARAMS, close_files
@@ -128,18 +128,18 @@ class Client:
 
         return stream_call(self, model, params, timeout=timeout, retry=retry, base_model=base_model)
 
-    async def resume(self, model: str, id: str, /, *, n: int = 1, timeout: float | None = None) -> Result:
+    async def resume(
+        self, model: str, id: str, /, *, n: int = 1, timeout: float | None = None, call: Callable[..., Call] = Call
+    ) -> Result:
         """Fetch the result of a job that was accepted earlier, with the key that started it. This costs nothing.
 
-        ``n``: the images that it was asked for. ``timeout`` in seconds. Raises InvalidRequest if ``id`` can't be a
-        job's, PollExpired, and the errors of a call.
+        ``n``: the images that it was asked for. ``timeout`` in seconds; ``call`` as for ``invoke``. Raises
+        InvalidRequest if ``id`` can't be a job's, PollExpired, and the errors of a call.
         """
-        if not isinstance(id, str):
-            raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
-        check_n(n, model)
+        check_job(id, n, model)
         route = await self._route(resolve_model(model)[0])
         request = Request(operation=model, params=NO_PARAMS, target=route.operation.target, job=id, count=n)
-        return await run_single(n, request, lambda each: self._run_once(route, each, timeout, None, Call))
+        return await run_single(n, request, lambda each: self._run_once(route, each, timeout, None, call))
 
     async def invoke(
         self,

@@ -32,6 +32,13 @@ def check_n(n: object, model: str | None = None) -> None:
         raise InvalidRequest(wrong, operation=model)
 
 
+def check_job(id: object, n: object, model: str) -> None:
+    """Raise InvalidRequest unless the id of a job is text, and n valid."""
+    if not isinstance(id, str):
+        raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
+    check_n(n, model)
+
+
 def check_n_and_seed(n: object, seed: object = None, field: Field | None = None) -> Iterator[Problem]:
     """Yield the problems of n, and of a seed that n images count up from. The seed is within its field's limits."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_N:

@@ -42,6 +42,11 @@ class EventParser:
         self._after_cr = False
 
     @property
+    def size(self) -> int:
+        """The number of bytes of the last event, and of those after it."""
+        return len(self._last) + len(self._current)
+
+    @property
     def received(self) -> bytes:
         """The bytes of the last event, and those that came after it."""
         return self._last + self._current

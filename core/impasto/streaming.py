@@ -56,7 +56,7 @@ async def read_stream(
     failure: ImpastoError | None = None
     has_all = False
     try:
-        async with asyncio.timeout(None) as grace, aclosing(stream.events()) as events:
+        async with asyncio.timeout(None) as grace, aclosing(stream.events(call.hold)) as events:
             async for event in events:
                 try:
                     outcomes = await _normalized(event, call, normalize, operation, response)

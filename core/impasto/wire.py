@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 import attrs
@@ -84,6 +84,8 @@ LARGE_BYTES = 1 << 20
 """Bytes of an answer that is looked at before it is parsed, and of an event that is parsed in a thread."""
 
 _EVENT_PIECE = 1 << 14
+_EVENT_ROOM = 1 << 19
+"""Bytes of a stream's events that are in memory without a question, and of a step beyond them."""
 """Bytes of a stream of events that are parsed in one turn of the loop."""
 
 _MOST_VALUES = 1_000_000
@@ -136,17 +138,23 @@ class Body:
             if isinstance(self._chunks, AsyncGenerator):
                 await self._chunks.aclose()
 
-    async def events(self) -> AsyncGenerator[ServerEvent]:
+    async def events(self, hold: Callable[[int], Awaitable[object]] | None = None) -> AsyncGenerator[ServerEvent]:
         """Yield the server-sent events as they arrive. ``received`` has the bytes of the last one, and those after it.
 
-        Raises ChargeUnknown if an event is too large.
+        ``hold`` is awaited before these become so many more, a step at a time. Raises ChargeUnknown if an event is too
+        large.
         """
         from .errors import ChargeUnknown
         from .server_events import EventParser, EventTooLarge  # few providers stream
 
         self._parser = parser = EventParser()
+        room = _EVENT_ROOM
         try:
             async for chunk in self._chunks:
+                if hold is not None and (lacks := parser.size + len(chunk) - room) > 0:
+                    lacks = -(-lacks // _EVENT_ROOM) * _EVENT_ROOM
+                    await hold(lacks)
+                    room += lacks
                 for at in range(0, len(chunk), _EVENT_PIECE):
                     for event in parser.feed(chunk[at : at + _EVENT_PIECE]):
                         yield event

@@ -178,7 +178,7 @@ class Gateway:
         return self._state if "://" in chosen else chosen
 
     def _resume(self, row: StoredCall, call: InFlightCall) -> None:
-        self._app.spawn(jobs.resume_job(self._app.runtime, self._idempotency, row, call))
+        self._app.spawn(jobs.resume_job(self._app, row, call))
 
     async def _sweep(self) -> None:
         """Delete expired data periodically."""

@@ -73,7 +73,7 @@ class Dialect:
 
     def normalize_response(self, operation, request, response):
         if response.media_type == "image/png":
-            return Result(artifacts=(Artifact(data=response.body, media_type="image/png"),))
+            return Result(artifacts=(Artifact(data=response.body, file=response.file, media_type="image/png"),))
         body = json.loads(response.body if response.file is None else response.file.read())
         if "urls" in body:
             return images_from_urls(body["urls"], response, anonymous=True, seeds=body["seeds"])
@@ -138,6 +138,8 @@ class Vendor:
         self.url = ""
         self.posts: list[dict[str, Any]] = []
         self.polls: list[str] = []
+        self.image = b""
+        """The image at every address, in place of that of its seed."""
         self.charged_images = 0
         """Images that were made, and charged."""
         self.busy = 0
@@ -223,7 +225,13 @@ def serving() -> Iterator[Vendor]:
             if self.path.startswith("/images/"):
                 vendor.polls.append(self.path)
                 seed = int(self.path.rpartition("/")[2])
-                self._send(*((403, b"", "text/plain") if seed in vendor.refused else (200, image(seed), "image/png")))
+                self._send(
+                    *(
+                        (403, b"", "text/plain")
+                        if seed in vendor.refused
+                        else (200, vendor.image or image(seed), "image/png")
+                    )
+                )
             else:
                 self._answer(vendor.poll(self.path))
 

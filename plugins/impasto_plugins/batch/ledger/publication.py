@@ -112,15 +112,12 @@ def salvage_path(folder: Workspace, id: str, sha256: str, media_type: str) -> Pa
 def salvage(folder: Workspace, id: str, artifact: Artifact) -> WriteSteps[Path]:
     """Store a content, unless an image of the same answer has stored it, or an attempt before. Return its path."""
     disk, content = folder.disk, artifact.content
-    digest_of_content = hashlib.sha256()
-    for piece in _pieces(content):
-        digest_of_content.update(piece)
-    sha256 = digest_of_content.hexdigest()
+    sha256 = sha256_of(content)
     path = salvage_path(folder, id, sha256, artifact.media_type)
     if not is_file_of(path, sha256):
         file = disk.create(path)
         try:
-            for piece in _pieces(content):
+            for piece in pieces(content):
                 write_all(disk, file, piece)
             disk.sync(file)
         finally:
@@ -129,7 +126,16 @@ def salvage(folder: Workspace, id: str, artifact: Artifact) -> WriteSteps[Path]:
     return path
 
 
-def _pieces(content: File) -> Iterator[bytes]:
+def sha256_of(content: File) -> str:
+    """Return the SHA-256 of a content in hexadecimal."""
+    digest_of_content = hashlib.sha256()
+    for piece in pieces(content):
+        digest_of_content.update(piece)
+    return digest_of_content.hexdigest()
+
+
+def pieces(content: File) -> Iterator[bytes]:
+    """Yield a content in pieces. Raises OSError."""
     with content.open() as source:
         while piece := source.read(_PIECE):
             yield piece

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import tempfile
 import time
@@ -39,8 +38,10 @@ from .publication import (
     create_staged,
     is_as_written,
     link_or_rename,
+    pieces,
     publish,
     salvage,
+    sha256_of,
     staging_path,
 )
 from .states import TaskState
@@ -236,19 +237,20 @@ class LedgerRecorder:
     def _stage(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Row]:
         """Write the image to the staging folder, and its row."""
         assert outcome.artifact is not None  # noqa: S101 - errors go to _write_error
-        artifact = _in_memory(outcome.artifact)
+        artifact, content = outcome.artifact, outcome.artifact.content  # on the disk, if it is large
         folder, disk = self.folder, self.folder.disk
         staged = self._staged.pop(unit, None) or self._staging_file(unit)
         try:
-            write_all(disk, staged.file, artifact.data)
-            if staged.room > len(artifact.data):
-                disk.truncate(staged.file, len(artifact.data))
+            for piece in pieces(content):
+                write_all(disk, staged.file, piece)
+            if staged.room > content.size:
+                disk.truncate(staged.file, content.size)
             yield None  # the others of the group write first, then all wait for the disk once
             disk.sync(staged.file)
             modified = os.fstat(staged.file).st_mtime_ns
         finally:
             disk.close(staged.file)
-        room = min(_MAX_ROOM, len(artifact.data) * 5 // 4)
+        room = min(_MAX_ROOM, content.size * 5 // 4)
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
         paths = yield from self._set_aside(unit, outcome.errors)
         if paths:
@@ -349,8 +351,8 @@ def artifact_row(
     unit: ImageTask, outcome: Outcome, artifact: Artifact, *, path: str, modified: int
 ) -> dict[str, object]:
     """Return the row of an image for ``path`` that was written at ``modified`` (ns since 1970)."""
-    sha256 = hashlib.sha256(artifact.data).hexdigest()
-    about = {"path": path, "bytes": len(artifact.data), "sha256": sha256, "modified": modified}
+    content = artifact.content
+    about = {"path": path, "bytes": content.size, "sha256": sha256_of(content), "modified": modified}
     about |= {"extra": unit.extra} if unit.extra is not None else {}
     return {
         **_row_of(unit, "staged", outcome.cost, billed="yes", **about),
@@ -377,15 +379,10 @@ def error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[st
     }
 
 
-def _in_memory(artifact: Artifact) -> Artifact:
-    """Return an artifact with its bytes in memory: a provider may have spooled them to a file."""
-    return artifact if artifact.file is None else attrs.evolve(artifact, data=artifact.file.read(), file=None)
-
-
 def _save_in_temporary_folder(unit: ImageTask, artifact: Artifact) -> Path:
     """Save an image in the system's temporary folder."""
     path = Path(tempfile.mkdtemp(prefix="impasto-")) / (
         safe_name(unit.id) + EXTENSIONS.get(artifact.media_type, ".bin")
     )
-    path.write_bytes(_in_memory(artifact).data)
+    path.write_bytes(artifact.data)
     return path

@@ -7,22 +7,26 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import attrs
 
 from impasto import (
     Call,
     Client,
+    File,
     ImpastoError,
     NotSent,
     Pending,
     RateLimited,
     ResponseError,
     Result,
+    Spool,
     StorageError,
     WireRequest,
+    WireResponse,
 )
 from impasto.ext import StopReason
 from impasto_plugins.batch.classification import extras, outcome_of_error, outcomes_of_result, surplus
@@ -37,14 +41,34 @@ _log = logging.getLogger("impasto")
 FinishedQueue = asyncio.Queue[list[Outcome] | None]
 """Outcomes of finished tasks with all their images; None after the last."""
 
-Execute = Callable[[ImageTask, Callable[..., Call]], Awaitable[Result]]
-"""Requests a task's image. Its argument makes the calls, see ``Client.invoke``. Raises ImpastoError."""
+Execute = Callable[[ImageTask, Callable[..., Call], ExitStack], Awaitable[Result]]
+"""Requests a task's image. Raises ImpastoError.
+
+Its second argument makes the calls, see ``Client.invoke``; it takes the ``spools`` of answers too. The third holds what
+the result needs until it is stored.
+"""
+
+
+class Spools(Protocol):
+    """The spools of one task's answers, within a limit of memory."""
+
+    def new_spool(self) -> Spool:
+        """Return the spool of an answer."""
+        ...
+
+    async def load(self, file: File) -> bytes:
+        """Return a spooled answer that must be parsed, once there is memory for it."""
+        ...
+
+    async def hold(self, size: int) -> None:
+        """Wait until so many more bytes of a stream may be in memory."""
+        ...
 
 
 def of_client(client: Client) -> Execute:
     """Return a function that requests tasks with this client."""
 
-    async def ask(unit: ImageTask, call: Callable[..., Call]) -> Result:
+    async def ask(unit: ImageTask, call: Callable[..., Call], _: ExitStack) -> Result:
         if (job := unit.provider_job) is not None:
             return job.completed(await client.resume(unit.model, job.id, n=job.count, timeout=unit.timeout))
         assert unit.request is not None  # noqa: S101 - a task without a job has a request
@@ -61,11 +85,26 @@ class _RecordedCall(Call):
 
     is_recorded: ClassVar[bool] = True
 
-    def __init__(self, work: _TaskRun, *args: Any, **settings: Any) -> None:
+    def __init__(self, work: _TaskRun, *args: Any, spools: Spools | None = None, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.work = work
+        self._spools = spools
+        self.has_spools = spools is not None
         work.call = self
         self.began = self.last_request = 0.0
+
+    def spool(self, response: WireResponse) -> Spool | None:
+        return self._spools.new_spool() if self._spools is not None else None
+
+    def text_spool(self, response: WireResponse) -> Spool | None:
+        return self._spools.new_spool() if self._spools is not None else None
+
+    async def load(self, file: File) -> bytes:
+        return await (super().load(file) if self._spools is None else self._spools.load(file))
+
+    async def hold(self, size: int) -> None:
+        if self._spools is not None:
+            await self._spools.hold(size)
 
     async def before_send(self, wire: WireRequest) -> None:
         is_retry = wire.method == "POST" and self.attempts_started > 0
@@ -239,14 +278,15 @@ class Scheduler:
     async def _run_task(self, unit: ImageTask, through: FinishedQueue) -> None:
         work = _TaskRun(self, unit)
         try:
-            await self._attempt(work, through)
+            with ExitStack() as resources:
+                await self._attempt(work, resources, through)
         finally:
             work.call = None  # each holds the other, and the call its answer: hundreds would wait for the collector
 
-    async def _attempt(self, work: _TaskRun, through: FinishedQueue) -> None:
+    async def _attempt(self, work: _TaskRun, resources: ExitStack, through: FinishedQueue) -> None:
         unit, is_answered = work.unit, True
         try:
-            result = await self.execute(unit, partial(_RecordedCall, work))
+            result = await self.execute(unit, partial(_RecordedCall, work), resources)
             ends = [*outcomes_of_result(unit, result)]
             ends += extras(unit, result, partial(self._free_index, unit, len(surplus(unit, result))))
         except TakenByAnotherHost:

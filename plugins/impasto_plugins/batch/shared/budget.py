@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import attrs
 
@@ -44,13 +45,13 @@ class StateBudget:
     def within(self, execute: Execute) -> Execute:
         """Return ``execute`` with its requests within the budget."""
 
-        async def execute_within(unit: ImageTask, call: Callable[..., Call]) -> Result:
+        async def execute_within(unit: ImageTask, call: Callable[..., Call], resources: ExitStack) -> Result:
             if unit.job is not None:  # its request was counted
-                return await execute(unit, call)
+                return await execute(unit, call, resources)
             reservation = await self._reserve(unit)
             cost = price_of(unit)  # also of a request that is cancelled
             try:
-                result = await execute(unit, call)
+                result = await execute(unit, call, resources)
                 cost = result.possible_cost.usd if result.possible_cost is not None else cost
                 return result
             except ImpastoError as error:

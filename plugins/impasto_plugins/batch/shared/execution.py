@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Set as AbstractSet
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 
 from impasto import Account, Call, Client, ConfigError, RateLimit, Result
 from impasto.ext import shared_state
@@ -75,13 +75,13 @@ def _execute_within_share(client: Client, share: Share | None) -> Execute:
         return of_client(client)
     whole, parts = of_client(client), dict[RateLimit, Execute]()
 
-    async def execute(unit: ImageTask, call: Callable[..., Call]) -> Result:
+    async def execute(unit: ImageTask, call: Callable[..., Call], resources: ExitStack) -> Result:
         limit = (await client.account(unit.model, base_model=unit.base_model)).rate_limit
         if limit is None:
-            return await whole(unit, call)
+            return await whole(unit, call, resources)
         if limit not in parts:
             parts[limit] = of_client(client.with_options(rate_limit=share.of_rate(limit)))
-        return await parts[limit](unit, call)
+        return await parts[limit](unit, call, resources)
 
     return execute
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import ExitStack
 
 import attrs
 
@@ -12,6 +13,7 @@ from impasto.ext import StoredCall
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.storage.contents import StoreError
 from impasto_plugins.gateway.storage.local import save_all
 
@@ -24,28 +26,40 @@ FETCH_SECONDS = 30.0
 _log = logging.getLogger("impasto.gateway")
 
 
-async def present_replay(context: RequestContext, row: StoredCall, outcome: CallOutcome) -> ResponseContent:
+async def present_replay(
+    context: RequestContext, row: StoredCall, outcome: CallOutcome, memory: MemoryReservation, stack: ExitStack
+) -> ResponseContent:
     """Present a stored outcome; store its images again if their URLs have expired.
 
-    Images that it lacks, and that are at the provider, are fetched for this response, which is free.
+    Images that it lacks, and that are at the provider, are fetched, which is free, and stored with the others.
+    ``memory`` has room for the outcome; ``stack`` holds large images until the response is sent.
     """
-    if outcome.is_open and row.jobs and (later := await _fetch_again(context, row, outcome)) is not None:
-        later = await store_for_urls(context, later) if row.response_format == "url" else later
-        return await present(later, is_replayed=True)
+    if outcome.is_open and row.jobs:
+        outcome = await _with_later_images(context, row, outcome, memory, stack)
     if row.response_format == "url" and not await _has_valid_urls(context, outcome):
         outcome = await store_for_urls(context, outcome)
         await context.services.idempotency.store.update(row, outcome)
     return await present(outcome, is_replayed=True)
 
 
-async def _fetch_again(context: RequestContext, row: StoredCall, outcome: CallOutcome) -> CallOutcome | None:
-    """Return an outcome with more images, or None if the call's jobs bring none now."""
+async def _with_later_images(
+    context: RequestContext, row: StoredCall, outcome: CallOutcome, memory: MemoryReservation, stack: ExitStack
+) -> CallOutcome:
+    """Return an outcome with the images that the call's jobs bring now, and store them."""
+    provider_jobs = ProviderJobs.from_json(row.jobs)
+    if not memory.try_reserve(provider_jobs.room):
+        return outcome  # they stay at the provider
     try:
-        async with asyncio.timeout(FETCH_SECONDS):
-            later = await ProviderJobs.from_json(row.jobs).fetch(context.runtime)
+        async with asyncio.timeout(2 * FETCH_SECONDS):  # with the wait for a connection
+            found = await provider_jobs.fetch(context.runtime, memory, stack, FETCH_SECONDS)
     except (APIError, TimeoutError):
-        return None
-    return later if len(later.artifacts) > len(outcome.artifacts) else None
+        return outcome
+    later = outcome.with_later_images(found)
+    if len(later.artifacts) == len(outcome.artifacts):
+        return outcome
+    memory.resize(sum(len(artifact.data) for artifact in later.artifacts if artifact.file is None))
+    await context.services.idempotency.store.add_images(row, later, {*later.places} - {*outcome.places})
+    return later
 
 
 async def _has_valid_urls(context: RequestContext, outcome: CallOutcome) -> bool:

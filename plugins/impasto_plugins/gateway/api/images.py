@@ -70,7 +70,7 @@ async def create_images(context: RequestContext, kind: CallKind) -> web.StreamRe
         store, stack = context.runtime.places.salvage, call.session.stack
         answers = AnswerSpools(reservation, stack, store, int(time.time()), is_single)
         if call.is_streamed and first.n == 1:
-            answers.partial_images = PartialImages()
+            answers.partial_images = PartialImages(stack.enter_context(MemoryReservation(context.services.memory)))
         making = _get_content(context, call, answers)
         if call.is_streamed and kind.event is not None:
             return await responses.respond_with_events(context, making, answers, kind.event)
@@ -135,7 +135,11 @@ async def _get_content(context: RequestContext, call: _ReadyCall, spools: Answer
     """Run the call, or wait for it, and return the content for its caller. Raises APIError."""
     outcome, row = await call.session.get_outcome(partial(_execute, context, call, spools), call.label)
     call.reservation.resize(sum(len(artifact.data) for artifact in outcome.artifacts if artifact.file is None))
-    return await present(outcome) if row is None else await present_replay(context, row, outcome)
+    return (
+        await present(outcome)
+        if row is None
+        else await present_replay(context, row, outcome, call.reservation, call.session.stack)
+    )
 
 
 async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobStarted) -> None:

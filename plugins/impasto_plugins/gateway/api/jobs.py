@@ -11,7 +11,8 @@ import math
 import re
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import attrs
@@ -24,14 +25,13 @@ from impasto_plugins.gateway.calls.queue_timeout import max_queue_wait
 from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
-from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
 from impasto_plugins.gateway.idempotency.session import JobStarted
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
 from impasto_plugins.gateway.storage.failures import storage_required
 
 from . import responses
-from .context import RequestContext
+from .context import RequestContext, Services
 from .delivery import present_replay
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -88,30 +88,34 @@ async def get_job(context: RequestContext) -> web.StreamResponse:
         except APIError as failure:
             return _json_response({**_job_payload(row), "status": "failed", **failure.to_json()})
         share.resize(sum(len(artifact.data) for artifact in outcome.artifacts if artifact.file is None))
-        content = await present_replay(context, row, outcome)
-        return await responses.respond_with(
-            context, attrs.evolve(content, is_replayed=False), json.dumps(_job_payload(row)).encode()
-        )
+        with ExitStack() as stack:
+            content = await present_replay(context, row, outcome, share, stack)
+            return await responses.respond_with(
+                context, attrs.evolve(content, is_replayed=False), json.dumps(_job_payload(row)).encode()
+            )
 
 
-async def resume_job(
-    runtime: Runtime, idempotency: IdempotencyCoordinator, row: StoredCall, call: InFlightCall
-) -> None:
+async def resume_job(services: Services, row: StoredCall, call: InFlightCall) -> None:
     """Fetch a call's jobs that its caller, or a dead worker, no longer waits for."""
-    with suppress(APIError):  # it is stored
-        provider_jobs = ProviderJobs.from_json(row.jobs)
-        await idempotency.run_and_record(row, call, lambda: _fetch(provider_jobs, runtime), has_id=lambda: True)
+    with suppress(APIError), MemoryReservation(services.memory) as memory, ExitStack() as stack:  # an error is stored
+        make = partial(_fetch, ProviderJobs.from_json(row.jobs), services.runtime, memory, stack)
+        await services.idempotency.run_and_record(row, call, make, has_id=lambda: True)
 
 
-async def _fetch(provider_jobs: ProviderJobs, runtime: Runtime) -> CallOutcome:
+async def _fetch(
+    provider_jobs: ProviderJobs, runtime: Runtime, memory: MemoryReservation, stack: ExitStack
+) -> CallOutcome:
     """Fetch jobs, again and again while their images are at a host that does not give them. Raises APIError."""
     pause, end = FIRST_PAUSE, time.monotonic() + KEY_SECONDS
     while True:
+        await memory.wait_for_paid(provider_jobs.room)
         try:
-            return await provider_jobs.fetch(runtime)
+            return await provider_jobs.fetch(runtime, memory, stack)
         except APIError as failure:
             if not failure.can_be_fetched or time.monotonic() + pause > end:
                 raise
+        stack.close()
+        memory.resize(0)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LAST_PAUSE)
 

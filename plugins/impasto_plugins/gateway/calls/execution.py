@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -25,7 +26,6 @@ from impasto import (
 )
 from impasto.ext import Makes, close_files
 from impasto_plugins.fetched_jobs import ProviderJob
-from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import (
     APIError,
     can_be_fetched,
@@ -80,12 +80,37 @@ class CallOutcome:
     usage: Usage | None = None
     is_open: bool = False
     """True if jobs at the provider may still bring images that are lost so far."""
+    places: tuple[int, ...] = ()
+    """The place of each image among all that were asked for; empty if they are the first ones."""
+
+    def with_later_images(self, later: Self) -> Self:
+        """Return the outcome with the images that it lacks and that ``later`` has, an outcome of the same call."""
+        artifacts = dict(zip(later.places, later.artifacts, strict=True))
+        artifacts |= dict(zip(self.places, self.artifacts, strict=True))  # these are stored
+        lost = tuple(each for each in self.lost if each["index"] not in artifacts)
+        costs = [each for each in (self.cost, later.cost) if each is not None]
+        return attrs.evolve(
+            self,
+            artifacts=tuple(artifacts[place] for place in sorted(artifacts)),
+            places=tuple(sorted(artifacts)),
+            warnings=tuple(dict.fromkeys((*self.warnings, *later.warnings))),
+            lost=lost,
+            cost=max(costs, key=lambda cost: cost.usd, default=None),
+            usage=later.usage or self.usage,
+            is_open=later.is_open and bool(lost),
+            names=(),
+            urls=(),
+            urls_end=0.0,
+        )
 
     @classmethod
     def from_result(cls, result: Result, *, warnings: Sequence[str], created: int) -> Self:
         """Return the outcome of a result. ``warnings`` come before the result's own."""
+        lost = {each.index for each in result.errors}
+        places = (place for place in itertools.count() if place not in lost)
         return cls(
             artifacts=result.artifacts,
+            places=tuple(itertools.islice(places, len(result.artifacts))),
             warnings=(*warnings, *result.warnings),
             lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
             cost=result.cost,
@@ -358,18 +383,3 @@ async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[
         return result
     finally:
         deployment.running -= 1
-
-
-async def resume_job(deployment: Deployment, job: ProviderJob, price: Cost | None) -> Result:
-    """Fetch the result of a job, which is free. Its cost is that of the job. Raises ImpastoError.
-
-    ``price``: of each image, None if unknown.
-    """
-    with deployment.observer.record_call(deployment.label, price) as recorder:
-        result = await deployment.client.resume(deployment.config.model, job.id, n=job.count, timeout=DAY_SECONDS)
-        result = job.completed(result)
-        if result.cost is None and price is not None:
-            result = result.priced(price)
-        result = deployment.apply_price(result)
-        recorder.record_result(result)
-        return result

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import attrs
 
 from impasto import Cost, ImpastoError, Operation, Result
 from impasto.ext import combined_error
 from impasto_plugins.fetched_jobs import ProviderJob, combine_jobs
+from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import CHARGE_UNKNOWN, SERVER, APIError, to_api_error
+from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.storage import salvage
 
 from .deployments import Deployment, Model
-from .execution import CallOutcome, PreparedCall, resume_job
+from .execution import CallOutcome, PreparedCall
 from .runtime import Runtime
+from .streamed_answers import AnswerSpools, Attempt, GatewayCall, Quote
 
 
 @attrs.frozen(kw_only=True)
@@ -62,15 +67,26 @@ class ProviderJobs:
             **payload,
         )
 
+    @property
+    def room(self) -> int:
+        """The bytes of memory to reserve for their images."""
+        return self.n * IMAGE_BYTES
+
     def to_json(self) -> str:
         """Return the JSON for a row."""
         return json.dumps(attrs.asdict(self))
 
-    async def fetch(self, runtime: Runtime) -> CallOutcome:
-        """Wait for all of them, for as long as the provider keeps them. Raises APIError."""
+    async def fetch(
+        self, runtime: Runtime, memory: MemoryReservation, stack: ExitStack, timeout: float = DAY_SECONDS
+    ) -> CallOutcome:
+        """Wait for all of them, as long as the provider keeps them, or for ``timeout`` seconds. Raises APIError.
+
+        ``memory`` has room for their images. Large ones are on the disk until ``stack`` closes.
+        """
+        spools = AnswerSpools(memory, stack, runtime.places.salvage, self.created)
         deployment = self._find_deployment(runtime.models)
         jobs = self.jobs or self._jobs_of_ids(deployment.operation)
-        outcomes = await asyncio.gather(*(_fetch_result(deployment, job, self.cost) for job in jobs))
+        outcomes = await asyncio.gather(*(_fetch_result(deployment, job, self.cost, spools, timeout) for job in jobs))
         pairs = zip(jobs, outcomes, strict=True)
         result = combine_jobs(pairs, self.n, unknown=CHARGE_UNKNOWN, price=self.cost)
         if not result.artifacts:
@@ -100,8 +116,34 @@ class ProviderJobs:
         )
 
 
-async def _fetch_result(deployment: Deployment, job: ProviderJob, price: Cost | None) -> Result | ImpastoError:
+async def _fetch_result(
+    deployment: Deployment, job: ProviderJob, price: Cost | None, spools: AnswerSpools, timeout: float
+) -> Result | ImpastoError:
     try:
-        return await resume_job(deployment, job, price)
+        return await resume_job(deployment, job, price, spools, timeout)
     except ImpastoError as error:
         return error
+
+
+async def resume_job(
+    deployment: Deployment, job: ProviderJob, price: Cost | None, spools: AnswerSpools, timeout: float = DAY_SECONDS
+) -> Result:
+    """Fetch the result of a job, which is free. Its cost is that of the job. Raises ImpastoError.
+
+    ``price``: of each image, None if unknown. ``timeout`` in seconds.
+    """
+    call = partial(GatewayCall, spools, Quote(price, ()), Attempt(_record_nothing))
+    with deployment.observer.record_call(deployment.label, price) as recorder:
+        result = await deployment.client.resume(
+            deployment.config.model, job.id, n=job.count, timeout=timeout, call=call
+        )
+        result = job.completed(result)
+        if result.cost is None and price is not None:
+            result = result.priced(price)
+        result = deployment.apply_price(result)
+        recorder.record_result(result)
+        return result
+
+
+async def _record_nothing(jobs: Sequence[ProviderJob]) -> None:
+    """Record no job: it was recorded when it was accepted."""

@@ -28,6 +28,9 @@ MAX_PARTIAL_IMAGES = 4
 
 _GROWTH_BYTES = 1 << 20
 
+_COPIES_OF_EVENT = 4
+"""Copies of an event in memory while it is read: its bytes, its text, its JSON and its image."""
+
 
 @attrs.frozen
 class Quote:
@@ -129,29 +132,43 @@ class SpooledAnswer:
 
 @attrs.define(eq=False)
 class PartialImages:
-    """Partial images that wait for the caller of a stream. A slow caller misses the older ones."""
+    """Partial images that wait for the caller of a stream. A slow caller misses the older ones.
 
+    So does any caller while memory is full: they are counted in ``_reservation``, and none is waited for.
+    """
+
+    _reservation: MemoryReservation
     _waiting: deque[Partial] = attrs.field(factory=deque[Partial])
     arrived: asyncio.Future[None] = attrs.field(factory=asyncio.Future[None])
     """Done if an image waits."""
 
     def add(self, partial: Partial) -> None:
         """Add an image, in place of the oldest ones if too many wait."""
-        waiting = self._waiting
-        waiting.append(partial)
-        while len(waiting) > MAX_PARTIAL_IMAGES or (
-            len(waiting) > 1 and sum(each.artifact.content.size for each in waiting) > MAX_MEMORY_BYTES
-        ):
-            waiting.popleft()
+        while not self._takes(partial.artifact.content.size):
+            if not self._waiting:
+                return
+            self._release(self._waiting.popleft())
+        self._waiting.append(partial)
         if not self.arrived.done():
             self.arrived.set_result(None)
 
     def take(self) -> Iterator[Partial]:
         """Yield the images that wait, and those that come meanwhile."""
         while self._waiting:
-            yield self._waiting.popleft()
+            partial = self._waiting.popleft()
+            yield partial
+            self._release(partial)
         if self.arrived.done():
             self.arrived = asyncio.Future()
+
+    def _takes(self, size: int) -> bool:
+        """Reserve the bytes of one more image, and return True if it may wait."""
+        waiting = self._waiting
+        is_short = not waiting or sum(each.artifact.content.size for each in waiting) + size <= MAX_MEMORY_BYTES
+        return len(waiting) < MAX_PARTIAL_IMAGES and is_short and self._reservation.try_reserve(size)
+
+    def _release(self, partial: Partial) -> None:
+        self._reservation.resize(self._reservation.size - partial.artifact.content.size)
 
 
 @attrs.define(eq=False)
@@ -176,6 +193,21 @@ class AnswerSpools:
     """Called before a paid request is sent. Raises NotSent if it must not be."""
     partial_images: PartialImages | None = None
     """The partial images, if the caller takes a stream of them."""
+
+    def new_spool(self, on_begin: Callable[[SpooledAnswer], object] | None = None) -> SpooledAnswer:
+        """Return the spool of an answer. ``on_begin``: called with it before the first bytes are on the disk."""
+        answer = SpooledAnswer(self.reservation, on_begin)
+        self.stack.callback(answer.close)
+        return answer
+
+    async def load(self, file: File) -> bytes:
+        """Wait until there is room for the answer and what is parsed from it: many large ones may come at once."""
+        await self.reservation.wait_for_paid(2 * file.size)
+        return await asyncio.to_thread(file.read)
+
+    async def hold(self, size: int) -> None:
+        """Wait until there is room for more bytes of a stream, and for what is parsed from them."""
+        await self.reservation.wait_for_paid(_COPIES_OF_EVENT * size)
 
     def announce(self, quote: Quote, answer: SpooledAnswer) -> None:
         """Note that the first bytes of the one image are on the disk."""
@@ -223,21 +255,19 @@ class GatewayCall(Call):
         spools, on_begin = self._spools, None
         if spools.is_single and self.job is None and response.media_type != "application/json":  # that has text around
             on_begin = partial(spools.announce, self._quote)
-        return self._new_spool(on_begin)
+        return spools.new_spool(on_begin)
 
     def text_spool(self, response: WireResponse) -> SpooledAnswer:
         """Return the spool of an answer that is parsed in memory, if there is room."""
-        return self._new_spool()
+        return self._spools.new_spool()
 
     async def load(self, file: File) -> bytes:
-        """Wait until there is room for the answer and what is parsed from it: many large ones may come at once."""
-        await self._spools.reservation.wait_for_paid(2 * file.size)
-        return await super().load(file)
+        """Return a spooled answer that is parsed in memory, once there is room."""
+        return await self._spools.load(file)
 
-    def _new_spool(self, on_begin: Callable[[SpooledAnswer], object] | None = None) -> SpooledAnswer:
-        answer = SpooledAnswer(self._spools.reservation, on_begin, IMAGE_BYTES)
-        self._spools.stack.callback(answer.close)
-        return answer
+    async def hold(self, size: int) -> None:
+        """Wait until so many more bytes of a stream may be in memory."""
+        await self._spools.hold(size)
 
     def mark_job_accepted(self, pending: Pending) -> None:
         """Give the job its time."""

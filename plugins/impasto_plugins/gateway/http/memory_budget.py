@@ -63,7 +63,7 @@ class MemoryReservation:
         """Reserve so many more bytes for a paid answer. One request may go beyond the limit, so that none is stuck."""
         budget = self._budget
         while not self.try_reserve(size):
-            if not budget.beyond.size:  # that request is over
+            if budget.beyond is self or not budget.beyond.size:  # or that request is over
                 budget.beyond = self
                 self.resize(self.size + size)
                 return

@@ -22,13 +22,16 @@ _STORING_SECONDS = 60.0
 
 @attrs.frozen
 class OutcomeFiles:
-    """The images of outcomes, named by their row's id."""
+    """The images of outcomes, named by their row's id and their places in the call."""
 
     contents: ContentStore
 
     async def save(self, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         """Store the images of these rows, and return the JSON of each whose images are stored."""
-        names = {id: [f"{id}.{i}" for i in range(len(outcome.artifacts))] for id, outcome in outcomes.items()}
+        names = {
+            id: [f"{id}.{place}" for place in outcome.places or range(len(outcome.artifacts))]
+            for id, outcome in outcomes.items()
+        }
         images = {
             name: artifact.content
             for id, outcome in outcomes.items()
@@ -40,16 +43,25 @@ class OutcomeFiles:
                 await self.contents.delete([name for id in incomplete for name in names[id] if name in stored])
         return {id: dump_outcome(outcome) for id, outcome in outcomes.items() if id not in incomplete}
 
+    async def add(self, id: str, outcome: CallOutcome, places: AbstractSet[int]) -> bool:
+        """Store those images of a stored outcome that are at these places; return False if that failed."""
+        pairs = zip(outcome.places, outcome.artifacts, strict=True)
+        images = {f"{id}.{place}": artifact.content for place, artifact in pairs if place in places}
+        return await self.contents.save(images) >= images.keys()
+
     async def load(self, id: str, outcome: str) -> CallOutcome | None:
         """Return a stored outcome, None if an image of it is missing. Raises StoreError."""
         payload = json.loads(outcome)
         artifacts = list[Artifact]()
-        for i, fields in enumerate(payload["artifacts"]):
-            if (content := await self.contents.open(f"{id}.{i}")) is None:
+        images = payload["artifacts"]
+        places = tuple(payload.get("places") or range(len(images)))
+        for place, fields in zip(places, images, strict=True):
+            if (content := await self.contents.open(f"{id}.{place}")) is None:
                 return None
             artifacts.append(artifact_of(fields, await asyncio.to_thread(_in_memory, content)))
         return CallOutcome(
             artifacts=tuple(artifacts),
+            places=places,
             warnings=tuple(payload["warnings"]),
             lost=tuple(payload["lost"]),
             cost=Cost(**payload["cost"]) if payload["cost"] is not None else None,

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from functools import partial
 
@@ -156,6 +156,11 @@ class OutcomeStore:
         """Store changes of an outcome, except its images."""
         change = partial(self.calls.update, row.id, outcome=dump_outcome(outcome))
         await self.late_writes.make(change, record=row.id)
+
+    async def add_images(self, row: StoredCall, outcome: CallOutcome, places: AbstractSet[int]) -> None:
+        """Store further images of a call, those at these places. If that fails, they can be fetched again."""
+        if await self._files.add(row.id, outcome, places):
+            await self.update(row, outcome)
 
     async def forget_content(self, row: StoredCall) -> None:
         """Note that a job's caller has its id: it is no longer found by its content."""

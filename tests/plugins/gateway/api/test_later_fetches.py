@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from impasto_plugins.gateway.api import jobs
-from tests.plugins.gateway.conftest import Start
-from tests.plugins.gateway.native import Vendor, image
+from tests.plugins.gateway.conftest import Answer, Start
+from tests.plugins.gateway.native import USD, Vendor, image
 
 from .test_jobs import ASYNC, finished_job
 from .test_native_jobs import pictures, text
@@ -72,3 +72,32 @@ async def test_images_that_came_are_delivered_and_the_others_when_their_host_giv
     for _ in range(2):
         assert await ask() == [image(7), image(8), image(9)]
     assert len(vendor.posts) == 1
+
+
+@pytest.mark.parametrize("headers", [{}, ASYNC], ids=["call", "job"])
+async def test_an_image_that_a_replay_fetched_is_stored_and_not_fetched_again(
+    start: Start, vendor: Vendor, headers: dict[str, str]
+) -> None:
+    gateway = await start(text(vendor))
+    vendor.refused = {8, 10}
+    body = {"model": "fine", "prompt": "signed", "seed": 7, "n": 4}
+
+    async def ask() -> Answer:
+        keyed = {**headers, "idempotency-key": "k"}
+        answer = await gateway.ask("POST", "/v1/images/generations", json=body, headers=keyed)
+        return await finished_job(gateway, answer) if headers is ASYNC else answer
+
+    assert pictures((await ask()).json) == [image(7), image(9)]
+    vendor.refused = {7, 9, 10}  # their addresses have expired
+    answer = (await ask()).json
+    assert pictures(answer) == [image(7), image(8), image(9)]
+    assert [each["index"] for each in answer["errors"]] == [3]
+    vendor.refused = {7, 8, 9}
+    answer = await ask()
+    assert pictures(answer.json) == [image(7 + i) for i in range(4)]
+    assert "errors" not in answer.json
+    assert float(answer.headers["x-impasto-cost-usd"]) == pytest.approx(4 * USD)
+    polls = len(vendor.polls)
+    vendor.refused = {7, 8, 9, 10}
+    assert pictures((await ask()).json) == [image(7 + i) for i in range(4)]
+    assert (len(vendor.polls), len(vendor.posts)) == (polls, 1)

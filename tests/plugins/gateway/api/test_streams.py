@@ -16,6 +16,7 @@ import pytest
 from impasto import Artifact, Partial
 from impasto.registry import OPERATIONS
 from impasto_plugins.gateway.calls.streamed_answers import MAX_PARTIAL_IMAGES, PartialImages
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from tests.distributions import install
 from tests.images import padded, png
 from tests.node import find_node, run_node_tests
@@ -198,13 +199,22 @@ async def test_openais_javascript_sdk_reads_the_events(acme: Running, provider: 
 
 def test_partial_images_that_wait_are_bounded() -> None:
     async def fill() -> list[int]:
-        waiting = PartialImages()
+        memory = MemoryBudget(10 << 20)
+        waiting = PartialImages(MemoryReservation(memory))
         for index in range(100):
             waiting.add(Partial(Artifact(data=b"x", media_type="image/png"), index))
         few = [each.index for each in waiting.take()]
         for index in range(3):
             waiting.add(Partial(Artifact(data=bytes(5 << 20), media_type="image/png"), index))
-        return [*few, *(each.index for each in waiting.take())]
+        assert memory.used_bytes == 5 << 20
+        with MemoryReservation(memory) as others:
+            others.reserve(5 << 20)
+            waiting.add(Partial(Artifact(data=bytes(6 << 20), media_type="image/png"), 3))  # it waits for no memory
+        assert [*waiting.take()] == []
+        waiting.add(Partial(Artifact(data=bytes(5 << 20), media_type="image/png"), 2))
+        few += [each.index for each in waiting.take()]
+        assert memory.used_bytes == 0
+        return few
 
     assert asyncio.run(fill()) == [*range(100 - MAX_PARTIAL_IMAGES, 100), 2]
 

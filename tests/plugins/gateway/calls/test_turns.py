@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from impasto import (
 from impasto_plugins.fetched_jobs import ProviderJob
 from impasto_plugins.gateway.calls import queue_timeout as module
 from impasto_plugins.gateway.calls.deployments import Deployment, Model
+from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.calls.queue_timeout import (
     QueueTimeout,
@@ -37,6 +39,7 @@ from impasto_plugins.gateway.calls.queue_timeout import (
 )
 from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.storage.local import LocalStore
 from impasto_plugins.gateway.storage.salvage import SalvageStore
 
@@ -241,6 +244,11 @@ def test_a_job_is_read_as_it_was_written(cost: Cost | None) -> None:
     assert ProviderJobs.from_json(job.to_json()) == job
 
 
+async def fetched(jobs: ProviderJobs, runtime: Runtime) -> CallOutcome:
+    with MemoryReservation(MemoryBudget(1 << 24)) as memory, ExitStack() as stack:
+        return await jobs.fetch(runtime, memory, stack)
+
+
 BEFORE = """{"model": "m", "account": "a", "ids": ["x", "y"], "n": %d, "cost": {"usd": 0.6, "credits": null,
 "as_of": "2026-01-01"}, "warnings": ["w"], "created": 7}"""
 """A row of the version before."""
@@ -254,7 +262,7 @@ async def test_a_row_of_the_version_before_is_fetched(
     tmp_path: Any, maximum: int | None, n: int, counts: dict[str, int]
 ) -> None:
     client = Client({})
-    done = await ProviderJobs.from_json(BEFORE % n).fetch(setup(tmp_path, client, maximum=maximum))
+    done = await fetched(ProviderJobs.from_json(BEFORE % n), setup(tmp_path, client, maximum=maximum))
     assert client.polls == counts
     assert len(done.artifacts) == sum(counts.values())
     assert [each["index"] for each in done.lost] == list(range(sum(counts.values()), n))
@@ -269,7 +277,7 @@ async def test_jobs_that_the_provider_priced_cost_that(tmp_path: Any) -> None:
         ProviderJob(id="x", place=0, count=4, cost=stated, usage=usage),
     ]
     call = attrs.evolve(provider_jobs(n=6, cost=Cost(usd=0.6, as_of="")), jobs=tuple(jobs))
-    done = await call.fetch(setup(tmp_path, Client({})))
+    done = await fetched(call, setup(tmp_path, Client({})))
     assert [each.data for each in done.artifacts] == [b"x"] * 4 + [b"y"] * 2
     assert done.cost is not None
     assert done.cost.usd == pytest.approx(0.5 + 2 * 0.6)
@@ -284,7 +292,7 @@ class Client:
         self.seconds: list[float] = []
         self.polls: dict[str, int] = {}
 
-    async def resume(self, model: str, id: str, *, n: int, timeout: float) -> Result:
+    async def resume(self, model: str, id: str, *, n: int, timeout: float, call: object) -> Result:
         self.seconds.append(timeout)
         self.polls[id] = n
         if id in self.errors:
@@ -326,7 +334,7 @@ def setup(
 async def test_of_a_call_whose_jobs_are_fetched_each_image_is_accounted_for(tmp_path: Any) -> None:
     """Of four: one came, one failed for nothing, and two were never taken on as far as anybody knows."""
     client = Client({"y": ProviderFault("no", status=500)})
-    done = await provider_jobs("x", "y", n=4, cost=Cost(usd=0.6, as_of="")).fetch(setup(tmp_path, client))
+    done = await fetched(provider_jobs("x", "y", n=4, cost=Cost(usd=0.6, as_of="")), setup(tmp_path, client))
     assert [each.data for each in done.artifacts] == [b"x"]
     assert [(each["index"], each["billed"]) for each in done.lost] == [(1, "no"), (2, "unknown"), (3, "unknown")]
     assert done.lost[1]["code"] == "charge_unknown"
@@ -339,30 +347,30 @@ async def test_of_a_call_whose_jobs_are_fetched_each_image_is_accounted_for(tmp_
 async def test_jobs_that_all_failed_are_the_first_ones_error(tmp_path: Any) -> None:
     client = Client({"x": ChargeUnknown("first"), "y": ProviderFault("second", status=500)})
     with pytest.raises(APIError, match="first") as failed:
-        await provider_jobs("x", "y").fetch(setup(tmp_path, client))
+        await fetched(provider_jobs("x", "y"), setup(tmp_path, client))
     assert not failed.value.not_charged
-    done = await provider_jobs("z").fetch(setup(tmp_path, client))
+    done = await fetched(provider_jobs("z"), setup(tmp_path, client))
     assert done.cost is None
 
 
 async def test_if_a_later_job_may_have_been_charged_the_call_may_have_been(tmp_path: Any) -> None:
     client = Client({"x": ProviderFault("no", status=500), "y": ChargeUnknown("it broke off")})
     with pytest.raises(APIError, match="it broke off") as failed:
-        await provider_jobs("x", "y").fetch(setup(tmp_path, client))
+        await fetched(provider_jobs("x", "y"), setup(tmp_path, client))
     assert (failed.value.code, failed.value.not_charged, failed.value.should_retry) == ("charge_unknown", False, False)
 
 
 async def test_if_a_job_was_never_recorded_the_call_may_have_been_charged(tmp_path: Any) -> None:
     client = Client({"x": ProviderFault("no", status=500)})
     with pytest.raises(APIError, match="outcome is unknown") as failed:
-        await provider_jobs("x", n=2).fetch(setup(tmp_path, client))
+        await fetched(provider_jobs("x", n=2), setup(tmp_path, client))
     assert (failed.value.code, failed.value.not_charged, failed.value.should_retry) == ("charge_unknown", False, False)
 
 
 async def test_if_no_job_has_a_usable_image_the_error_names_the_file_of_each(tmp_path: Any) -> None:
     client = Client({id: UnusableResult("no image", raw=id.encode()) for id in ("x", "y")})
     with pytest.raises(APIError) as failed:
-        await provider_jobs("x", "y").fetch(setup(tmp_path, client))
+        await fetched(provider_jobs("x", "y"), setup(tmp_path, client))
     names = re.findall(r"GET /v1/images/files/([\w-]{43}\.bin) has the answer", failed.value.message)
     assert sorted((tmp_path / name).read_bytes() for name in names) == [b"x", b"y"]
 
@@ -371,7 +379,7 @@ async def test_if_no_job_has_a_usable_image_the_error_names_the_file_of_each(tmp
 async def test_a_job_is_fetched_with_the_key_it_began_with_alone(tmp_path: Any, model: str, account: str) -> None:
     client = Client({})
     with pytest.raises(APIError, match="job x is no longer configured, so the job can't be fetched") as failed:
-        await provider_jobs("x").fetch(setup(tmp_path, client, model=model, account=account))
+        await fetched(provider_jobs("x"), setup(tmp_path, client, model=model, account=account))
     assert (failed.value.status, failed.value.code, failed.value.not_charged) == (502, "charge_unknown", False)
     assert failed.value.should_retry is False
     assert client.seconds == []

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Running, Start
 
@@ -98,3 +99,17 @@ async def test_base64_in_pieces_is_base64(size: int) -> None:
     result = b"".join([piece async for piece in encode_segments(parts)])
     assert result == b"'" + base64.b64encode(data) + b"'"
     assert len(result) == encoded_length(parts)
+
+
+async def test_the_request_beyond_the_limit_gets_more_and_others_wait() -> None:
+    budget = MemoryBudget(100)
+    with MemoryReservation(budget) as one, MemoryReservation(budget) as other:
+        async with asyncio.timeout(10):
+            await one.wait_for_paid(150)
+            await one.wait_for_paid(150)
+        waiting = asyncio.create_task(other.wait_for_paid(50))
+        await asyncio.sleep(0.15)
+        assert not waiting.done()
+        one.resize(0)
+        await asyncio.wait_for(waiting, 10)
+    assert budget.used_bytes == 0
