@@ -63,6 +63,7 @@ class EventLoopMonitor:
         return self._lags[0][1] if self._lags else 0.0
 
     async def _measure_lag(self) -> NoReturn:
+        self._last_beat = time.monotonic()
         while True:
             checks, cpu = self._checks, time.process_time()
             await asyncio.sleep(TICK_SECONDS)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -104,8 +105,10 @@ async def test_a_loop_that_is_free_has_no_lag_to_speak_of(monkeypatch: pytest.Mo
 
 
 def test_a_process_that_was_stopped_is_not_reported_as_blocked(serve: Serve, impasto_emulator: Emulator) -> None:
-    process, _ = serve(config(impasto_emulator.url))
+    process, url = serve(config(impasto_emulator.url))
     assert process.stderr is not None
+    with urlopen(f"{url}/health/readiness") as answer:  # its loop runs
+        assert answer.status == 200
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(2 * loop_monitor.WARN_SECONDS)
     os.kill(process.pid, signal.SIGCONT)
