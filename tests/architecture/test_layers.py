@@ -58,7 +58,7 @@ LAYERS = {
         command
     """,
     "state": """
-        periods results
+        periods results clock
         sqlite postgres
         command
     """,

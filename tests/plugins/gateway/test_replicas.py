@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import count, cycle
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.sweep import sweep
 from impasto_plugins.state.postgres import PostgresState
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, key_entry
 from tests.postgres import own_server
@@ -19,7 +21,7 @@ PATH = "/v1/images/generations"
 KEY = "sk-studio-" + "k" * 24
 
 
-async def replica(start: Start, base: str, state: str, data: Path, more: str = "") -> Running:
+async def replica(start: Start, base: str, state: str | Path, data: Path, more: str = "") -> Running:
     """A gateway with a data directory of its own."""
     return await start(config(base, general=f"  state: {state}\n  data_dir: {data}\n", more=more))
 
@@ -44,6 +46,30 @@ async def test_an_idempotency_key_at_two_replicas_at_once_is_one_charge(
     headers = {"authorization": f"Bearer {MASTER}", "idempotency-key": "once"}
     body = {"model": "sd3", "prompt": "p"}
     await asyncio.gather(*(each.ask("POST", PATH, json=body, headers=headers) for each in replicas))
+    assert len(impasto_emulator.charges) == 1
+
+
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+async def test_a_clock_that_is_set_ahead_pays_for_nothing_again(
+    kind: str, start: Start, impasto_emulator: Emulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = request.getfixturevalue("tmp_path")
+    state = request.getfixturevalue("postgres") if kind == "postgres" else tmp_path / "state"
+    headers = {"authorization": f"Bearer {MASTER}", "idempotency-key": "once"}
+    body = {"model": "sd3", "prompt": "p", "response_format": "url"}
+    images = list[bytes]()
+    unset = time.time
+    for day in range(3):  # each time a gateway that begins with another clock
+        monkeypatch.setattr("time.time", lambda day=day: unset() + day * 86_400)
+        gateway = await replica(start, impasto_emulator.url, state, tmp_path / "data")
+        app = gateway.gateway._app
+        await sweep(app.runtime, app.state, app.idempotency.store, app.batches)
+        answer = await gateway.ask("POST", PATH, json=body, headers=headers)
+        assert answer.status == 200
+        url = answer.json["data"][0]["url"]
+        images.append((await gateway.ask("GET", f"/v1{url.partition('/v1')[2]}")).body)
+    assert images[0].startswith(b"\x89PNG")
+    assert images == images[:1] * 3
     assert len(impasto_emulator.charges) == 1
 
 

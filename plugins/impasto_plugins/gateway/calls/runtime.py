@@ -56,7 +56,7 @@ class Runtime:
             config=config,
             auth=Authenticator(config, no_auth=no_auth),
             models=models,
-            places=Places.of(config, data=data, files=files, batches=batches, bucket=bucket),
+            places=await asyncio.to_thread(Places.of, config, data=data, files=files, batches=batches, bucket=bucket),
             max_body_bytes=max(map(_max_body_bytes, operations), default=_TEXT_BYTES) + _FORM_OVERHEAD_BYTES,
         )
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -85,10 +85,11 @@ class StoredFile:
 
 @attrs.frozen
 class LocalStore:
-    """A folder of images, shared by all workers. ``seconds``: lifetime of each."""
+    """A folder of images, shared by all workers. ``seconds``: lifetime of each; ``clock``: seconds since 1970."""
 
     path: Path
     seconds: float
+    clock: Callable[[], float] = time.time
 
     async def save(self, artifact: Artifact) -> str:
         """Store an image and return its name. Raises StoreError."""
@@ -157,4 +158,4 @@ class LocalStore:
         return StoredFile(source, media_type_of_name(name), status.st_size, seconds_left)
 
     def _seconds_left(self, status: os.stat_result) -> float:
-        return min(status.st_mtime - time.time(), 0.0) + self.seconds  # a file of the future is one of now
+        return min(status.st_mtime - self.clock(), 0.0) + self.seconds  # a file of the future is one of now

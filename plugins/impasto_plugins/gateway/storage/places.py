@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from impasto_plugins.gateway.config.model import DAY_SECONDS, Config
+from impasto_plugins.state.clock import StoreClock
 
 from .bucket import BucketContents
 from .contents import ContentStore, FolderContents
@@ -40,8 +41,13 @@ class Places:
 
     @classmethod
     def of(cls, config: Config, *, data: Path, files: Path, batches: Path, bucket: S3Store | None) -> Places:
-        """Return the places of a configuration, with these local folders."""
-        folder, answers = LocalStore(files, config.files.seconds), LocalStore(data / _SALVAGE, DAY_SECONDS)
+        """Return the places of a configuration, with these local folders. Blocks: it reads the clock of ``data``."""
+        clock = StoreClock(data)
+        clock.load()
+        folder, answers = (
+            LocalStore(files, config.files.seconds, clock),
+            LocalStore(data / _SALVAGE, DAY_SECONDS, clock),
+        )
         if bucket is None or not config.has_shared_state:
             return cls(
                 images=bucket or folder,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from impasto.ext import StateError, StateReport
+from impasto_plugins.state.clock import StoreClock
 from impasto_plugins.state.results import folder_with_results
 
-from .clock import StoreClock
 from .migrations import VERSION, migrate, report, version_of
 
 T = TypeVar("T")

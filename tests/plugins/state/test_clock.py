@@ -13,8 +13,8 @@ import impasto
 from impasto.ext import StoredCall
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.idempotent_calls import runner
+from impasto_plugins.state.clock import CLOCK_NAME, HOLD_SECONDS, StoreClock
 from impasto_plugins.state.sqlite import SQLiteState
-from impasto_plugins.state.sqlite.clock import CLOCK_NAME, HOLD_SECONDS, StoreClock
 from tests.conftest import KEY
 
 NOON = 1_790_856_000.0

@@ -1,4 +1,4 @@
-"""The clock of a store on one machine: it deletes no record too early because somebody set the machine's clock.
+"""A clock for what is stored on one machine: it deletes no record too early because somebody set the machine's clock.
 
 While the machine runs, time passes as its boot clock says, which nobody can set. If the wall clock suddenly shows
 another time, this clock goes on as before for a day: by then every record that a key needs is over. Then it follows.
@@ -86,6 +86,7 @@ class StoreClock:
             part = self._path.with_suffix(".part")
             record = {"boot": self._boot_id, "offset": self._offset, "differs_since": self._differs_since}
             with suppress(OSError):
+                part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 part.write_text(json.dumps(record), "utf-8")
                 part.replace(self._path)
 
