@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,19 +27,28 @@ def billed_of_images(error: ImpastoError, count: int = 0) -> tuple[Billed, ...]:
 
 def billed_of_failures(failures: Iterable[FailedArtifact]) -> tuple[Billed, ...]:
     """Return ``billed`` of each failed image of a result."""
-    billed: list[Billed] = []
-    for error, count in Counter(each.error for each in failures).items():  # images of a failed request share its error
-        billed += billed_of_images(error, count) if count > 1 else (error.billed,)
-    return tuple(billed)
+    return tuple(billed for _, each in _by_error(failures) for billed in each)
+
+
+def _by_error(failures: Iterable[FailedArtifact]) -> Iterator[tuple[ImpastoError, tuple[Billed, ...]]]:
+    """Yield each error with ``billed`` of its images: those of a failed request share its error."""
+    for error, count in Counter(each.error for each in failures).items():
+        yield error, billed_of_images(error, count) if count > 1 else (error.billed,)
 
 
 def costs_with_failures(cost: Cost, failures: Iterable[FailedArtifact], price: Cost) -> tuple[Cost, Cost]:
-    """Return a cost with the failed artifacts that were charged, and with those too that may have been."""
-    billed = billed_of_failures(failures)
-    charged = billed.count("yes")
-    cost = cost + price.times(charged) if charged else cost
-    unknown = billed.count("unknown")
-    return cost, cost + price.times(unknown) if unknown else cost
+    """Return a cost with the failed artifacts that were charged, and with those too that may have been.
+
+    The cost that an error states is for all its images; of others each costs ``price``.
+    """
+    certain = possible = cost
+    for error, billed in _by_error(failures):
+        charged, unknown = billed.count("yes"), billed.count("unknown")
+        if charged + unknown:
+            most = price.times(charged + unknown) if error.cost is None else error.cost
+            possible = possible + most
+            certain = certain + (price.times(charged) if unknown else most)
+    return certain, possible
 
 
 def cost_of_failure(error: ImpastoError, count: int, price: Cost | None) -> Cost | None:

@@ -10,12 +10,15 @@ import attrs
 from .call_errors import redact_error
 from .errors import BrokenPlugin, ImpastoError
 from .files import File
-from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result
+from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result, is_valid_cost
 from .redact import redact, secret_starts
 from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .call import Call
+    from .costs import Cost, Usage
 
 
 _LONGEST_ID = 100_000
@@ -119,10 +122,13 @@ def is_failure(value: object) -> bool:
     return isinstance(value, FailedArtifact) and type(value.index) is int and isinstance(value.error, ImpastoError)
 
 
-def checked_result(result: Result, call: Call) -> Result:
+def checked_result(
+    result: Result, call: Call, cost_of_tokens: Callable[[Usage | None], Cost | None] = lambda _: None
+) -> Result:
     """Return the result with usable warnings, errors and request id, and without the key in any text of it.
 
-    A warning names what was left out. The artifacts were checked when the plugin returned them.
+    A warning names what was left out. The artifacts were checked when the plugin returned them. ``cost_of_tokens``
+    returns the cost of an error that states its tokens alone.
     """
     request_id: object = result.request_id
     secrets, wrong = call.secrets, list[str]()
@@ -139,6 +145,8 @@ def checked_result(result: Result, call: Call) -> Result:
     for failure in failures:
         failure.error.operation = failure.error.operation or call.request.operation
         redact_error(failure.error, secrets)
+        cost = None if failure.error.billed == "no" else failure.error.cost or cost_of_tokens(failure.error.usage)
+        failure.error.cost = cost if is_valid_cost(cost) else None
     artifacts = tuple(_checked(each, secrets, wrong) for each in result.artifacts)
     return attrs.evolve(
         result,

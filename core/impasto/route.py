@@ -149,7 +149,7 @@ class Route:
         try:
             with call.deadline:
                 outcome = await self._run(call, poll_interval)
-            outcome = checked_result(outcome, call) if call.has_odd_result else outcome
+            outcome = checked_result(outcome, call, self.operation.cost_of_tokens) if call.has_odd_result else outcome
             if outcome.usage is not None and outcome.cost is None:
                 outcome = self.operation.priced_by_usage(outcome)
             result = outcome.completed(

@@ -79,6 +79,8 @@ charged, perhaps, free, own = (
 apart, own_apart = model("apart", Dialect("yes"), native=False), model("own_apart", Dialect("yes", 0.02), native=False)
 own_error = model("own_error", Dialect("yes", None, 0.01), native=False)
 own_errors = model("own_errors", Dialect("unknown", 0.02, 0.01), native=False)
+own_part = model("own_part", Dialect("yes", None, 0.01))
+stated_perhaps = model("stated_perhaps", Dialect("unknown", None, 0.01))
 """
 COSTS = {
     "charged": (0.09, 0.09),
@@ -89,6 +91,8 @@ COSTS = {
     "own_apart": (0.07, 0.07),  # the request that failed has no cost of its own: its price counts
     "own_error": (0.07, 0.07),  # the request that failed has a cost of its own
     "own_errors": (0.04, 0.05),
+    "own_part": (0.07, 0.07),  # an image that failed in an answer with others has a cost of its own
+    "stated_perhaps": (0.06, 0.07),
 }
 """The cost of a call for three images as far as it is known, and the most that it may have been."""
 EVERY = pytest.mark.parametrize(("model", "cost", "possible"), [(name, *costs) for name, costs in COSTS.items()])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from operator import add
 
@@ -170,6 +171,8 @@ class CostShares:
 
     charged: Cost | None = None
     possible: Cost | None = None
+    own: Mapping[ImpastoError, Cost] = attrs.field(factory=dict[ImpastoError, Cost])
+    """The part of each image whose error states a cost."""
 
     @classmethod
     def of(cls, result: Result) -> CostShares:
@@ -177,18 +180,30 @@ class CostShares:
         cost, most = result.cost, result.possible_cost or result.cost
         if cost is None or most is None:
             return cls()
-        billed = [each.error.billed for each in result.errors]
+        own = dict[ImpastoError, Cost]()
+        for error, count in Counter(each.error for each in result.errors).items():
+            if error.cost is not None and error.billed != "no":
+                own[error] = _part(error.cost, count)
+                most = _without(most, error.cost)
+                cost = _without(cost, error.cost) if error.billed == "yes" else cost
+        billed = [each.error.billed for each in result.errors if each.error not in own]
         charged, unknown = len(result.artifacts) + billed.count("yes"), billed.count("unknown")
         if not unknown:
-            return cls(_part(most, charged))
-        rest = attrs.evolve(most, usd=most.usd - cost.usd, credits=most.credits and most.credits - (cost.credits or 0))
-        return cls(_part(cost, charged), _part(rest, unknown))
+            return cls(_part(most, charged), own=own)
+        return cls(_part(cost, charged), _part(_without(most, cost), unknown), own)
 
     def of_error(self, error: ImpastoError, price: Cost | None) -> Cost | None:
         """Return the share of a failed image; ``price`` if the cost is unknown, None if it was free."""
         if error.billed == "no":
             return None
+        if error in self.own:
+            return self.own[error]
         return (self.charged if error.billed == "yes" else self.possible) or price
+
+
+def _without(cost: Cost, part: Cost) -> Cost:
+    usd, credits = max(cost.usd - part.usd, 0.0), cost.credits and max(cost.credits - (part.credits or 0), 0.0)
+    return attrs.evolve(cost, usd=usd, credits=credits)
 
 
 def _part(cost: Cost, count: int) -> Cost:

@@ -90,8 +90,11 @@ class Deployment:
         price = self.operation.flat_cost
         if self.config.input_cost_per_image is None or price is None:
             return result
-        is_free = result.cost is not None and not result.cost.usd
-        return result if is_free else result.priced(price)
+        if result.cost is not None and not result.cost.usd:
+            return result
+        for each in result.errors:
+            each.error.cost = None
+        return result.priced(price)
 
     @contextmanager
     def priced_errors(self) -> Iterator[None]:
