@@ -50,7 +50,10 @@ def _load_export(name: str) -> object:
     try:
         return Registry().load(EXPORTS, name, object)
     except UnknownOperation:
-        raise AttributeError(f"module 'impasto' has no attribute {name!r}") from None
+        raise AttributeError(
+            f"module 'impasto' has no attribute {name!r}, and no installed plugin adds it. If it is new in this"
+            " version, the installed metadata is older than the code: install impasto again"
+        ) from None
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ def run_hosts(hosts: list[CommandOptions]) -> list[int]:
         manifest = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"can't read the manifest {str(path)!r}: {error.strerror}") from None
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING)  # otherwise the first task does it, with all that Ray reports
     run = ray.remote(_run_host).options(num_cpus=WORKER_CPUS, max_retries=-1)
     tasks = [run.remote(options, manifest) for options in hosts]
     try:

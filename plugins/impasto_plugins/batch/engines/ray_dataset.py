@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -53,6 +54,8 @@ def generate_rows(ds: Dataset, spec: WorkerSpec, model: str | None) -> Dataset:
         kind = kind_in_words(ds)
         raise ConfigError(f"ds must be a dataset of Ray, not {kind}; ray.data.from_items(rows) makes one from a list")
     ds = ds.materialize()  # the same rows are checked and requested, whatever computes them
+    ds.context.enable_progress_bars = False  # of this copy, and of the images' dataset: they count blocks, not images
+    ds.context.print_on_execution_start = False
     if not {"id", "custom_id"} & {*(ds.columns() or ())}:
         raise ManifestError("the dataset has no column 'id': give each row its own id; nothing was sent")
     checked = _check(ds, spec, model)
@@ -65,6 +68,17 @@ def generate_rows(ds: Dataset, spec: WorkerSpec, model: str | None) -> Dataset:
         compute=ray.data.ActorPoolStrategy(size=spec.workers),
         num_cpus=WORKER_CPUS,
     )
+
+
+def _quietly(ds: Dataset) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a dataset that the user does not know; the log of Ray Data has its warnings and errors only."""
+    log = logging.getLogger("ray.data")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield from ds.iter_rows()
+    finally:
+        log.setLevel(before)
 
 
 @attrs.define
@@ -81,7 +95,7 @@ def _check(ds: Dataset, spec: WorkerSpec, model: str | None) -> _Checked:
     """Check all rows, in Ray's own tasks. Raises ManifestError, ConfigError."""
     check = partial(check_rows, model=model, plugins=spec.settings.get("plugins"))
     found, ids, unpriced = _Checked(), set[str](), set[str]()
-    for row in ds.map_batches(check, batch_format="pyarrow", batch_size=_CHECKED_ROWS).iter_rows():
+    for row in _quietly(ds.map_batches(check, batch_format="pyarrow", batch_size=_CHECKED_ROWS)):
         found.rows += 1
         problem = row["problem"]
         if problem is None and row["id"] in ids:

@@ -21,7 +21,7 @@ from tests.campaigns.provider import Provider
 from tests.campaigns.ray_kills import kill_workers
 from tests.docs.pages import blocks
 from tests.moto_s3 import Bucket
-from tests.plugins.batch.conftest import CORE, Run, Write, many, row as request
+from tests.plugins.batch.conftest import CORE, Run, Start, Write, many, row as request
 from tests.plugins.batch.shared.conftest import results
 from tests.plugins.batch.shared.test_deaths import wait_for
 
@@ -196,3 +196,31 @@ def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(MissingExtra, match=r"pip install 'impasto\[ray\]'"):
         impasto.ray.generate(None, out="s3://images/a")  # type: ignore[arg-type]  # no row is looked at
+
+
+def test_ray_reports_no_progress_of_its_own(
+    ray: ModuleType, bucket: Bucket, at: Provider, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ds = ray.data.from_items(rows(2))
+    ds.context.enable_progress_bars = True
+    images = impasto.ray.generate(ds, out=bucket.out, model=CORE, staging=tmp_path / "staging")
+    before = capfd.readouterr()
+    assert [row["state"] for row in images.take_all()] == ["done"] * 2
+    during = capfd.readouterr()
+    assert "Dataset" not in before.out + before.err
+    for words in ("Starting execution", "Running Dataset", "Total Progress"):
+        assert words not in during.out + during.err
+    assert ds.context.enable_progress_bars, "the user's own dataset is as it was"
+
+
+def test_the_command_shows_what_its_hosts_say_and_nothing_of_ray(
+    bucket: Bucket, at: Provider, manifest: Write, tmp_path: Path, start: Start
+) -> None:
+    words = ("run", str(manifest(*many(2))), "--out", bucket.out, "--engine", "ray", "--staging", str(tmp_path / "a"))
+    quiet = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    process = start(*words, **bucket.environment, **at.environment, **quiet)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.startswith("complete: 2 of 2 done")
+    assert "Started a local Ray instance" not in errors
+    assert " INFO " not in errors
