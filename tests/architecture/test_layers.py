@@ -26,6 +26,7 @@ LAYERS = {
         app
         sweep
         state
+        bucket
         gateway
         serve
         command state_command

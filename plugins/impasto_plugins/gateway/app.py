@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from .http.body import check_content_type
 from .http.memory_budget import MemoryBudget
 from .idempotency.coordinator import IdempotencyCoordinator
 from .routes import UNVERSIONED, match_route, method_not_allowed, normalize_path, options_response
+from .storage.contents import StoreError
 from .telemetry.instrumentation import Observer
 from .telemetry.metrics import IN_FLIGHT
 from .telemetry.request_record import CLIENT_CLOSED_REQUEST, RequestRecord
@@ -268,9 +270,15 @@ class App:
         if state == "ready":
             if self.is_draining:
                 status, state = 503, "stopping"
-            elif not await self.state.is_usable():
+            elif not await self._is_storage_usable():
                 status, state = 503, "no storage"
         return web.Response(status=status, body=json.dumps({"status": state}).encode(), content_type="application/json")
+
+    async def _is_storage_usable(self) -> bool:
+        with suppress(StoreError):
+            await self.runtime.places.outcomes.check()
+            return await self.state.is_usable()
+        return False
 
     async def _respond_metrics(self, request: web.BaseRequest, record: RequestRecord) -> web.Response:
         self._check_host(request, by_address=True)

@@ -21,15 +21,17 @@ _REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
 )
 @click.option("--workers", default=1, show_default=True, type=number_type(int, 1, 64), help="Number of processes.")
 @click.option(
-    "--check", is_flag=True, help="Only check the configuration and its store of state, and report every mistake."
+    "--check",
+    is_flag=True,
+    help="Only check the configuration, its store of state and its bucket, and report every mistake.",
 )
 @click.option("--no-auth", is_flag=True, help="Serve without keys, on loopback only.")
 @click.pass_context
 def command(ctx: click.Context, *, path: str, host: str, port: int, workers: int, check: bool, no_auth: bool) -> None:
     """Serve image models to any OpenAI client: one place for keys, limits and prices.
 
-    --check connects to general_settings.state if that is a URL, and changes nothing there; a store that is away is a
-    warning, since the gateway starts without it.
+    --check connects to general_settings.state if that is a URL, and to files.s3, and changes nothing there. If one of
+    them is away, that is a warning, since the gateway starts without it.
 
     SIGHUP reloads the configuration; SIGTERM waits for running calls, then exits.
     """

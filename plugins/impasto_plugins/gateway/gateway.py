@@ -21,6 +21,7 @@ from impasto_plugins.transports.s3 import S3Clients
 
 from .api import jobs
 from .app import App
+from .bucket import open_bucket
 from .calls.runtime import Runtime, data_folder
 from .config.model import Config, InvalidConfig, check_bind
 from .http.connection import Server
@@ -93,6 +94,7 @@ class Gateway:
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
             await open_state(self._config, self._state)
+            await open_bucket(self._config, runtime.places)
             if self._config.has_shared_state and not self._config.has_shared_contents:
                 _log.warning("%s", _NOT_SHARED)
             data, outcomes = data_folder(self._config), runtime.places.outcomes
@@ -152,10 +154,13 @@ class Gateway:
                 for name in changed
             ]
             raise InvalidConfig(config.source, found)
-        self._app.reload(await self._create_runtime(config))
+        runtime = await self._create_runtime(config)
+        await open_bucket(config, runtime.places)
+        self._app.reload(runtime)
 
     async def _create_runtime(self, config: Config) -> Runtime:
-        return await Runtime.create(config, self._client, self._observer, self._s3_clients, no_auth=self._no_auth)
+        parts = self._client, self._observer, self._s3_clients
+        return await Runtime.create(config, *parts, state=self._state, no_auth=self._no_auth)
 
     async def drain(self) -> bool:
         """Accept nothing new and wait for running calls; return False if they took too long."""

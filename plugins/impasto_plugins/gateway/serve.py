@@ -25,6 +25,7 @@ from impasto_plugins.cli.terminal.signals import not_ignored
 from impasto_plugins.concurrency import parse_bind_host
 from impasto_plugins.transports.s3 import S3Clients, import_client
 
+from .bucket import check_bucket
 from .config.loader import examine, load
 from .config.model import Config, InvalidConfig, check_bind
 from .gateway import BACKLOG, Gateway
@@ -85,12 +86,14 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
 
     async def open_and_count() -> int:
         async with Client(plugins=config.plugins) as client, S3Clients() as s3_clients:
-            models, _, more_mistakes = await open_components(config, client, Observer(Metrics(), None), s3_clients)
-        mistakes.extend(more_mistakes)
-        try:
-            warnings.extend(await check_state(config))
-        except InvalidConfig as error:
-            mistakes.extend(error.mistakes)
+            models, bucket, more_mistakes = await open_components(config, client, Observer(Metrics(), None), s3_clients)
+            mistakes.extend(more_mistakes)
+            checks = [check_state(config), *([] if bucket is None else [check_bucket(config, bucket)])]
+            for each in checks:
+                try:
+                    warnings.extend(await each)
+                except InvalidConfig as error:
+                    mistakes.extend(error.mistakes)
         return len(models)
 
     models = asyncio.run(open_and_count())

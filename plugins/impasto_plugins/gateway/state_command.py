@@ -20,6 +20,7 @@ _LABELS = {
     "budgets": "amounts of budgets",
     "file": "files",
     "batch": "batches",
+    "bucket": "buckets",
     "sweep": "times of sweeps",
     "uploads": "replicas with images to upload",
 }
@@ -76,6 +77,30 @@ def migrate(ctx: click.Context, *, address: str | None, config: str | None) -> N
     """
     for step in _run(ctx, address, config, lambda state: state.migrate()) or ["the schema is up to date"]:
         echo(step)
+
+
+@command.command("pair", short_help="Let a database and a bucket belong together from now on.")
+@click.option("--config", required=True, metavar="FILE", help="The gateway's configuration, which has both.")
+def pair(*, config: str) -> None:
+    """Let general_settings.state and files.s3 belong together from now on, whatever they belonged to.
+
+    `impasto serve` does it with a new pair. Use this for a new database beside a bucket that is in use, or the other
+    way round: repeated requests of the last 24 hours may then be charged again, and their images be missing.
+    """
+    import asyncio
+
+    from impasto.ext import StateError
+
+    from .bucket import pair_with_state
+    from .config.loader import load
+    from .storage.contents import StoreError
+
+    protect_output()
+    try:
+        asyncio.run(pair_with_state(load(config)))
+    except (StateError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+    echo("the database and the bucket belong together")
 
 
 def _run(ctx: click.Context, address: str | None, config: str | None, work: Callable[[StateStore], Awaitable[T]]) -> T:

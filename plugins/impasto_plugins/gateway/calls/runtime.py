@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from impasto import Client, ImpastoError, Operation, Registry
-from impasto.ext import MIDDLEWARE, closest, machine_folder
+from impasto.ext import MIDDLEWARE, StateStore, closest, machine_folder
 from impasto_plugins.gateway.auth import Authenticator, Caller
 from impasto_plugins.gateway.config.model import Config, InvalidConfig
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
@@ -44,7 +44,14 @@ class Runtime:
 
     @classmethod
     async def create(
-        cls, config: Config, client: Client, observer: Observer, s3_clients: S3Clients, *, no_auth: bool
+        cls,
+        config: Config,
+        client: Client,
+        observer: Observer,
+        s3_clients: S3Clients,
+        *,
+        state: StateStore,
+        no_auth: bool,
     ) -> Runtime:
         """Import the plugins and open the stores. Raises ConfigError."""
         models, bucket, mistakes = await open_components(config, client, observer, s3_clients)
@@ -56,7 +63,9 @@ class Runtime:
             config=config,
             auth=Authenticator(config, no_auth=no_auth),
             models=models,
-            places=await asyncio.to_thread(Places.of, config, data=data, files=files, batches=batches, bucket=bucket),
+            places=await asyncio.to_thread(
+                Places.of, config, state, data=data, files=files, batches=batches, bucket=bucket
+            ),
             max_body_bytes=max(map(_max_body_bytes, operations), default=_TEXT_BYTES) + _FORM_OVERHEAD_BYTES,
         )
 

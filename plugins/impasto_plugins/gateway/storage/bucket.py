@@ -6,20 +6,21 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Set as AbstractSet
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO
 
 import attrs
 
-from impasto import File, ImpastoError
+from impasto import File
 from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.stored_artifacts import is_part
-from impasto_plugins.transports.s3 import TRIES, NotStored, Objects
+from impasto_plugins.transports.s3 import TRIES, Objects
 
-from .contents import FolderContents, StoreError
+from .contents import FolderContents, StoreError, store_errors
+from .pair import BucketPair
 
 CHECK_SECONDS = 2.0
 """Seconds for which the outcome of an upload says whether the bucket can be written to."""
@@ -33,23 +34,16 @@ _TYPE = "application/octet-stream"
 _log = logging.getLogger("impasto.gateway")
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Raise StoreError for a bucket that can't be used."""
-    try:
-        yield
-    except NotStored as error:
-        raise StoreError(f"files.s3: {error}") from None
-    except ImpastoError as error:
-        raise StoreError(f"files.s3: {error.message}") from None
-
-
 @attrs.define(eq=False)
 class BucketContents:
-    """Contents in a bucket, and those in ``folder`` that are not uploaded yet."""
+    """Contents in a bucket, and those in ``folder`` that are not uploaded yet.
+
+    ``pair``: the bucket is used once it is sure that it belongs to the store of state.
+    """
 
     objects: Objects
     folder: Path
+    pair: BucketPair
     _checked_at: float = -math.inf
     _failure: StoreError | None = None
     """The failure of the last upload, if it failed."""
@@ -64,7 +58,7 @@ class BucketContents:
                 with suppress(StoreError):
                     await self._put(_CHECK, File.of(b""), tries=1)
             if self._failure is not None:
-                raise StoreError(str(self._failure))
+                raise StoreError(str(self._failure), is_permanent=self._failure.is_permanent)
 
     async def save(self, contents: Mapping[str, File]) -> AbstractSet[str]:
         """Store contents side by side; return the names of those that are stored, here if the bucket is away."""
@@ -110,6 +104,7 @@ class BucketContents:
 
     async def copy(self, source: str, target: str) -> bool:
         """Copy an object; return False if it does not exist. Raises StoreError."""
+        await self.pair.verify()
         with store_errors():
             return await self.objects.copy(source, target)
 
@@ -117,6 +112,7 @@ class BucketContents:
         """Return a content, in a file that nobody else has; None if it does not exist. Raises StoreError."""
         if (file := await self._local.open(name)) is not None:
             return file
+        await self.pair.verify()
         async with open_in_thread(TemporaryFile) as target:
             with store_errors():
                 if await self.objects.fetch(name, target) is None:
@@ -130,6 +126,7 @@ class BucketContents:
         """
         if await self._local.fetch(name):
             return True
+        await self.pair.verify()
         path = self.folder / name
         await asyncio.to_thread(path.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
         async with open_in_thread(lambda: NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False)) as target:
@@ -147,12 +144,14 @@ class BucketContents:
         """Delete contents. Raises StoreError."""
         if names:
             await self._local.delete(names)
+            await self.pair.verify()
             with store_errors():
                 await self.objects.delete(sorted(names))
 
     async def delete_folder(self, name: str) -> None:
         """Delete all contents below a folder. Raises StoreError."""
         await self._local.delete_folder(name)
+        await self.pair.verify()
         with store_errors():
             listing = await self.objects.list_objects(f"{name}/")
             await self.objects.delete([each.name for each in listing.entries])
@@ -160,6 +159,7 @@ class BucketContents:
     async def ages(self, folder: str = "", skip: Collection[str] = ()) -> Mapping[str, float]:
         """Return the names in a folder with their ages in seconds by the clock of S3. Raises StoreError."""
         prefix = f"{folder}/" if folder else ""
+        await self.pair.verify()
         with store_errors():
             listing = await self.objects.list_objects(prefix, one_level=True)
             ages = {each.name.removeprefix(prefix): listing.now - each.modified for each in listing.entries}
@@ -176,6 +176,7 @@ class BucketContents:
     async def _put(self, name: str, content: File, *, tries: int = TRIES) -> None:
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT if name == _CHECK else None):
+                await self.pair.verify()
                 with store_errors():
                     await self.objects.put(name, content, _TYPE, tries=tries)
         except (TimeoutError, StoreError) as error:

@@ -11,21 +11,44 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping, Set as AbstractSet
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Set as AbstractSet
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import attrs
 
-from impasto import File
+from impasto import ConfigError, File, ImpastoError
 from impasto_plugins.stored_artifacts import sync_folder, write_content
+from impasto_plugins.transports.s3 import NotStored
 
 _log = logging.getLogger("impasto.gateway")
 
 
 class StoreError(Exception):
     """Something could not be stored or read. The message is for the log."""
+
+    def __init__(self, message: str, *, is_permanent: bool = False) -> None:
+        super().__init__(message)
+        self.is_permanent = is_permanent
+        """True if waiting does not help: a setting, the bucket or its rights must be changed first."""
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise StoreError for a bucket that can't be used."""
+    try:
+        yield
+    except NotStored as error:
+        reason = str(error)
+        if error.code == "NoSuchBucket":
+            reason = f"there is no such bucket ({error}); create it, or correct its name and endpoint_url"
+        elif error.status in (401, 403):
+            rights = "s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket"
+            reason = f"the service refused the credentials or their rights ({error}); they need {rights}"
+        raise StoreError(f"files.s3: {reason}", is_permanent=not error.is_transient) from None
+    except ImpastoError as error:
+        raise StoreError(f"files.s3: {error.message}", is_permanent=isinstance(error, ConfigError)) from None
 
 
 class ContentStore(Protocol):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import attrs
 
+from impasto.ext import StateStore
 from impasto_plugins.gateway.config.model import DAY_SECONDS, Config
 from impasto_plugins.state.clock import StoreClock
 
 from .bucket import BucketContents
 from .contents import ContentStore, FolderContents
 from .local import ImageStore, LocalStore
+from .pair import BucketPair
 from .s3 import S3Store
 from .salvage import SalvageStore
 
@@ -40,7 +42,9 @@ class Places:
     shared: tuple[S3Store, ...] = ()
 
     @classmethod
-    def of(cls, config: Config, *, data: Path, files: Path, batches: Path, bucket: S3Store | None) -> Places:
+    def of(
+        cls, config: Config, state: StateStore, *, data: Path, files: Path, batches: Path, bucket: S3Store | None
+    ) -> Places:
         """Return the places of a configuration, with these local folders. Blocks: it reads the clock of ``data``."""
         clock = StoreClock(data)
         clock.load()
@@ -56,12 +60,13 @@ class Places:
                 outcomes=FolderContents(data / OUTCOMES),
                 batches=FolderContents(batches),
             )
+        pair = BucketPair(bucket.objects, state, needs_conditions=config.batches.enabled)
         salvage = S3Store(bucket.objects.below(f"{_SALVAGE}/"), int(DAY_SECONDS))
         return cls(
             images=bucket,
             folder=folder,
             salvage=SalvageStore(answers, salvage),
-            outcomes=BucketContents(bucket.objects.below(f"{OUTCOMES}/"), data / OUTCOMES),
-            batches=BucketContents(bucket.objects.below(f"{BATCHES}/"), batches),
+            outcomes=BucketContents(bucket.objects.below(f"{OUTCOMES}/"), data / OUTCOMES, pair),
+            batches=BucketContents(bucket.objects.below(f"{BATCHES}/"), batches, pair),
             shared=(bucket, salvage),
         )

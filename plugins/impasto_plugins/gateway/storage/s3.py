@@ -12,11 +12,15 @@ import attrs
 from impasto import Artifact, ConfigError, ImpastoError, MissingExtra
 from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.config.model import S3Config
-from impasto_plugins.transports.s3 import Objects, S3Clients
+from impasto_plugins.transports.s3 import NotStored, Objects, S3Clients
 
-from .bucket import store_errors
+from .contents import store_errors
 from .local import FILE_NAME, StoredFile, media_type_of_name, new_file_name
 
+_CHECK = ".readable"
+"""An object that does not exist."""
+
+_CHECK_TIMEOUT = 10.0
 _SIGNING_SECONDS = 600.0
 """Seconds after its upload until an image's URL is signed, at most."""
 
@@ -38,6 +42,18 @@ class S3Store:
         except ImpastoError as error:
             raise ConfigError(f"files.s3: {error.message}") from None
         return cls(objects, max(int(seconds), 1))
+
+    async def check(self) -> None:
+        """Raise StoreError if the bucket does not exist, or does not answer, or the credentials are wrong."""
+        with store_errors():
+            try:
+                async with asyncio.timeout(_CHECK_TIMEOUT):
+                    await self.objects.get(_CHECK, tries=1)
+            except TimeoutError:
+                raise NotStored(0, "no answer") from None
+            except NotStored as error:
+                if error.code != "AccessDenied":  # it is also the answer to those who may not list the bucket
+                    raise
 
     async def save(self, artifact: Artifact) -> str:
         """Store an image and return its name. Raises StoreError."""

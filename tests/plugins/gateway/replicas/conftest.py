@@ -29,7 +29,13 @@ def stored_in(bucket: Bucket, url: str | None = None) -> str:
 def bucket() -> Iterator[Bucket]:
     """The bucket of a module."""
     with moto() as url:
-        yield new_bucket(url, "shared")
+        yield new_bucket(url, f"shared-{secrets.token_hex(6)}")  # moto's buckets outlive its servers
+
+
+@pytest.fixture
+def own_bucket(bucket: Bucket) -> Bucket:
+    """A bucket that nobody has used, for a test with a database of its own."""
+    return new_bucket(bucket.url, f"own-{secrets.token_hex(6)}")
 
 
 @pytest.fixture(scope="module")

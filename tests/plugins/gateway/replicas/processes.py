@@ -155,10 +155,12 @@ class Balancer:
         server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
         await self._stop.wait()
         server.close()
+        await asyncio.sleep(0)  # connections that came just now get their tasks, which close them
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close their sockets
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.CancelledError), closing(writer):

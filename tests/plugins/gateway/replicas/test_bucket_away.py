@@ -28,7 +28,7 @@ BODY = {"model": "sd3", "prompt": "a fox"}
 
 
 @pytest.fixture
-def gate(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balancer]:
+def gate(own_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balancer]:
     """The way to the bucket, which can be closed."""
     monkeypatch.setattr(bucket_contents, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(s3, "_PAUSE", 0.01)
@@ -36,7 +36,7 @@ def gate(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balancer]:
     monkeypatch.setattr("impasto_plugins.gateway.batches.scheduler.RETRY_SECONDS", 0.2)
     monkeypatch.setattr("impasto_plugins.gateway.batches.scheduler.WATCH_SECONDS", 0.2)
     monkeypatch.setattr("impasto_plugins.batch.shared.segments.FLUSH_SECONDS", 0.1)
-    with Balancer([int(bucket.url.rpartition(":")[2])]) as gate:
+    with Balancer([int(own_bucket.url.rpartition(":")[2])]) as gate:
         yield gate
 
 
@@ -60,9 +60,9 @@ async def generate(gateway: Running, key: str) -> Answer:
 
 
 async def test_without_the_bucket_nothing_is_sent_that_could_be_lost(
-    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer
+    replica: StartReplica, impasto_emulator: Emulator, own_bucket: Bucket, gate: Balancer
 ) -> None:
-    gateway = await replica("one", stored_in(bucket, gate.url))
+    gateway = await replica("one", stored_in(own_bucket, gate.url))
     gate.go_away()
     refusal = await generate(gateway, "k")
     assert (refusal.status, refusal.error["code"], refusal.headers["x-should-retry"]) == (503, "overloaded", "true")
@@ -104,12 +104,12 @@ async def generate_until_stored(gateway: Running, key: str) -> Answer:
 async def test_an_image_that_was_paid_for_while_the_bucket_was_away_is_uploaded_when_it_is_back(
     replica: StartReplica,
     impasto_emulator: Emulator,
-    bucket: Bucket,
+    own_bucket: Bucket,
     gate: Balancer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    one = await replica("one", stored_in(bucket, gate.url))
-    two = await replica("two", stored_in(bucket))
+    one = await replica("one", stored_in(own_bucket, gate.url))
+    two = await replica("two", stored_in(own_bucket))
     first = await generate_while_away(one, gate, "k")
     assert "stays on this machine until the bucket can be written to" in caplog.text
     folder = one.gateway._idempotency.store.contents.folder
@@ -131,28 +131,36 @@ async def test_an_image_that_was_paid_for_while_the_bucket_was_away_is_uploaded_
 
 
 async def test_an_image_on_the_disk_of_a_replica_that_ended_is_there_when_it_starts_again(
-    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer, monkeypatch: pytest.MonkeyPatch
+    replica: StartReplica,
+    impasto_emulator: Emulator,
+    own_bucket: Bucket,
+    gate: Balancer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(late_uploads, "_LAST_SECONDS", 0.1)
-    one = await replica("one", stored_in(bucket, gate.url))
-    two = await replica("two", stored_in(bucket))
+    one = await replica("one", stored_in(own_bucket, gate.url))
+    two = await replica("two", stored_in(own_bucket))
     first = await generate_while_away(one, gate, "k")
     await one.gateway.__aexit__(None, None, None)
     gate.come_back()
     assert (await generate(two, "k")).status == 503
-    await replica("one", stored_in(bucket, gate.url))
+    await replica("one", stored_in(own_bucket, gate.url))
     again = await generate_until_stored(two, "k")
     assert again.json["data"] == first.json["data"]
     assert len(impasto_emulator.charges) == 2
 
 
 async def test_an_image_that_was_lost_with_a_disk_is_reported_as_charged_for_good(
-    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer, monkeypatch: pytest.MonkeyPatch
+    replica: StartReplica,
+    impasto_emulator: Emulator,
+    own_bucket: Bucket,
+    gate: Balancer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(late_uploads, "_LAST_SECONDS", 0.1)
     monkeypatch.setattr(late_uploads, "ANNOUNCED_SECONDS", 3.0)
-    one = await replica("one", stored_in(bucket, gate.url))
-    two = await replica("two", stored_in(bucket))
+    one = await replica("one", stored_in(own_bucket, gate.url))
+    two = await replica("two", stored_in(own_bucket))
     await generate_while_away(one, gate, "k")
     await one.gateway.__aexit__(None, None, None)
     gate.come_back()
@@ -163,9 +171,9 @@ async def test_an_image_that_was_lost_with_a_disk_is_reported_as_charged_for_goo
 
 
 async def test_a_stored_outcome_that_can_not_be_read_now_is_not_lost(
-    replica: StartReplica, impasto_emulator: Emulator, bucket: Bucket, gate: Balancer
+    replica: StartReplica, impasto_emulator: Emulator, own_bucket: Bucket, gate: Balancer
 ) -> None:
-    gateway = await replica("one", stored_in(bucket, gate.url))
+    gateway = await replica("one", stored_in(own_bucket, gate.url))
     first = await generate(gateway, "k")
     gate.go_away()
     assert (await generate(gateway, "k")).status == 503
@@ -177,11 +185,11 @@ async def test_a_stored_outcome_that_can_not_be_read_now_is_not_lost(
 async def test_a_batch_waits_for_the_bucket_and_pays_for_nothing_twice(
     replica: StartReplica,
     impasto_emulator: Emulator,
-    bucket: Bucket,
+    own_bucket: Bucket,
     gate: Balancer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    gateway = await replica("one", f"{stored_in(bucket, gate.url)}batches: {{concurrency: 2}}\n")
+    gateway = await replica("one", f"{stored_in(own_bucket, gate.url)}batches: {{concurrency: 2}}\n")
     impasto_emulator.fault("delay", seconds=0.2)
     batch = await submit(gateway.sdk, [line(f"p{i}", seed=i + 1) for i in range(8)])
     async with asyncio.timeout(30):

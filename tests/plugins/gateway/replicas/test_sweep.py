@@ -23,6 +23,7 @@ from impasto_plugins.gateway.idempotency import serialization
 from impasto_plugins.gateway.idempotency.store import OutcomeStore, new_row_id
 from impasto_plugins.gateway.storage import s3 as s3_images
 from impasto_plugins.gateway.storage.bucket import BucketContents
+from impasto_plugins.gateway.storage.pair import BucketPair
 from impasto_plugins.gateway.storage.s3 import S3Store
 from impasto_plugins.state.sqlite import SQLiteState
 from impasto_plugins.transports.s3 import Objects, S3Clients
@@ -75,7 +76,8 @@ async def test_images_of_expired_calls_are_deleted(
     records: SQLiteState, clock: Clock, objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serialization, "_STORING_SECONDS", -1.0)  # the clock of S3 is another one
-    contents = BucketContents(objects.below("outcomes/"), tmp_path / "outcomes")
+    pair = BucketPair(objects, records, needs_conditions=True)
+    contents = BucketContents(objects.below("outcomes/"), tmp_path / "outcomes", pair)
     store = OutcomeStore(records, contents)
     rows = [
         StoredCall(id=new_row_id(), owner=b"o", identity=bytes([number]), expires=100.0 * number) for number in (1, 2)
@@ -111,8 +113,10 @@ async def test_expired_images_at_urls_are_deleted_and_nothing_else(
     assert await objects.exists("of-the-operator.png")
 
 
-async def test_folders_of_the_bucket_have_ages_copies_and_ends(objects: Objects, tmp_path: Path) -> None:
-    contents = BucketContents(objects, tmp_path)
+async def test_folders_of_the_bucket_have_ages_copies_and_ends(
+    records: SQLiteState, objects: Objects, tmp_path: Path
+) -> None:
+    contents = BucketContents(objects, tmp_path, BucketPair(objects, records, needs_conditions=True))
     await contents.save({f"runs/b{number}/{name}": File.of(name.encode()) for number in (1, 2) for name in "xy"})
     assert await contents.copy("runs/b1/x", "runs/b3/x")
     assert not await contents.copy("runs/b1/z", "runs/b3/z")

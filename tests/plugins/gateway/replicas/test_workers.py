@@ -36,9 +36,9 @@ os.fork = fork
 
 
 @pytest.fixture
-def shared(impasto_emulator: Emulator, bucket: Bucket, postgres: str) -> str:
+def shared(impasto_emulator: Emulator, own_bucket: Bucket, postgres: str) -> str:
     """A configuration with a bucket and a database."""
-    return config(impasto_emulator.url, models=("sd3",), general=f"  state: {postgres}\n", more=stored_in(bucket))
+    return config(impasto_emulator.url, models=("sd3",), general=f"  state: {postgres}\n", more=stored_in(own_bucket))
 
 
 def workers_of(process: psutil.Process) -> set[int]:
