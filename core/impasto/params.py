@@ -131,12 +131,17 @@ def close_files(params: object) -> None:
 
 
 def convert_files(
-    arguments: Mapping[str, object], fields: Mapping[str, Field | None], convert: Callable[[object], object]
+    arguments: Mapping[str, object],
+    fields: Mapping[str, Field | None],
+    convert: Callable[[object], object],
+    *,
+    is_nested: bool = False,
 ) -> dict[str, object]:
     """Return a caller's arguments with ``convert(file)`` in place of each file, in lists and nested objects too.
 
     ``fields``: those with files; None stands for a file, or a list of them. ``convert`` may return None for a file of
-    a list that is none. What has another form than its field stays, for the field's check to report.
+    a list that is none. What has another form than its field stays, for the field's check to report; in a nested object
+    (``is_nested``) a list for one file is for ``convert`` to refuse, which knows what a caller may give.
     Raises InvalidRequest with the problem of each argument: a ValueError of ``convert``.
     """
     result = dict(arguments)
@@ -145,10 +150,13 @@ def convert_files(
         if value is None or name not in fields:
             continue
         field = fields[name]
+        kind = field.kind if field is not None else None
         try:
             if field is not None and field.fields:
                 result[name] = _convert_nested(value, field, convert)
-            elif isinstance(value, (list, tuple) if field is not None and field.kind == "files" else list):
+            elif (kind == "files" and isinstance(value, list | tuple)) or (
+                isinstance(value, list) and not (is_nested and kind == "file")
+            ):
                 result[name] = [done for each in value if each is not None and (done := convert(each)) is not None]
             else:  # (name, bytes) is one file
                 result[name] = convert(value)
@@ -169,7 +177,7 @@ def _convert_nested(value: object, field: Field, convert: Callable[[object], obj
     if field.group is not None and isinstance(value, field.group):
         value = attrs.asdict(value, recurse=False)
     own = {name: each for name, each in field.fields.items() if each.has_files}
-    return convert_files(value, own, convert) if isinstance(value, Mapping) else value
+    return convert_files(value, own, convert, is_nested=True) if isinstance(value, Mapping) else value
 
 
 def _problems(params: type[Any], error: Exception, present: Mapping[str, object]) -> Iterator[Problem]:
