@@ -24,7 +24,7 @@ from tests.plugins.batch.conftest import CREATIVE, Run, Write, many, row
 from tests.plugins.state.postgres.test_failures import execute
 from tests.postgres import PASSWORD, own_server
 
-from .conftest import Host, exit_code_of, results
+from .conftest import SHORT, Host, exit_code_of, results
 from .test_deaths import wait_for
 from .test_shares import log
 
@@ -44,6 +44,30 @@ def test_hosts_send_at_one_rate_and_end_at_one_budget(
     assert seconds > (sent.total() - 1) // 10, "10 in any second"
     assert exit_code_of(host("c", path, "--state", postgres, "--budget", "0.72")) == 1
     assert at.charges().total() == 24
+
+
+def test_hosts_that_are_killed_stay_within_the_budget(
+    bucket: Bucket, at: Provider, host: Host, manifest: Write, postgres: str
+) -> None:
+    """What a dead host had reserved counts as spent, and what it had requested is never requested again."""
+    path = manifest(*many(40))
+    words = ("--state", postgres, "--budget", "0.65")
+    for number, intents in enumerate((3, 8)):
+        victim = host(f"victim-{number}", path, *words, times=SHORT)
+        while len(bucket.intents()) < intents:
+            time.sleep(0.05)
+            assert victim.is_alive()
+        victim.kill()
+        victim.join()
+    assert exit_code_of(host("last", path, *words, times=SHORT)) == 1
+    sent = at.charges()
+    assert max(sent.values()) == 1
+    assert 13 <= sent.total() <= 21, "0.63 USD, less what the hosts had reserved as they died"
+    assert exit_code_of(host("more", path, "--state", postgres, "--budget", "9", times=SHORT)) in (0, 1)
+    sent = at.charges()
+    assert max(sent.values()) == 1
+    done = len(results(bucket))
+    assert 40 - 2 * 4 <= done <= sent.total() <= 40, "at most what each had in flight is ambiguous"
 
 
 def test_money_that_was_spent_without_the_state_counts(
@@ -154,3 +178,19 @@ def test_a_password_that_changes_in_use_stops_the_batch(
         asyncio.run(execute(server, f"ALTER USER app PASSWORD '{PASSWORD}'"))
         assert exit_code_of(host("a", path, "--state", state)) == 0
     assert at.charges() == Counter(range(1, 41))
+
+
+def test_a_database_that_is_away_at_the_start_is_waited_for(
+    bucket: Bucket, at: Provider, host: Host, manifest: Write, tmp_path: Path
+) -> None:
+    path = manifest(*many(3))
+    with own_server() as server:
+        server.stop()
+        run = host("a", path, "--state", server.dsn(), "--rate", "5/1s")
+        wait_for((tmp_path / "a.log").exists)
+        wait_for(lambda: "trying again for up to 10 minutes" in log(tmp_path, "a"))
+        assert "--state: can't reach PostgreSQL at 127.0.0.1:" in log(tmp_path, "a")
+        assert not at.charges()
+        server.start()
+        assert exit_code_of(run) == 0
+    assert at.charges() == Counter(range(1, 4))
