@@ -44,6 +44,9 @@ def describe_failure(error: Exception, address: PostgresAddress, *, was_reached:
                 f"the schema {address.schema!r} at {server} is incomplete ({_reason(error)}); restore it, or give"
                 " another one"
             )
+        case asyncpg.InvalidSQLStatementNameError() | asyncpg.DuplicatePreparedStatementError():
+            text = f"PostgreSQL at {server} is behind a pooler that does not keep prepared statements"
+            return StateError(f"{text}; add statement_cache_size=0 to the address", is_permanent=True)
         case (
             asyncpg.PostgresConnectionError()
             | asyncpg.AdminShutdownError()

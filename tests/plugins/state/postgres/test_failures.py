@@ -184,3 +184,15 @@ async def test_a_password_that_changes_in_use_is_logged_once_and_may_change_back
         await execute(server, f"ALTER USER app PASSWORD '{PASSWORD}'")
         assert await store.is_usable()
         await store.aclose()
+
+
+async def test_a_pooler_that_keeps_no_prepared_statements_is_named(postgres: str) -> None:
+    store = PostgresState(f"{postgres}&pool_size=1")
+    try:
+        await store.now()
+        await store._pool.run(lambda connection: connection.execute("DEALLOCATE ALL"))  # as its other servers are
+        with pytest.raises(StateError, match="add statement_cache_size=0 to the address") as failed:
+            await store.now()
+        assert failed.value.is_permanent
+    finally:
+        await store.aclose()
