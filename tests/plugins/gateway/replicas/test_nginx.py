@@ -1,7 +1,8 @@
-"""Two replicas behind nginx, with the configuration that the documentation shows."""
+"""Three replicas behind nginx, with the configuration that the documentation shows."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -33,13 +34,25 @@ def find_nginx() -> str:
 
 
 @pytest.fixture
-def nginx(replicas: Sequence[Replica], tmp_path: Path) -> Iterator[str]:
-    """The address of an nginx before the replicas; the third one does not run."""
+def three(replicas: Sequence[Replica]) -> Iterator[Sequence[Replica]]:
+    """The replicas, and one more."""
+    third = Replica("three", replicas[0].config, replicas[0].folder, free_port())
+    third.start()
+    try:
+        third.wait()
+        yield [*replicas, third]
+    finally:
+        third.kill()
+
+
+@pytest.fixture
+def nginx(three: Sequence[Replica], tmp_path: Path) -> Iterator[str]:
+    """The address of an nginx before the replicas."""
     command, port = find_nginx(), free_port()
     (block,) = blocks("docs/gateway.md", "nginx")
     text = block.text
-    for number, backend in enumerate((*(each.port for each in replicas), free_port()), 1):
-        text = text.replace(f"10.0.0.{number}:4000", f"127.0.0.1:{backend}")
+    for number, each in enumerate(three, 1):
+        text = text.replace(f"10.0.0.{number}:4000", f"127.0.0.1:{each.port}")
     text = text.replace("listen 80;", f"listen 127.0.0.1:{port};")
     paths = "".join(
         f"{name}_temp_path {tmp_path / name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -58,11 +71,14 @@ def nginx(replicas: Sequence[Replica], tmp_path: Path) -> Iterator[str]:
         assert "[emerg]" not in process.communicate(timeout=30)[1]
 
 
-async def test_the_replicas_behind_nginx_are_one_gateway(nginx: str, provider: Emulator) -> None:
-    answers = [await generate(nginx, "behind nginx") for _ in range(4)]
+async def test_the_replicas_behind_nginx_are_one_gateway(
+    nginx: str, three: Sequence[Replica], provider: Emulator
+) -> None:
+    answers = [await generate(nginx, "behind nginx") for _ in range(6)]
     assert {answer.status for answer in answers} == {200}
     assert len({answer.body for answer in answers}) == 1
-    assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true", "true", "true"]
+    assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, *["true"] * 5]
+    assert all("/images/generations" in each.log.read_text() for each in three)
     assert len(provider.charges) == 1
     streamed = await ask(nginx, "POST", "/v1/images/generations", json={**BODY, "stream": True})
     assert streamed.body.endswith(b"data: [DONE]\n\n")
@@ -70,3 +86,7 @@ async def test_the_replicas_behind_nginx_are_one_gateway(nginx: str, provider: E
         batch = await finish(client, await submit(client, [line("a"), line("b")]))
         assert (await results(client, batch.output_file_id)).keys() == {"a", "b"}
     assert len(provider.charges) == 4
+    await asyncio.to_thread(three[2].kill)
+    answers = [await generate(nginx, key) for key in ("behind nginx", "new") for _ in range(3)]
+    assert {answer.status for answer in answers} == {200}
+    assert len(provider.charges) == 5
