@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,25 @@ from impasto_plugins.state.sqlite import connection, migrations
 from impasto_plugins.state.sqlite.connection import DATABASE_NAME, SQLiteDatabase
 from tests.descriptors import open_descriptors
 
+USED_AFTER_A_FORK = """
+import asyncio, os, sys
+from impasto.ext import StateError
+from impasto_plugins.state.sqlite import SQLiteState
+
+store = SQLiteState(sys.argv[1], setting="state")
+
+asyncio.run(store.budgets.delete_old())
+if os.fork() == 0:
+    try:
+        asyncio.run(store.budgets.delete_old())
+    except StateError as error:
+        print(error, error.is_permanent, flush=True)
+    asyncio.run(store.aclose())
+    os._exit(0)
+os.wait()
+asyncio.run(store.budgets.delete_old())
+asyncio.run(store.aclose())
+"""
 INSERT = "INSERT INTO budgets VALUES (?, 'x', 'day', 1, 1)"
 
 
@@ -110,3 +131,10 @@ async def test_after_its_end_it_is_not_opened_again(tmp_path: Path) -> None:
     await database.aclose()
     with pytest.raises(StateError, match="is closed"):
         await database.write(count)
+
+
+def test_a_store_that_was_made_before_a_fork_says_so_and_is_the_parents(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", USED_AFTER_A_FORK, str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout == "state: the store was made before a fork; make one in this process True\n"

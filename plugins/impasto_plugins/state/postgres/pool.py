@@ -43,6 +43,7 @@ class ConnectionPool:
         self._is_prepared = False
         self._running: set[asyncio.Task[Any]] = set()
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.round_trips = 0
         """Statements that were sent to the server."""
 
@@ -75,6 +76,11 @@ class ConnectionPool:
         """
         if self._is_closed:
             raise StateError(f"{self._setting}: the store is closed")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        elif self._loop is not asyncio.get_running_loop():
+            text = "the store belongs to another event loop, or was used before a fork; make one in this loop"
+            raise StateError(f"{self._setting}: {text}", is_permanent=True)
         task = asyncio.ensure_future(self._run(work, on_any_schema))
         self._running.add(task)
         task.add_done_callback(self._finish)

@@ -47,6 +47,7 @@ class SQLiteDatabase:
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None
         self._is_closed = False
+        self._pid = os.getpid()
 
     async def open(self) -> None:
         """Create what is missing, for this user alone, and migrate an older version. Raises StateError."""
@@ -54,7 +55,7 @@ class SQLiteDatabase:
 
     async def aclose(self) -> None:
         """End the thread after its queue is empty."""
-        if self._is_closed:
+        if self._is_closed or self._pid != os.getpid():
             return
         self._is_closed = True
         try:
@@ -96,6 +97,9 @@ class SQLiteDatabase:
         """Run a function in the one thread, in order."""
         if self._is_closed:
             raise StateError(f"the store in {str(self.folder)!r} is closed")
+        if self._pid != os.getpid():  # the thread did not come along
+            text = "the store was made before a fork; make one in this process"
+            raise StateError(f"{self._setting}: {text}", is_permanent=True)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._convert_errors, work)
 
     def _convert_errors(self, work: Callable[[], T]) -> T:

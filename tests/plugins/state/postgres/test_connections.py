@@ -184,3 +184,11 @@ async def test_after_kills_of_the_database_nothing_is_forgotten_and_the_store_re
     # An answer that was lost may have been counted: at most one of each connection and kill.
     assert reserved <= used <= reserved + failed
     assert used - reserved <= 4 * 2
+
+
+async def test_a_store_of_another_event_loop_says_so(factory: StoreFactory) -> None:
+    store = await factory()
+    with pytest.raises(StateError, match="the store belongs to another event loop") as refused:
+        await asyncio.to_thread(lambda: asyncio.run(store.now()))
+    assert refused.value.is_permanent
+    assert await store.now() > 0
