@@ -80,7 +80,8 @@ async def test_a_job_that_takes_longer_than_a_call_brings_all_images(
     assert now("charges_unknown_total", model="fine") == 4 - came
 
 
-@pytest.mark.parametrize(("is_async", "how"), [(True, signal.SIGKILL), (False, signal.SIGKILL), (True, signal.SIGTERM)])
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_job_of_six_is_fetched_by_the_next_start(
     serve: Serve, vendor: Vendor, native_environment: dict[str, str], is_async: bool, how: signal.Signals
 ) -> None:
