@@ -31,6 +31,7 @@ from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import APIError, JobInProgress
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
+from impasto_plugins.gateway.idempotency.queue_mark import queue_mark
 from impasto_plugins.gateway.idempotency.session import CallLabel, IdempotencySession, JobStarted
 from impasto_plugins.gateway.telemetry.request_record import RECORD_KEY, UNKNOWN_MODEL
 
@@ -179,15 +180,21 @@ async def _execute(
 
     guard = BudgetGuard(context.services.state.budgets, context.services.late_writes, context.caller)
     leased, running = context.services.idempotency.in_flight.leased, call.session.running
-    if leased is not None and running is not None:
-        spools.check_sending = partial(leased.check_lease, running)
-        if row is None and call.session.may_repeat:
-            guard.begin = partial(leased.begin_row, running)
-    try:
-        outcome = await execute_with_fallback(call.first, call.others, guard.charge, spools, on_job)
-    except UnfinishedJobs as unfinished:
-        provider_jobs = ProviderJobs.from_call(unfinished.prepared_call, unfinished.jobs, spools.created)
-        raise JobInProgress.of(provider_jobs.to_json(), unfinished.error) from None
+    if leased is not None and running is not None and row is None and call.session.may_repeat:
+        guard.begin = partial(leased.begin_row, running)
+    async with queue_mark(context.services.state.calls, row) as mark:
+
+        async def before_sending() -> None:
+            await mark.remove()
+            if leased is not None and running is not None:
+                leased.check_lease(running)
+
+        spools.before_sending = before_sending
+        try:
+            outcome = await execute_with_fallback(call.first, call.others, guard.charge, spools, on_job)
+        except UnfinishedJobs as unfinished:
+            provider_jobs = ProviderJobs.from_call(unfinished.prepared_call, unfinished.jobs, spools.created)
+            raise JobInProgress.of(provider_jobs.to_json(), unfinished.error) from None
     if on_attempt is None and call.label.response_format == "url":  # a job's URLs are made when it is asked for
         return await store_for_urls(context, outcome)
     return outcome

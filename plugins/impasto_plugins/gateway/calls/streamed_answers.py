@@ -189,8 +189,8 @@ class AnswerSpools:
     """Seconds for which a job at a provider may run; None: as long as the call may take."""
     on_attempt: Callable[[], object] | None = None
     """Callback before a call is made."""
-    check_sending: Callable[[], object] = object
-    """Called before a paid request is sent. Raises NotSent if it must not be."""
+    before_sending: Callable[[], Awaitable[object]] | None = None
+    """Awaited before a paid request is sent. Raises NotSent if it must not be."""
     partial_images: PartialImages | None = None
     """The partial images, if the caller takes a stream of them."""
 
@@ -282,6 +282,6 @@ class GatewayCall(Call):
         await self._attempt.on_job(self._attempt.jobs)
 
     async def before_send(self, wire: WireRequest) -> None:
-        """Raise NotSent if nothing may be sent."""
-        if wire.method == "POST":
-            self._spools.check_sending()
+        """Await ``before_sending``. Raises NotSent if nothing may be sent."""
+        if wire.method == "POST" and self._spools.before_sending is not None:
+            await self._spools.before_sending()

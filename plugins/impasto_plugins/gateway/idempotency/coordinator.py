@@ -34,6 +34,7 @@ from impasto_plugins.gateway.storage.contents import ContentStore
 from .calls_in_flight import FoundCall, calls_in_flight
 from .fingerprint import KEY_HEADER, Fingerprint
 from .in_flight import SLOTS, InFlightCall, SlotState
+from .queue_mark import UNSENT, unsent_error
 from .serialization import dump_outcome
 from .session import CallLabel, IdempotencySession, new_row
 from .store import OutcomeStore, new_row_id
@@ -383,5 +384,8 @@ class IdempotencyCoordinator:
                     return
                 jobs = await self.store.take_over(dead, await self.in_flight.worker())
             for row in jobs:
-                _log.warning("a call was cut off, and its image is fetched: GET /v1/images/jobs/%s", row.id)
-                self._resume(row, self.in_flight.adopt(row))
+                if row.jobs == UNSENT:
+                    await self.store.finish(row, unsent_error(), forget=False)
+                else:
+                    _log.warning("a call was cut off, and its image is fetched: GET /v1/images/jobs/%s", row.id)
+                    self._resume(row, self.in_flight.adopt(row))

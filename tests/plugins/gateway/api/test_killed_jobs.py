@@ -16,7 +16,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.state.postgres import PostgresState
-from tests.plugins.gateway.conftest import MASTER, Process, Serve, config, read_log
+from tests.plugins.gateway.conftest import MASTER, Process, Serve, config, entry, read_log
 from tests.plugins.state.postgres.test_migrations import execute
 
 from .test_jobs import ASYNC, URI, polled, posts
@@ -37,9 +37,11 @@ class Machine:
     folder: Path
     address: str
 
-    async def start(self, *, poll_interval: float = 0.05) -> tuple[Process, str]:
+    async def start(self, *, poll_interval: float = 0.05, rate_limit: str = "150/10s") -> tuple[Process, str]:
         general = f"  state: {self.address}\n  data_dir: {self.folder}\n" if self.address else ""
-        text = config(self.emulator.url, models=["creative"], general=general)
+        entries = entry("creative", "stability/upscale-creative", self.emulator.url)
+        entries += f"      rate_limit: {rate_limit}\n"
+        text = config(self.emulator.url, entries=entries, general=general)
         assert "poll_interval: 0.05\n" in text
         text = text.replace("poll_interval: 0.05\n", f"poll_interval: {poll_interval}\n")
         return await asyncio.to_thread(self.serve, text)
@@ -47,7 +49,7 @@ class Machine:
     async def recorded(self, jobs: int = 1) -> None:
         """Wait until so many jobs of the provider are in the store."""
         async with asyncio.timeout(30):
-            while await self._recorded() < jobs:
+            while await self._recorded() != jobs:
                 await asyncio.sleep(0.01)
 
     async def _recorded(self) -> int:
@@ -171,11 +173,60 @@ async def test_a_job_that_came_to_its_end_is_not_fetched_again(
     status, payload = await edit(session, url, headers)
     assert status == 200
     check_paid_once(machine, payload)
-    async with asyncio.timeout(30):
-        while await machine._recorded():
-            await asyncio.sleep(0.01)
+    await machine.recorded(0)
     before = len(machine.emulator.requests)
     await machine.kill(process)
     _, url = await machine.start()
     await session.get(f"{url}/v1/models")
     assert len(machine.emulator.requests) == before
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_call_that_waited_for_its_turn_is_free_to_run_again(
+    machine: Machine, session: aiohttp.ClientSession, is_async: bool
+) -> None:
+    process, url = await machine.start(rate_limit="1/15s")
+    status, payload = await edit(session, url, {})
+    assert status == 200
+    await machine.recorded(0)
+    key = {"idempotency-key": "k", **(ASYNC if is_async else {})}
+    waiting = asyncio.create_task(edit(session, url, key))
+    await machine.recorded()
+    assert posts(machine.emulator) == 1, "it waits for its turn"
+    if is_async:
+        _, job = await waiting
+    await machine.kill(process)
+    await asyncio.gather(waiting, return_exceptions=True)
+    _, url = await machine.start()
+    if is_async:
+        failed = await job_result(session, url, f"/v1/images/jobs/{job['id']}")
+        assert failed["status"] == "failed"
+        assert "nothing was sent, send it again" in failed["error"]["message"]
+    status, payload = await edit(session, url, key)
+    if is_async:
+        payload = await job_result(session, url, f"/v1/images/jobs/{payload['id']}")
+    assert len(payload["data"]) == 1
+    assert posts(machine.emulator) == len(machine.emulator.charges) == 2
+
+
+async def test_a_call_that_was_sent_after_its_wait_is_not_made_again(
+    machine: Machine, session: aiohttp.ClientSession
+) -> None:
+    process, url = await machine.start(rate_limit="1/4s")
+    status, _ = await edit(session, url, {})
+    assert status == 200
+    await machine.recorded(0)
+    machine.emulator.fault("delay", seconds=600, method="POST")
+    waiting = asyncio.create_task(edit(session, url, {"idempotency-key": "k"}))
+    await machine.recorded()
+    async with asyncio.timeout(30):
+        while posts(machine.emulator) < 2:
+            await asyncio.sleep(0.01)
+    await machine.kill(process)
+    await asyncio.gather(waiting, return_exceptions=True)
+    machine.emulator.clear_faults()
+    _, url = await machine.start()
+    status, payload = await edit(session, url, {"idempotency-key": "k"})
+    assert (status, payload["error"]["code"]) == (502, "charge_unknown")
+    assert "it may have been charged" in payload["error"]["message"]
+    assert posts(machine.emulator) == 2
