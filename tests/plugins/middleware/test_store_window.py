@@ -239,15 +239,18 @@ async def test_a_store_of_one_machine_shares_no_windows(recorder: Recorder, tmp_
 
 
 async def test_a_store_for_one_machine_is_refused(recorder: Recorder) -> None:
-    async with client_of(recorder, "nowhere://x") as client:
+    client = client_of(recorder, "nowhere://x")
+    for use in (client.__aenter__, lambda: client.run(MODEL, prompt="x")):
         with pytest.raises(impasto.RegistryError, match="nowhere"):
-            await client.run(MODEL, prompt="x")
+            await use()
+    await client.aclose()
     assert recorder.posts == []
 
 
 async def test_a_password_is_in_no_repr_and_no_message(recorder: Recorder, postgres_server: PostgresServer) -> None:
-    async with client_of(recorder, postgres_server.dsn(password="secret-word")) as client:
-        assert "secret-word" not in repr(client)
-        with pytest.raises(impasto.NotSent, match="refused the user or the password") as caught:
-            await client.run(MODEL, prompt="x")
+    client = client_of(recorder, postgres_server.dsn(password="secret-word"))
+    assert "secret-word" not in repr(client)
+    with pytest.raises(impasto.ConfigError, match="refused the user or the password") as caught:
+        await client.run(MODEL, prompt="x")
+    await client.aclose()
     assert "secret-word" not in str(caught.value)
