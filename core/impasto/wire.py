@@ -112,9 +112,19 @@ class Body:
     _received: list[bytes] = attrs.field(factory=list[bytes], init=False)
     is_spooled: bool = attrs.field(default=False, init=False)
     _parser: EventParser | None = attrs.field(default=None, init=False)
+    _whole: bytes | None = attrs.field(default=None, init=False)
+
+    @classmethod
+    def of(cls, whole: bytes) -> Body:
+        """Return a body that has come whole, and is small."""
+        body = cls(_chunks_of(whole))
+        body._whole, body._received = whole, [whole]
+        return body
 
     async def collect(self, spool: Spool | None = None) -> bytes | None:
         """Return the whole body, or None if it is in the spool."""
+        if self._whole is not None:
+            return self._whole
         chunks, size = self._received, 0
         async for chunk in self._chunks:
             chunks.append(chunk)
@@ -177,6 +187,10 @@ class Body:
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks
+
+
+async def _chunks_of(whole: bytes) -> AsyncIterator[bytes]:
+    yield whole
 
 
 @record(kw_only=True)

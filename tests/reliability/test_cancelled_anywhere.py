@@ -190,7 +190,7 @@ async def test_cancelled_at_every_step(name: str, again: tuple[int, ...], turns:
                     assert request.count("/cancel") == case.cancels
         assert through
         assert sent > 2
-        assert unsent > 0
+        assert unsent > 0 or not turns  # on an open connection a call may be sent before it first waits
         await case.call(client)  # each slot was given back
 
 

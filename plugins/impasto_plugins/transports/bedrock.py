@@ -69,7 +69,7 @@ class BedrockTransport:
             body = content.encode()
             return body, identity.sign(url, {**_JSON, **wire.headers}, body, keys)
 
-        await self._https.turns.next()
+        await self._https.turns()
         # Images are read, encoded and hashed in a thread; text takes less time than the way there.
         body, headers = await asyncio.to_thread(encode) if content.files else encode()
         tls = await self._trust(call.account.settings.get("profile", self._options.aws_profile))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import select
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
@@ -109,19 +110,32 @@ class Origin:
 
 
 class Connector(aiohttp.TCPConnector):
-    """Never reuses a connection on which bytes came without a request."""
+    """Never reuses a connection on which bytes came without a request, or which the other side has closed."""
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS)
         self._factory = functools.partial(Protocol, loop=self._loop)  # type: ignore[assignment]  # of a subclass
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        # Bytes that came without a request would be read as the next call's answer.
         while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close and not _is_readable(protocol.transport):
                 return connection
             connection.close()
         return None
+
+
+def _is_readable(transport: asyncio.Transport | None) -> bool:
+    """Return True if bytes or an end have come that the loop, which may be late, has not read yet.
+
+    They would be read as the next call's answer.
+    """
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Exchange:
@@ -204,6 +218,17 @@ class Exchange:
     def surplus(self) -> bytes:
         """The bytes of an answer that could not be parsed."""
         return b"" if self._protocol is None else self._protocol.surplus
+
+    def take_whole(self, max_bytes: int) -> bytes | None:
+        """Return the body if all of it has come with the head, at most so many bytes; else it must be read."""
+        payload = self._payload
+        if payload is None or not payload.is_eof() or payload.exception() is not None or self.surplus:
+            return None
+        if payload.total_bytes > max_bytes or (self._writing is not None and not self._writing.done()):
+            return None
+        body = payload.read_nowait()
+        self.end()
+        return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body of the answer as it comes. Raises aiohttp's errors."""

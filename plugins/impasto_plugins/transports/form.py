@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
@@ -31,7 +31,7 @@ def make_form(wire: WireRequest, files: ExitStack) -> RequestBody:
 
     Raises InvalidRequest or BrokenPlugin before anything is sent.
     """
-    boundary = secrets.token_hex(16)
+    boundary = os.urandom(16).hex()
     pieces: list[Piece] = []
     text = ""
     for name, value in wire.fields.items():

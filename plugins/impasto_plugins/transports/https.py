@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import ExitStack
 from urllib.parse import urlencode
@@ -53,20 +54,29 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore(MAX_PER_TURN)
+        self._free = MAX_PER_TURN
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __call__(self) -> None:
         """Wait if many callers continue in this turn."""
-        await self._free.acquire()
-        asyncio.get_running_loop().call_soon(self._free.release)
+        if self._free == MAX_PER_TURN:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        if self._free:
+            self._free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        await place
 
-    async def next(self) -> None:
-        """Wait for a later turn: a loop that is late first learns which idle connections the other side closed."""
-        waits = self._free.locked()
-        await self._free.acquire()
-        asyncio.get_running_loop().call_soon(self._free.release)
-        if not waits:
-            await asyncio.sleep(0)
+    def _next_turn(self) -> None:
+        self._free = MAX_PER_TURN
+        while self._free and self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():  # else its caller was cancelled
+                place.set_result(None)
+                self._free -= 1
+        if self._free < MAX_PER_TURN:
+            asyncio.get_running_loop().call_soon(self._next_turn)
 
 
 class HttpsTransport:
@@ -99,7 +109,7 @@ class HttpsTransport:
 
         Raises InvalidRequest, NotSent, ChargeUnknown or BrokenPlugin.
         """
-        await self.turns.next()
+        await self.turns()
         account = wire.call.account
         if wire.url is None and _TARGET.fullmatch(wire.target) is None:
             raise BrokenPlugin("a plugin's target must be a path: a / and printable ASCII characters without spaces")
@@ -152,7 +162,11 @@ class HttpsTransport:
                 failure = _failure(error, call, paid, exchange.surplus)  # RuntimeError: the connector is closed
             else:
                 answered = {name.lower(): value for name, value in message.headers.items()}
-                stream = Body(_chunks(message, exchange, files, self.turns))
+                is_odd = "content-encoding" in answered or _has_two_lengths(message)
+                whole = None if is_odd else exchange.take_whole(_PIECE)
+                if whole is not None and files is not None:
+                    files.close()
+                stream = Body.of(whole) if whole is not None else Body(_chunks(message, exchange, files, self.turns))
                 return WireResponse(status=message.code, headers=answered, stream=stream)
             raise failure  # outside the except block: aiohttp's error may have the request's headers, and so the key
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import ssl
 from types import SimpleNamespace
@@ -153,17 +152,3 @@ async def test_the_caller_sets_the_time_out_of_a_connection_and_a_silent_poll_ha
     transport = HttpsTransport(Options(connect_timeout=3.0))
     assert (transport._paid.connect, transport._paid.total, transport._paid.sock_read) == (3.0, None, None)
     assert (transport._polls.connect, transport._polls.total, transport._polls.sock_read) == (3.0, None, 30.0)
-
-
-async def test_a_late_turn_first_handles_earlier_events() -> None:
-    turns = https.Turns()
-    order: list[str] = []
-
-    async def ask() -> None:
-        await turns.next()
-        order.append("asked")
-
-    task = asyncio.create_task(ask())
-    asyncio.get_running_loop().call_soon(order.append, "closed")
-    await task
-    assert order == ["closed", "asked"]

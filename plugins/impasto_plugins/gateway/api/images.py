@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import attrs
@@ -64,18 +64,42 @@ async def create_images(context: RequestContext, kind: CallKind) -> web.StreamRe
     preferences = ",".join(context.request.headers.getall("prefer", ())).split(",")
     if any(each.partition(";")[0].strip().lower() == "respond-async" for each in preferences):
         return await jobs.start_job(context, partial(_run_as_job, context, kind))
-    async with _prepare(context, kind) as call:
-        first, reservation = call.first, call.reservation
-        # One image in a response whose length may be unknown at its beginning can be sent while it arrives.
-        is_single = first.n == 1 and first.response_format == "b64_json" and context.request.version >= HttpVersion11
-        store, stack = context.runtime.places.salvage, call.session.stack
-        answers = AnswerSpools(reservation, stack, store, int(time.time()), is_single)
-        if call.is_streamed and first.n == 1:
-            answers.partial_images = PartialImages(stack.enter_context(MemoryReservation(context.services.memory)))
-        making = _get_content(context, call, answers)
-        if call.is_streamed and kind.event is not None:
-            return await responses.respond_with_events(context, making, answers, kind.event)
-        return await responses.respond(context, making, answers)
+    with MemoryReservation(context.services.memory) as share, ExitStack() as files:
+        request = await _read_call(context, kind, share, files)
+        async with context.services.idempotency.session(request.fingerprint, share) as session:
+            call = await request.ready(session)
+            # One image in a response whose length may be unknown at its beginning can be sent while it arrives.
+            is_single = call.first.n == 1 and call.first.response_format == "b64_json"
+            is_single = is_single and context.request.version >= HttpVersion11
+            store, stack = context.runtime.places.salvage, session.stack
+            answers = AnswerSpools(share, stack, store, int(time.time()), is_single)
+            if request.is_streamed and call.first.n == 1:
+                answers.partial_images = PartialImages(stack.enter_context(MemoryReservation(context.services.memory)))
+            making = _get_content(context, call, answers)
+            if request.is_streamed and kind.event is not None:
+                return await responses.respond_with_events(context, making, answers, kind.event)
+            return await responses.respond(context, making, answers)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _CallRequest:
+    """A request for a call that was read, with the deployments that may run it."""
+
+    model: Model
+    candidates: DeploymentCandidates
+    fingerprint: Fingerprint
+    reservation: MemoryReservation
+    is_streamed: bool
+
+    async def ready(self, session: IdempotencySession) -> _ReadyCall:
+        """Return the call, checked for a deployment. Raises APIError."""
+        first = await self.candidates.next()
+        assert first is not None  # noqa: S101 - the first is given, or all are refused
+        self.reservation.reserve(first.n * IMAGE_BYTES)
+        label = CallLabel(self.model.name, first.response_format)
+        return _ReadyCall(
+            first=first, others=self.candidates, session=session, reservation=self.reservation, label=label
+        )
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -87,38 +111,29 @@ class _ReadyCall:
     session: IdempotencySession
     reservation: MemoryReservation
     label: CallLabel
-    is_streamed: bool
 
 
-@asynccontextmanager
-async def _prepare(context: RequestContext, kind: CallKind) -> AsyncIterator[_ReadyCall]:
-    """Read a call and check all of it. It can be made in the block. Raises APIError."""
+async def _read_call(
+    context: RequestContext, kind: CallKind, share: MemoryReservation, files: ExitStack
+) -> _CallRequest:
+    """Read the request of a call. Its uploads live as long as ``files``. Raises APIError."""
     runtime, request = context.runtime, context.request
-    with MemoryReservation(context.services.memory) as share, ExitStack() as files:
-        call_args = await arguments.read_call_arguments(request, runtime.max_body_bytes, share, files)
-        model = _find_model(context, call_args)
-        if uploads := call_args.uploaded_file_ids():
-            await _open_uploads(context, call_args, uploads, files)
-        if runtime.config.general.log_prompts and isinstance(prompt := call_args.params.get("prompt"), str):
-            request[RECORD_KEY].prompt = prompt
-        is_streamed = _is_streamed(call_args, kind)
-        identity = await Fingerprint.create(request, context.caller, kind.name, call_args)
-        check = partial(
-            prepare, call_args=call_args, reservation=share, edit=kind.edit, vary=kind.vary, makes=kind.makes
-        )
-        others = DeploymentCandidates(model, check, model.by_preference())
-        async with context.services.idempotency.session(identity, share) as session:
-            first = await others.next()
-            assert first is not None  # noqa: S101 - the first is given, or all are refused
-            share.reserve(first.n * IMAGE_BYTES)
-            yield _ReadyCall(
-                first=first,
-                others=others,
-                session=session,
-                reservation=share,
-                label=CallLabel(model.name, first.response_format),
-                is_streamed=is_streamed,
-            )
+    call_args = await arguments.read_call_arguments(request, runtime.max_body_bytes, share, files)
+    model = _find_model(context, call_args)
+    if uploads := call_args.uploaded_file_ids():
+        await _open_uploads(context, call_args, uploads, files)
+    if runtime.config.general.log_prompts and isinstance(prompt := call_args.params.get("prompt"), str):
+        request[RECORD_KEY].prompt = prompt
+    is_streamed = _is_streamed(call_args, kind)
+    fingerprint = await Fingerprint.create(request, context.caller, kind.name, call_args)
+    check = partial(prepare, call_args=call_args, reservation=share, edit=kind.edit, vary=kind.vary, makes=kind.makes)
+    return _CallRequest(
+        model=model,
+        candidates=DeploymentCandidates(model, check, model.by_preference()),
+        fingerprint=fingerprint,
+        reservation=share,
+        is_streamed=is_streamed,
+    )
 
 
 async def _open_uploads(
@@ -150,15 +165,18 @@ async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobS
         if not job_started.done():  # it may be made elsewhere after that
             job_started.set_result((row, False))
 
-    async with _prepare(context, kind) as call:
-        if call.is_streamed:
-            message = "stream: a job can't be streamed; leave out stream, or the header Prefer: respond-async"
-            raise APIError(400, message, code="invalid_value", param="stream")
-        with ExitStack() as stack:
-            answers = AnswerSpools(call.reservation, stack, context.runtime.places.salvage, int(time.time()))
-            answers.job_seconds = DAY_SECONDS
-            make = partial(_execute, context, call, answers, on_attempt=mark_started)
-            await call.session.run_job(make, call.label, job_started)
+    with MemoryReservation(context.services.memory) as share, ExitStack() as files:
+        request = await _read_call(context, kind, share, files)
+        async with context.services.idempotency.session(request.fingerprint, share) as session:
+            call = await request.ready(session)
+            if request.is_streamed:
+                message = "stream: a job can't be streamed; leave out stream, or the header Prefer: respond-async"
+                raise APIError(400, message, code="invalid_value", param="stream")
+            with ExitStack() as stack:
+                answers = AnswerSpools(share, stack, context.runtime.places.salvage, int(time.time()))
+                answers.job_seconds = DAY_SECONDS
+                make = partial(_execute, context, call, answers, on_attempt=mark_started)
+                await session.run_job(make, call.label, job_started)
 
 
 async def _execute(

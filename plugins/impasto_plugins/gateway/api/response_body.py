@@ -22,6 +22,7 @@ from impasto_plugins.openai_compat.response import TokenUsage
 
 _CHUNK_BYTES = 3 * 2**16  # a multiple of 3: pieces of base64 join without padding
 _MAX_HEADER_LENGTH = 2_000
+_NO_USAGE = TokenUsage.of(None).model_dump()
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
 IMAGE_OPENING = b'{"b64_json":"'
@@ -90,6 +91,16 @@ def _length(segment: Segment) -> int:
     return (size + 2) // 3 * 4
 
 
+def encode_small(segments: Iterable[Segment], max_bytes: int) -> bytes | None:
+    """Return all bytes to send; None if they are more, before images are encoded, or if a file is among them."""
+    size, parts = 0, list[bytes]()
+    for segment in segments:
+        if isinstance(segment, File) or (size := size + len(segment)) > max_bytes:
+            return None
+        parts.append(segment if isinstance(segment, bytes) else pybase64.b64encode(segment))
+    return b"".join(parts)
+
+
 async def encode_segments(segments: Iterable[Segment]) -> AsyncGenerator[bytes]:
     """Yield the bytes to send, never many at once. Raises OSError."""
     for segment in segments:
@@ -126,7 +137,12 @@ def build_headers(cost: Cost | None, warnings: Sequence[str], *, is_replayed: bo
 def _image_object(image: ResponseImage, fields: Mapping[str, object]) -> Iterator[Segment]:
     """Return a JSON object with its image first, or without one if that has a URL."""
     artifact = image.artifact
-    facts = {name: getattr(artifact, name) for name in ("revised_prompt", "seed", "finish_reason")} | {"url": image.url}
+    facts = {
+        "revised_prompt": artifact.revised_prompt,
+        "seed": artifact.seed,
+        "finish_reason": artifact.finish_reason,
+        "url": image.url,
+    }
     rest = _json({**fields, **{name: value for name, value in facts.items() if value is not None}}).encode()
     if image.url is not None:
         yield rest
@@ -153,7 +169,9 @@ def body_segments(content: ResponseContent) -> Iterator[Segment]:
 
 def _call_fields(outcome: CallOutcome) -> Mapping[str, object]:
     """Return what is known of a call beside its images."""
-    fields: dict[str, object] = {"usage": TokenUsage.of(outcome.usage).model_dump()}
+    fields: dict[str, object] = {
+        "usage": _NO_USAGE if outcome.usage is None else TokenUsage.of(outcome.usage).model_dump()
+    }
     if outcome.warnings:
         fields["warnings"] = outcome.warnings
     if outcome.lost:
@@ -171,7 +189,7 @@ def completed_event(event: str, image: ResponseImage, outcome: CallOutcome, *, i
 
     The last one has the usage, warnings and errors of the whole call: a client adds up the usage of its events.
     """
-    call_fields = _call_fields(outcome) if is_last else {"usage": TokenUsage.of(None).model_dump()}
+    call_fields = _call_fields(outcome) if is_last else {"usage": _NO_USAGE}
     yield from _image_object(image, {**_event_fields(event, image, outcome.created), **call_fields})
     yield b"\n\n"
 

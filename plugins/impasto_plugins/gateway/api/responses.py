@@ -13,9 +13,9 @@ import attrs
 import pybase64
 from aiohttp import web
 
-from impasto import File
 from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, StreamingAnswer
 from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.http.whole_response import WholeResponse
 
 from . import response_body
 from .context import RequestContext
@@ -124,12 +124,9 @@ async def respond_with(context: RequestContext, content: ResponseContent, prefix
     headers = {**_JSON, **build_headers(outcome.cost, outcome.warnings, is_replayed=content.is_replayed)}
     opening = response_body.body_opening(outcome.created)
     segments = [opening if prefix == b"{}" else prefix[:-1] + b"," + opening[1:], *response_body.body_segments(content)]
-    in_memory = [part for part in segments if not isinstance(part, File)]
     response: web.StreamResponse
-    if len(in_memory) == len(segments) and sum(map(len, in_memory)) <= _MAX_WHOLE_BYTES:
-        body = b"".join(each if isinstance(each, bytes) else pybase64.b64encode(each) for each in in_memory)
-        response = web.Response(body=body, headers=headers)
-        segments = []
+    if (body := response_body.encode_small(segments, _MAX_WHOLE_BYTES)) is not None:
+        response, segments = WholeResponse(body, headers), []
     else:
         length = response_body.encoded_length(segments)
         response = web.StreamResponse(headers={**headers, "content-length": str(length)})

@@ -6,8 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -96,16 +95,11 @@ class Deployment:
             each.error.cost = None
         return result.priced(price)
 
-    @contextmanager
-    def priced_errors(self) -> Iterator[None]:
-        """Let the price of its entry count for errors too, if it has one, in place of what the provider says."""
-        try:
-            yield
-        except ImpastoError as error:
-            if self.config.input_cost_per_image is not None:
-                for each in (error, *error.errors):
-                    each.cost = None
-            raise
+    def price_error(self, error: ImpastoError) -> None:
+        """Let the price of its entry count for an error too, if it has one, in place of what the provider says."""
+        if self.config.input_cost_per_image is not None:
+            for each in (error, *error.errors):
+                each.cost = None
 
     def is_cooling_down(self) -> bool:
         """Return True if it failed so recently that others go first."""

@@ -364,7 +364,7 @@ async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[
     deployment.running += 1
     try:
         with deployment.observer.record_call(deployment.label, prepared_call.cost) as recorder:
-            with deployment.priced_errors():
+            try:
                 result = await deployment.client.invoke(
                     deployment.config.model,
                     prepared_call.request,
@@ -372,6 +372,9 @@ async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[
                     base_model=deployment.config.base_model,
                     call=call_factory,
                 )
+            except ImpastoError as error:
+                deployment.price_error(error)
+                raise
             if deployment.config.input_cost_per_image is not None:
                 result = deployment.apply_price(result)
             recorder.record_result(result)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -124,21 +124,9 @@ class IdempotencyCoordinator:
             delivery.update(now)
         self.in_flight.mark_disconnected()
 
-    @asynccontextmanager
-    async def session(
-        self, fingerprint: Fingerprint, reservation: MemoryReservation
-    ) -> AsyncIterator[IdempotencySession]:
-        """Yield a request's session, which lasts until the request is answered."""
-        session, broken = IdempotencySession(self, fingerprint, reservation), True
-        try:
-            yield session
-            broken = False
-        except APIError:
-            broken = False
-            raise
-        finally:
-            with session.stack:
-                await session.end(broken=broken)
+    def session(self, fingerprint: Fingerprint, reservation: MemoryReservation) -> IdempotencySession:
+        """Return a request's session, for a block that lasts until the request is answered."""
+        return IdempotencySession(self, fingerprint, reservation)
 
     def track_delivery(
         self, request: web.BaseRequest, on_decided: Callable[[bool], object], *, gave_up: bool = False

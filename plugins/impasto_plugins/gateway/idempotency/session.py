@@ -8,7 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import attrs
 
@@ -62,7 +63,7 @@ def new_row(id: str, fingerprint: Fingerprint, label: CallLabel, worker: str = "
 
 @attrs.define(eq=False)
 class IdempotencySession:
-    """The idempotency of one request."""
+    """The idempotency of one request, for a block that lasts until the request is answered."""
 
     _coordinator: IdempotencyCoordinator
     _fingerprint: Fingerprint
@@ -81,6 +82,15 @@ class IdempotencySession:
     _jobs: Callable[[], str] = str
     """Returns the JSON of all jobs of the call."""
     _recording: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.stack:
+            await self.end(broken=error is not None and not isinstance(error, APIError))
 
     async def get_outcome(self, make: MakeCall, label: CallLabel) -> tuple[CallOutcome, StoredCall | None]:
         """Return the outcome of the call: run it here if needed, or load that of a row. Raises APIError."""

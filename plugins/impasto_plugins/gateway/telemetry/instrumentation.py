@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import attrs
 from aiohttp import web
@@ -28,11 +28,11 @@ _SPAN_KEY: web.RequestKey[Span] = web.RequestKey("span", object)  # type: ignore
 _MAX_PROVIDER_IDS = 10
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class CallRecorder:
     """A call to one deployment, with its retries and all of its images.
 
-    ``price``: the price of each image, None if unknown.
+    The provider requests of its block belong to it. ``price``: the price of each image, None if unknown.
     """
 
     deployment: DeploymentLabel
@@ -40,6 +40,18 @@ class CallRecorder:
     record: RequestRecord
     metrics: Metrics
     labels: tuple[str, str]
+    _token: Token[CallRecorder | None] = attrs.field(init=False)
+
+    def __enter__(self) -> Self:
+        self._token = _current_recorder.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current_recorder.reset(self._token)
+        if isinstance(error, ImpastoError):
+            self.record_failure(error)
 
     def record_result(self, result: Result) -> None:
         """Note that it returned images."""
@@ -129,21 +141,11 @@ class Observer:
         if id is not None and self.log_requests:
             self._write_line(RequestRecord(id=id, method="", status=status, code=reason))
 
-    @contextmanager
-    def record_call(self, deployment: DeploymentLabel, price: Cost | None) -> Iterator[CallRecorder]:
-        """Record a call: the provider requests of its block belong to the running request. ``price``: of each image."""
+    def record_call(self, deployment: DeploymentLabel, price: Cost | None) -> CallRecorder:
+        """Return the recorder of a call of the running request, for a block. ``price``: of each image."""
         record = current_record.get() or RequestRecord(id="", method="")
         record.deployment = deployment.name
-        labels = (deployment.model_name, deployment.name)
-        recorder = CallRecorder(deployment, price, record, self.metrics, labels)
-        token = _current_recorder.set(recorder)
-        try:
-            yield recorder
-        except ImpastoError as error:
-            recorder.record_failure(error)
-            raise
-        finally:
-            _current_recorder.reset(token)
+        return CallRecorder(deployment, price, record, self.metrics, (deployment.model_name, deployment.name))
 
     @hookimpl
     def middleware(self) -> Middleware:
