@@ -108,7 +108,7 @@ class Body:
     ``received`` holds the bytes in memory so far, so that an answer that breaks off is not lost.
     """
 
-    _chunks: AsyncIterator[bytes]
+    _chunks: AsyncIterator[bytes] | None
     _received: list[bytes] = attrs.field(factory=list[bytes], init=False)
     is_spooled: bool = attrs.field(default=False, init=False)
     _parser: EventParser | None = attrs.field(default=None, init=False)
@@ -117,7 +117,7 @@ class Body:
     @classmethod
     def of(cls, whole: bytes) -> Body:
         """Return a body that has come whole, and is small."""
-        body = cls(_chunks_of(whole))
+        body = cls(None)
         body._whole, body._received = whole, [whole]
         return body
 
@@ -126,7 +126,7 @@ class Body:
         if self._whole is not None:
             return self._whole
         chunks, size = self._received, 0
-        async for chunk in self._chunks:
+        async for chunk in self:
             chunks.append(chunk)
             if spool is not None:
                 size += len(chunk)
@@ -142,7 +142,7 @@ class Body:
         try:
             for chunk in chunks:
                 await spool.write(chunk)
-            async for chunk in self._chunks:
+            async for chunk in self:
                 await spool.write(chunk)
         finally:  # where the spool fails, or is cancelled, the answer still comes: its connection ends here
             if isinstance(self._chunks, AsyncGenerator):
@@ -160,7 +160,7 @@ class Body:
         self._parser = parser = EventParser()
         room = _EVENT_ROOM
         try:
-            async for chunk in self._chunks:
+            async for chunk in self:
                 if hold is not None and (lacks := parser.size + len(chunk) - room) > 0:
                     lacks = -(-lacks // _EVENT_ROOM) * _EVENT_ROOM
                     await hold(lacks)
@@ -186,7 +186,7 @@ class Body:
         return self._received[0] if self._received else b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
+        return _chunks_of(self._whole or b"") if self._chunks is None else self._chunks
 
 
 async def _chunks_of(whole: bytes) -> AsyncIterator[bytes]:

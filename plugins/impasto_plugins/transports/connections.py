@@ -102,10 +102,10 @@ class Origin:
         fields = CIMultiDict(self.request.headers)
         fields.update(headers)
         if body is not None:
-            fields["content-length"] = str(body.size)
-            fields.setdefault("content-type", body.content_type)
+            fields["Content-Length"] = str(body.size)
+            fields.setdefault("Content-Type", body.content_type)
         elif method != "GET":
-            fields["content-length"] = "0"
+            fields["Content-Length"] = "0"
         return _serialize_headers(f"{method} {target} HTTP/1.1", fields)
 
 

@@ -45,8 +45,8 @@ class SpooledAnswer:
     """One answer: a ``Spool`` of the core. If the disk is full the rest stays in memory: it is paid for."""
 
     _reservation: MemoryReservation
-    _on_begin: Callable[[SpooledAnswer], object] | None = None
-    _memory_limit: int = IMAGE_BYTES
+    _on_begin: Callable[[SpooledAnswer], object] | None
+    _memory_limit: int
     _spool_file: SpoolFile = attrs.field(factory=SpoolFile)
     _buffer: bytearray = attrs.field(factory=bytearray)
     """Bytes after those on the disk."""
@@ -196,7 +196,7 @@ class AnswerSpools:
 
     def new_spool(self, on_begin: Callable[[SpooledAnswer], object] | None = None) -> SpooledAnswer:
         """Return the spool of an answer. ``on_begin``: called with it before the first bytes are on the disk."""
-        answer = SpooledAnswer(self.reservation, on_begin)
+        answer = SpooledAnswer(self.reservation, on_begin, IMAGE_BYTES)
         self.stack.callback(answer.close)
         return answer
 

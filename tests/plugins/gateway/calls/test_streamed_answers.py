@@ -331,7 +331,7 @@ async def test_pieces_that_go_out_while_it_comes_are_whole_in_base64(
 
     monkeypatch.setattr(SpoolFile, "_append", full)
     flow = MemoryBudget(1 << 30)
-    answer, came = large_module.SpooledAnswer(MemoryReservation(flow)), list[bytes]()
+    answer, came = large_module.SpooledAnswer(MemoryReservation(flow), None, MIB), list[bytes]()
 
     async def read() -> None:
         async for each in answer.iter_chunks():
