@@ -71,8 +71,17 @@ def _serve(url: str, listening: socket.socket) -> None:
         sock=listening,
         print=None,
         access_log=None,
-        loop=asyncio.new_event_loop(),
+        loop=_new_loop(),
     )
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """The loop that ours runs on."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def _listening(port: int) -> socket.socket:

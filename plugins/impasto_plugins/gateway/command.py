@@ -5,8 +5,21 @@ from __future__ import annotations
 import click
 
 from impasto_plugins.cli.options import number_type
+from impasto_plugins.concurrency import usable_processors
+
+_MAX_WORKERS = 64
 
 _REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
+
+
+def _worker_count(text: str) -> int:
+    """Return the number of processes."""
+    if text == "auto":
+        return min(usable_processors(), _MAX_WORKERS)
+    try:
+        return int(number_type(int, 1, _MAX_WORKERS)(text))
+    except click.BadParameter as error:
+        raise click.BadParameter(f"{error.message}; auto is one for each processor") from None
 
 
 @click.command("serve", short_help="Serve image models to any OpenAI client.")
@@ -19,7 +32,14 @@ _REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
     type=number_type(int, 0, 65_535),
     help="Port to listen on; 0 is any free port.",
 )
-@click.option("--workers", default=1, show_default=True, type=number_type(int, 1, 64), help="Number of processes.")
+@click.option(
+    "--workers",
+    default="1",
+    show_default=True,
+    type=_worker_count,
+    metavar="N|auto",
+    help="Number of processes; auto is one for each processor that this process may use.",
+)
 @click.option(
     "--check",
     is_flag=True,

@@ -272,10 +272,10 @@ class _Worker:
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # type: ignore[import-not-found, unused-ignore]  # where it is installed
-    except ImportError:
+        import uvloop
+    except ImportError:  # another Python than CPython
         return None
-    return uvloop.new_event_loop  # type: ignore[no-any-return, unused-ignore]  # untyped where uvloop is missing
+    return uvloop.new_event_loop
 
 
 class _Supervisor:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import suppress
 
 from aiohttp import web
 
 from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.http.file_body import send_file
 from impasto_plugins.gateway.storage.contents import StoreError
 from impasto_plugins.gateway.storage.local import UNKNOWN_TYPE
 
 from .context import RequestContext
 
 _log = logging.getLogger("impasto.gateway")
-
-_CHUNK_BYTES = 1 << 18
 
 
 async def download_file(context: RequestContext) -> web.StreamResponse:
@@ -42,7 +40,8 @@ async def download_file(context: RequestContext) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
         with suppress(ConnectionError):  # the caller left
             await context.begin(response)
-            while context.wants_body and (chunk := await asyncio.to_thread(source.read, _CHUNK_BYTES)):
-                await response.write(chunk)
+            if context.wants_body:
+                stall_seconds = context.runtime.config.general.write_seconds
+                await send_file(context.request, source, stored_file.size, stall_seconds=stall_seconds)
             await response.write_eof()
         return response
