@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import secrets
+import os
 from collections.abc import Iterator
 from typing import Self
 
@@ -57,7 +57,7 @@ REPLAYED_HEADERS = {"idempotent-replayed": "true"}
 
 def new_request_id() -> str:
     """Return a request's id, which every response carries."""
-    return f"req_{secrets.token_hex(12)}"
+    return f"req_{os.urandom(12).hex()}"
 
 
 def add_response_headers(response: web.StreamResponse, id: str) -> None:

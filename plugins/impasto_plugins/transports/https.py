@@ -129,7 +129,7 @@ class HttpsTransport:
                 body = await open_form(wire, files)
             else:
                 body = await _body_in_memory(wire, url, headers, files)
-            return await self.exchange(wire.call, wire.method, url, headers, body, files=files)
+            return await self.exchange(wire.call, wire.method, url, headers, body, files=files if wire.files else None)
         except BaseException:
             files.close()
             raise

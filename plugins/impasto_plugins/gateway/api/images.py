@@ -31,7 +31,7 @@ from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import APIError, JobInProgress
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
-from impasto_plugins.gateway.idempotency.queue_mark import queue_mark
+from impasto_plugins.gateway.idempotency.queue_mark import QueueMark
 from impasto_plugins.gateway.idempotency.session import CallLabel, IdempotencySession, JobStarted
 from impasto_plugins.gateway.telemetry.request_record import RECORD_KEY, UNKNOWN_MODEL
 
@@ -61,8 +61,7 @@ MODELS_3D = CallKind(name="3d", edit=False, makes="3d", event=None)
 
 async def create_images(context: RequestContext, kind: CallKind) -> web.StreamResponse:
     """Read a call, run it, and respond with its images or its job. Raises APIError."""
-    preferences = ",".join(context.request.headers.getall("prefer", ())).split(",")
-    if any(each.partition(";")[0].strip().lower() == "respond-async" for each in preferences):
+    if "prefer" in context.request.headers and _prefers_job(context.request.headers.getall("prefer")):
         return await jobs.start_job(context, partial(_run_as_job, context, kind))
     with MemoryReservation(context.services.memory) as share, ExitStack() as files:
         request = await _read_call(context, kind, share, files)
@@ -79,6 +78,12 @@ async def create_images(context: RequestContext, kind: CallKind) -> web.StreamRe
             if request.is_streamed and kind.event is not None:
                 return await responses.respond_with_events(context, making, answers, kind.event)
             return await responses.respond(context, making, answers)
+
+
+def _prefers_job(preferences: Sequence[str]) -> bool:
+    """Return True if a ``Prefer`` header asks for a job (RFC 7240)."""
+    words = (each.partition(";")[0].strip().lower() for each in ",".join(preferences).split(","))
+    return "respond-async" in words
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -200,7 +205,7 @@ async def _execute(
     leased, running = context.services.idempotency.in_flight.leased, call.session.running
     if leased is not None and running is not None and row is None and call.session.may_repeat:
         guard.begin = partial(leased.begin_row, running)
-    async with queue_mark(context.services.state.calls, row) as mark:
+    async with QueueMark(context.services.state.calls, row) as mark:
 
         async def before_sending() -> None:
             await mark.remove()

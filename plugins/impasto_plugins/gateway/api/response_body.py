@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import BinaryIO
 
@@ -134,7 +134,7 @@ def build_headers(cost: Cost | None, warnings: Sequence[str], *, is_replayed: bo
     return headers
 
 
-def _image_object(image: ResponseImage, fields: Mapping[str, object]) -> Iterator[Segment]:
+def _image_object(image: ResponseImage, fields: Mapping[str, object]) -> Sequence[Segment]:
     """Return a JSON object with its image first, or without one if that has a URL."""
     artifact = image.artifact
     facts = {
@@ -145,11 +145,9 @@ def _image_object(image: ResponseImage, fields: Mapping[str, object]) -> Iterato
     }
     rest = _json({**fields, **{name: value for name, value in facts.items() if value is not None}}).encode()
     if image.url is not None:
-        yield rest
-        return
-    yield IMAGE_OPENING
-    yield image.artifact.file or memoryview(image.artifact.data)
-    yield b'"}' if rest == b"{}" else b'",' + rest[1:]
+        return (rest,)
+    content = artifact.file or memoryview(artifact.data)
+    return IMAGE_OPENING, content, b'"}' if rest == b"{}" else b'",' + rest[1:]
 
 
 def body_opening(created: int) -> bytes:
@@ -157,14 +155,16 @@ def body_opening(created: int) -> bytes:
     return b'{"created":%d,"data":[' % created
 
 
-def body_segments(content: ResponseContent) -> Iterator[Segment]:
+def body_segments(content: ResponseContent) -> list[Segment]:
     """Return the rest of a JSON response after its beginning."""
-    for i, image in enumerate(content.images):
-        if i:
-            yield b","
-        yield from _image_object(image, {})
+    segments: list[Segment] = []
+    for image in content.images:
+        if segments:
+            segments.append(b",")
+        segments += _image_object(image, {})
     properties = content.images[0].properties if content.images else {}
-    yield b"]," + _json({**properties, **_call_fields(content.outcome)})[1:].encode()
+    segments.append(b"]," + _json({**properties, **_call_fields(content.outcome)})[1:].encode())
+    return segments
 
 
 def _call_fields(outcome: CallOutcome) -> Mapping[str, object]:
@@ -184,14 +184,13 @@ def event_opening(event: str) -> bytes:
     return f"event: {event}\ndata: ".encode()
 
 
-def completed_event(event: str, image: ResponseImage, outcome: CallOutcome, *, is_last: bool) -> Iterator[Segment]:
+def completed_event(event: str, image: ResponseImage, outcome: CallOutcome, *, is_last: bool) -> Sequence[Segment]:
     """Return the rest of the event of an image after its beginning.
 
     The last one has the usage, warnings and errors of the whole call: a client adds up the usage of its events.
     """
     call_fields = _call_fields(outcome) if is_last else {"usage": _NO_USAGE}
-    yield from _image_object(image, {**_event_fields(event, image, outcome.created), **call_fields})
-    yield b"\n\n"
+    return *_image_object(image, {**_event_fields(event, image, outcome.created), **call_fields}), b"\n\n"
 
 
 def partial_event(event: str, partial: Partial, created: int) -> tuple[Segment, ...]:

@@ -130,11 +130,13 @@ async def respond_with(context: RequestContext, content: ResponseContent, prefix
     else:
         length = response_body.encoded_length(segments)
         response = web.StreamResponse(headers={**headers, "content-length": str(length)})
-    with suppress(ConnectionError):  # the caller left
+    try:
         await context.begin(response)
         if segments and context.wants_body:
             await _write(response, segments)
         await response.write_eof()
+    except ConnectionError:  # the caller left
+        pass
     return response
 
 

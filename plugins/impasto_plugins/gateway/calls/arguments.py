@@ -22,6 +22,7 @@ from impasto_plugins.gateway.http.body import (
     has_too_many_values,
     parse_json,
     read_chunks,
+    read_small,
     read_text_field,
 )
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
@@ -126,7 +127,10 @@ class CallArguments:
     def _leaves(self) -> Iterator[tuple[str, object]]:
         """Yield the values in lists and nested objects, each with its argument."""
         for word, value in self.params.items():
-            yield from ((word, each) for each in _leaves(value))
+            if isinstance(value, list | dict):
+                yield from ((word, each) for each in _leaves(value))
+            else:
+                yield word, value
 
     def for_operation(self, operation: Operation) -> dict[str, object]:
         """Return the arguments for one model: its images as files, a form's numbers as numbers.
@@ -153,12 +157,12 @@ async def read_call_arguments(
     content_type = request.content_type if "content-type" in headers else ""
     if content_type not in CONTENT_TYPES:
         raise content_type_error()
-    chunks = read_chunks(
-        request, max_bytes * 4 // 3 if content_type == JSON else max_bytes
-    )  # JSON has its images in base64
     if content_type == JSON:
-        return await _read_json(chunks, reservation)
-    return await _read_form(chunks, headers["content-type"], reservation, files)
+        if (small := read_small(request)) is not None:
+            reservation.reserve(len(small) * _COPIES)
+            return _parse_json(small)
+        return await _read_json(read_chunks(request, max_bytes * 4 // 3), reservation)  # it has its images in base64
+    return await _read_form(read_chunks(request, max_bytes), headers["content-type"], reservation, files)
 
 
 async def _read_json(chunks: AsyncIterator[bytes], reservation: MemoryReservation) -> CallArguments:
@@ -166,9 +170,13 @@ async def _read_json(chunks: AsyncIterator[bytes], reservation: MemoryReservatio
     async for chunk in chunks:
         reservation.reserve(len(chunk) * _COPIES)
         body += chunk
+    return _parse_json(bytes(body))
+
+
+def _parse_json(body: bytes) -> CallArguments:
     if has_too_many_values(body):
         raise APIError(400, f"the body has more than {MAX_VALUES:,} values", code="invalid_json")
-    body_fields = parse_json(bytes(body))
+    body_fields = parse_json(body)
     if not isinstance(body_fields, dict):
         raise APIError(400, "the body must be a JSON object", code="invalid_json")
     return CallArguments.from_json(body_fields)

@@ -22,6 +22,8 @@ MAX_VALUES = 50_000
 
 JSON = "application/json"
 
+_SMALL_BYTES = 64 * 1024
+
 CONTENT_TYPES = (JSON, "multipart/form-data")
 
 
@@ -47,6 +49,14 @@ def content_type_error() -> APIError:
     """Return the refusal of a body that is neither JSON nor a form."""
     message = "Content-Type must be application/json or multipart/form-data"
     return APIError(415, message, code="unsupported_content_type", close=True)
+
+
+def read_small(request: web.BaseRequest) -> bytes | None:
+    """Return a small body that has come whole with its head; None if it must be read."""
+    content = request.content
+    if not content.is_eof() or content.exception() is not None or content.total_bytes > _SMALL_BYTES:
+        return None
+    return content.read_nowait()
 
 
 async def read_chunks(request: web.BaseRequest, max_bytes: int) -> AsyncIterator[bytes]:

@@ -7,8 +7,9 @@ request was sent would have that request paid for twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 import attrs
 
@@ -25,45 +26,52 @@ MARK_SECONDS = 1.0
 
 @attrs.define(eq=False)
 class QueueMark:
-    """The mark of one call's row."""
+    """The mark of one call's row, if it has one, for a block in which the call is made."""
 
     _calls: CallRecords
     _row: StoredCall | None
     _lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     _may_be_written: bool = False
     _is_sending: bool = False
+    _timer: asyncio.TimerHandle | None = None
+    _writing: asyncio.Task[None] | None = None
 
-    async def write_soon(self) -> None:
-        """Write the mark, unless the call is sent before."""
-        await asyncio.sleep(MARK_SECONDS)
+    async def __aenter__(self) -> Self:
+        if self._row is not None:
+            self._timer = asyncio.get_running_loop().call_later(MARK_SECONDS, self._begin, self._row)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    def _begin(self, row: StoredCall) -> None:
+        self._writing = asyncio.create_task(self._write(row))
+
+    async def _write(self, row: StoredCall) -> None:
         async with self._lock:
-            if self._row is not None and not self._is_sending:
+            if not self._is_sending:
                 self._may_be_written = True
                 with suppress(StateError):
-                    await finish(self._calls.update(self._row.id, jobs=UNSENT))
+                    await finish(self._calls.update(row.id, jobs=UNSENT))
 
     async def remove(self) -> None:
         """Remove the mark before a request is sent. Raises NotSent if that is not possible."""
+        if self._row is None:
+            return
         async with self._lock:
-            if self._row is not None and self._may_be_written:
+            if self._may_be_written:
                 try:
                     await finish(self._calls.update(self._row.id, jobs=""))
                 except StateError:
                     message = "the gateway can't note that the call is sent; nothing was sent, try again"
                     raise NotSent(message, retryable=True) from None
             self._may_be_written, self._is_sending = False, True
-
-
-@asynccontextmanager
-async def queue_mark(calls: CallRecords, row: StoredCall | None) -> AsyncIterator[QueueMark]:
-    """Mark the row of a call, if it has one, while it waits; it is made in the block."""
-    mark = QueueMark(calls, row)
-    writing = asyncio.create_task(mark.write_soon())
-    try:
-        yield mark
-    finally:
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
 
 
 def unsent_error() -> APIError:

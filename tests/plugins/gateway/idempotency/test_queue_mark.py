@@ -11,7 +11,7 @@ import pytest
 from impasto import NotSent
 from impasto.ext import StateError, StoredCall
 from impasto_plugins.gateway.idempotency import queue_mark as module
-from impasto_plugins.gateway.idempotency.queue_mark import UNSENT, queue_mark
+from impasto_plugins.gateway.idempotency.queue_mark import UNSENT, QueueMark
 
 ROW = StoredCall(id="a" * 64, owner=b"", identity=b"", expires=60)
 
@@ -42,7 +42,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def mark_of(calls: Calls, row: StoredCall | None = ROW) -> Any:
-    return queue_mark(cast("Any", calls), row)
+    return QueueMark(cast("Any", calls), row)
 
 
 async def test_a_call_that_waits_is_marked_until_it_is_sent(calls: Calls) -> None:
