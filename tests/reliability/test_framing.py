@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 
 import impasto
 from tests.reliability.conftest import CORE, MakeClient, failure, is_unknown
-from tests.reliability.servers import PICTURE, PICTURE_HEADERS, Answer, Server, head, http, picture, raw
+from tests.reliability.servers import (
+    PICTURE,
+    PICTURE_HEADERS,
+    Answer,
+    ServedRequest,
+    Server,
+    Wire,
+    head,
+    http,
+    picture,
+    raw,
+)
 
 CHUNKED = head(200, {**PICTURE_HEADERS, "transfer-encoding": "chunked"})
 
@@ -29,7 +43,17 @@ FRAMING: dict[str, Answer] = {
     "plus": raw(head(200, {**PICTURE_HEADERS, "content-length": f"+{len(PICTURE)}"}) + PICTURE),
     "no status": raw(b"HTTP/1.1 nothing\r\n\r\n" + PICTURE),
     "no http": raw(b"\x89PNG" + PICTURE),
+    "no http, nor a line": raw(b"nonsense"),
+    "no http after 100": raw(head(100, {}) + b"nonsense"),
+    "length too short, later": raw(
+        head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE) - 9)}) + PICTURE[:9], 0.02, PICTURE[9:]
+    ),
+    "chunks, then more": raw(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\nmore" % (len(PICTURE), PICTURE)),
 }
+
+
+LENGTH = head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE))}) + PICTURE
+CHUNKS = CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PICTURE), PICTURE)
 
 
 @pytest.mark.parametrize("fault", FRAMING)
@@ -75,6 +99,36 @@ async def test_a_damaged_chunk_ends_the_call_at_once_with_what_came_before(
     assert len(server.paid) == 1
 
 
+@pytest.mark.parametrize("at", [3, 20, len(CHUNKED) - 3, len(CHUNKED) - 1])
+async def test_a_head_in_two_packets_is_kept_though_its_body_is_damaged(
+    server: Server, client: impasto.Client, at: int
+) -> None:
+    """aiohttp's parsers lose a head whose last bytes come with a damaged body."""
+    good = b"20\r\n" + PICTURE[:32] + b"\r\n"
+    server.posts = [raw(CHUNKED[:at], 0.05, CHUNKED[at:] + good + b"zz\r\n", 30.0)]
+    error = is_unknown(await failure(client))
+    assert (error.raw, error.status, error.request_id) == (PICTURE[:32], 200, "req-1")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+@pytest.mark.parametrize("whole", [LENGTH, CHUNKS], ids=["length", "chunks"])
+async def test_a_connection_on_which_half_a_head_came_unasked_is_not_used_again(
+    server: Server, client: impasto.Client, whole: bytes, pause: float
+) -> None:
+    """The parser keeps half a head to itself; its other half would be the next call's answer."""
+    sent = asyncio.Event()
+
+    async def answer(request: ServedRequest, wire: Wire) -> None:
+        await raw(whole, pause, b"HTTP/1.1 200 OK\r\nx-other: ")(request, wire)
+        sent.set()
+
+    server.posts = [answer, picture(seed="8")]
+    assert (await client.run(CORE, prompt="one")).artifacts[0].data == PICTURE
+    await sent.wait()
+    assert (await client.run(CORE, prompt="two")).artifacts[0].seed == 8
+    assert server.paid[1].connection != server.paid[0].connection
+
+
 async def test_more_than_the_length_is_unknown_with_all_that_was_announced(
     server: Server, client: impasto.Client
 ) -> None:
@@ -103,3 +157,12 @@ async def test_a_body_that_begins_like_a_head_is_a_body(server: Server, client: 
     error = await failure(client)
     assert isinstance(error, impasto.UnusableResult)
     assert error.raw == body
+
+
+def test_aiohttps_parser_in_python_shows_the_same_damage() -> None:
+    """Not the chunk of 40 digits: a size without limit is no fault to it, so the call waits for its bytes."""
+    env = {**os.environ, "AIOHTTP_NO_EXTENSIONS": "1"}
+    check = "from aiohttp import http_parser as p; assert p.HttpResponseParser is p.HttpResponseParserPy"
+    subprocess.run([sys.executable, "-c", check], env=env, check=True)
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-k", "not parser_in_python and not ffff"]
+    subprocess.run([sys.executable, "-m", "pytest", *options, __file__], env=env, check=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import select
 from collections.abc import AsyncIterator, Mapping
 
@@ -18,7 +19,9 @@ from aiohttp.client_exceptions import ClientConnectionResetError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
-from aiohttp.http_parser import RawResponseMessage
+from aiohttp.helpers import DEBUG
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import HttpParser, RawResponseMessage
 from aiohttp.http_writer import _serialize_headers
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict
@@ -37,33 +40,86 @@ MAX_HEADER_BYTES = 64 * 1024
 
 MAX_HEADERS = 1_000
 
+_HEAD_BEGIN = re.compile(rb"[\r\n]*(?:HTTP/|H?T?T?P?\Z)")
+_HEAD_END = re.compile(rb"[^\r\n]\r?\n\r?\n")
+
+_BLANK_LINES = b"\r\n\r\n" if DEBUG else b"\n\n"
+"""What aiohttp's parsers skip before a head: in Python's development mode they want each line to end with CRLF."""
+
 _HEADERS = {"user-agent": "impasto", "accept-encoding": "identity"}
 
 
 class Protocol(ResponseHandler):
-    """Parses an answer's head before its body: aiohttp's parser drops a head that comes with a damaged body.
+    """Parses an answer so that its damage shows alike with each of aiohttp's parsers, the one in C and in Python.
 
+    Both drop a head that comes with a damaged body, and keep for themselves bytes that came after an answer.
     ``surplus`` has the bytes that could not be parsed. ``is_used``: an exchange before has ended on the connection.
     """
 
     surplus = b""
     is_used = False
+    _is_answered = False
+    _head = b""  # the last bytes of a head whose end has not come
+
+    def expect_answer(self, read_timeout: float | None) -> None:
+        """Prepare for the answer to the next request. ``read_timeout`` in seconds."""
+        self._is_answered, self._head = False, b""
+        self.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=read_timeout,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take a head from the parser."""
+        self._is_answered = not _is_informational(data[0])
+        super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
         """Parse a head by itself, then the rest. There may be several heads, such as 100 Continue."""
-        while data.startswith(b"HTTP/") and 4 <= (end := data.find(b"\r\n\r\n") + 4) < len(data):
-            self._feed(data[:end])
-            data = data[end:]
-        self._feed(data)
+        data, at, begin = self._head + data, len(self._head), 0
+        while not self._is_answered and self._exception is None and at < len(data):
+            if at == begin and _HEAD_BEGIN.match(data, begin) is None:
+                self._refuse(data[at:])  # the parser in Python would wait for the end of the line
+                return
+            end = _HEAD_END.search(data, begin)
+            if end is None:
+                break
+            self._feed(data[at : end.end()])
+            at = begin = end.end()
+        self._head = b"" if self._is_answered else data[begin:][-4:]
+        if at < len(data) or not data:  # without bytes: the reader has caught up
+            self._feed(data[at:])
+        if self._is_answered and self._parser is not None and self._payload is not None and self._payload.is_eof():
+            self._check_end(data, self._parser)
 
     def _feed(self, data: bytes) -> None:
         if not self.surplus:
             super().data_received(data)
-        if self.exception() is not None:
+        if self._exception is not None:
             self.surplus += data
             if self._payload is not None:  # end it, or its reader would wait for ever for the rest
+                self._payload._exception = None  # noqa: SLF001 - or the whole chunks before the damage would be lost
                 self._payload.feed_eof()
                 self._payload = None
+
+    def _check_end(self, data: bytes, parser: HttpParser[RawResponseMessage]) -> None:
+        """Refuse bytes after the answer. To the parser blank lines are nothing, or end what it keeps for itself."""
+        try:
+            messages, _, _ = parser.feed_data(_BLANK_LINES)
+        except HttpProcessingError:
+            self._refuse(data)
+        else:
+            self._should_close = self._should_close or bool(messages)
+
+    def _refuse(self, data: bytes) -> None:
+        self.surplus += data
+        self.set_exception(HttpProcessingError(message="not HTTP"))
+        if self.transport is not None:
+            self.transport.close()
 
     async def send(self, data: bytes | memoryview) -> None:
         """Write bytes, and wait while the peer reads too slowly. Raises ClientConnectionResetError."""
@@ -125,6 +181,10 @@ class Connector(aiohttp.TCPConnector):
         return None
 
 
+def _is_informational(message: RawResponseMessage) -> bool:
+    return message.code in range(100, 200) and message.code != 101
+
+
 def _is_readable(transport: asyncio.Transport | None) -> bool:
     """Return True if bytes or an end have come that the loop, which may be late, has not read yet.
 
@@ -160,7 +220,7 @@ class Exchange:
             try:
                 self._write(protocol, origin.head(method, target, headers, body), body)
                 message, self._payload = await protocol.read()
-                while message.code in range(100, 200) and message.code != 101:
+                while _is_informational(message):
                     message, self._payload = await protocol.read()
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
                 self.close()
@@ -182,14 +242,7 @@ class Exchange:
         except BaseException:  # the call may not send: its permit is used, or its time is over
             connection.close()
             raise
-        protocol.set_response_params(
-            read_until_eof=True,
-            auto_decompress=False,
-            read_timeout=self._timeout.sock_read,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
-        )
+        protocol.expect_answer(self._timeout.sock_read)
         self._connection, self._protocol = connection, protocol
         return protocol
 
