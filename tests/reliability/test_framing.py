@@ -116,15 +116,15 @@ async def test_a_connection_on_which_half_a_head_came_unasked_is_not_used_again(
     server: Server, client: impasto.Client, whole: bytes, pause: float
 ) -> None:
     """The parser keeps half a head to itself; its other half would be the next call's answer."""
-    sent = asyncio.Event()
+    end = asyncio.Event()
 
     async def answer(request: ServedRequest, wire: Wire) -> None:
         await raw(whole, pause, b"HTTP/1.1 200 OK\r\nx-other: ")(request, wire)
-        sent.set()
+        end.set()
 
     server.posts = [answer, picture(seed="8")]
     assert (await client.run(CORE, prompt="one")).artifacts[0].data == PICTURE
-    await sent.wait()
+    await end.wait()
     assert (await client.run(CORE, prompt="two")).artifacts[0].seed == 8
     assert server.paid[1].connection != server.paid[0].connection
 

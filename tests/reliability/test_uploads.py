@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import socket
 import tracemalloc
 from pathlib import Path
 
@@ -178,3 +179,23 @@ async def test_an_answer_before_the_upload_ended_is_taken(server: Server, client
     server.reads_bodies, server.posts = True, [picture()]
     await client.run(ERASE, image=PICTURE)
     assert server.paid[-1].connection > 0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts the open sockets of the process")
+async def test_the_socket_of_a_call_that_ended_is_closed_though_its_peer_reads_no_more(
+    make_client: MakeClient, large: Path
+) -> None:
+    """Its rest of the body would be sent long after the call, or never: one socket more for each such call."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client = make_client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5)
+        before = _open_sockets()
+        with pytest.raises(impasto.ChargeUnknown):
+            await client.run(ERASE, image=large)
+        await asyncio.sleep(0)  # asyncio closes it in its next turn
+        assert _open_sockets() == before
+
+
+def _open_sockets() -> int:
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return sum("socket" in os.readlink(link) for link in links if os.path.islink(link))

@@ -21,7 +21,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import DEBUG
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpParser, RawResponseMessage
+from aiohttp.http_parser import RawResponseMessage
 from aiohttp.http_writer import _serialize_headers
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict
@@ -40,6 +40,9 @@ MAX_HEADER_BYTES = 64 * 1024
 
 MAX_HEADERS = 1_000
 
+_INFORMATIONAL = frozenset(range(100, 200)) - {101}
+"""Statuses of heads before the answer's own. 101 ends HTTP on the connection."""
+
 _HEAD_BEGIN = re.compile(rb"[\r\n]*(?:HTTP/|H?T?T?P?\Z)")
 _HEAD_END = re.compile(rb"[^\r\n]\r?\n\r?\n")
 
@@ -54,34 +57,18 @@ class Protocol(ResponseHandler):
 
     Both drop a head that comes with a damaged body, and keep for themselves bytes that came after an answer.
     ``surplus`` has the bytes that could not be parsed. ``is_used``: an exchange before has ended on the connection.
+    ``is_answered``: the head of the answer has come. Set it to False for the next request.
     """
 
     surplus = b""
     is_used = False
-    _is_answered = False
+    is_answered = False
     _head = b""  # the last bytes of a head whose end has not come
-
-    def expect_answer(self, read_timeout: float | None) -> None:
-        """Prepare for the answer to the next request. ``read_timeout`` in seconds."""
-        self._is_answered, self._head = False, b""
-        self.set_response_params(
-            read_until_eof=True,
-            auto_decompress=False,
-            read_timeout=read_timeout,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
-        )
-
-    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Take a head from the parser."""
-        self._is_answered = not _is_informational(data[0])
-        super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
         """Parse a head by itself, then the rest. There may be several heads, such as 100 Continue."""
         data, at, begin = self._head + data, len(self._head), 0
-        while not self._is_answered and self._exception is None and at < len(data):
+        while not self.is_answered and self._exception is None and at < len(data):
             if at == begin and _HEAD_BEGIN.match(data, begin) is None:
                 self._refuse(data[at:])  # the parser in Python would wait for the end of the line
                 return
@@ -90,11 +77,12 @@ class Protocol(ResponseHandler):
                 break
             self._feed(data[at : end.end()])
             at = begin = end.end()
-        self._head = b"" if self._is_answered else data[begin:][-4:]
+            self.is_answered = bool(self._buffer) and self._buffer[-1][0][0].code not in _INFORMATIONAL
+        self._head = b"" if self.is_answered else data[begin:][-4:]
         if at < len(data) or not data:  # without bytes: the reader has caught up
             self._feed(data[at:])
-        if self._is_answered and self._parser is not None and self._payload is not None and self._payload.is_eof():
-            self._check_end(data, self._parser)
+        if self.is_answered and not self._upgraded and self._payload is not None and self._payload.is_eof():
+            self._check_end(data)
 
     def _feed(self, data: bytes) -> None:
         if not self.surplus:
@@ -106,10 +94,11 @@ class Protocol(ResponseHandler):
                 self._payload.feed_eof()
                 self._payload = None
 
-    def _check_end(self, data: bytes, parser: HttpParser[RawResponseMessage]) -> None:
+    def _check_end(self, data: bytes) -> None:
         """Refuse bytes after the answer. To the parser blank lines are nothing, or end what it keeps for itself."""
+        assert self._parser is not None  # noqa: S101 - it has just parsed something
         try:
-            messages, _, _ = parser.feed_data(_BLANK_LINES)
+            messages, _, _ = self._parser.feed_data(_BLANK_LINES)
         except HttpProcessingError:
             self._refuse(data)
         else:
@@ -181,10 +170,6 @@ class Connector(aiohttp.TCPConnector):
         return None
 
 
-def _is_informational(message: RawResponseMessage) -> bool:
-    return message.code in range(100, 200) and message.code != 101
-
-
 def _is_readable(transport: asyncio.Transport | None) -> bool:
     """Return True if bytes or an end have come that the loop, which may be late, has not read yet.
 
@@ -210,52 +195,55 @@ class Exchange:
         self._protocol: Protocol | None = None
         self._payload: StreamReader | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._is_written = True
 
     async def start(
         self, origin: Origin, method: str, target: str, headers: Mapping[str, str], body: RequestBody | None
     ) -> RawResponseMessage:
         """Send the request, and return the head of its answer."""
         while True:
-            protocol = await self._connect(origin)
+            self._connection = await self._connector.connect(origin.request, [], self._timeout)
+            protocol = self._connection.protocol
+            assert isinstance(protocol, Protocol)  # noqa: S101 - the connector makes no other
+            self._protocol = protocol
             try:
                 self._write(protocol, origin.head(method, target, headers, body), body)
                 message, self._payload = await protocol.read()
-                while _is_informational(message):
+                while message.code in _INFORMATIONAL:
                     message, self._payload = await protocol.read()
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
                 self.close()
                 if self._paid or body is not None or not protocol.is_used:
                     raise
-            except BaseException:
+            except BaseException:  # the call may not send, too: its permit is used, or its time is over
                 self.close()
                 raise
             else:
                 return message
 
-    async def _connect(self, origin: Origin) -> Protocol:
-        """Return a connection, and report that headers may be sent on it from now on."""
-        connection = await self._connector.connect(origin.request, [], self._timeout)
-        protocol = connection.protocol
-        assert isinstance(protocol, Protocol)  # noqa: S101 - the connector makes no other
-        try:
-            self._evidence.headers_sent()
-        except BaseException:  # the call may not send: its permit is used, or its time is over
-            connection.close()
-            raise
-        protocol.expect_answer(self._timeout.sock_read)
-        self._connection, self._protocol = connection, protocol
-        return protocol
-
     def _write(self, protocol: Protocol, head: bytes, body: RequestBody | None) -> None:
-        if protocol.transport is None:
+        """Report that headers may leave from now on, and begin to write."""
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
             raise ClientConnectionResetError("Cannot write to closing transport")
+        self._evidence.headers_sent()
+        protocol.is_answered = False
+        protocol.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=self._timeout.sock_read,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+        )
         small = b"" if body is None else body.small
         if small is not None:
-            protocol.transport.write(head + small)
+            transport.write(head + small)
             self._evidence.body_sent()
             protocol.start_timeout()
         elif body is not None:
-            protocol.transport.write(head)
+            self._is_written = False
+            transport.write(head)
             self._writing = asyncio.create_task(self._write_body(protocol, body))
 
     async def _write_body(self, protocol: Protocol, body: RequestBody) -> None:
@@ -264,6 +252,7 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - whatever a file raises, it ends the exchange
             protocol.set_exception(aiohttp.ClientOSError("the body could not be sent"), error)
         else:
+            self._is_written = True
             self._evidence.body_sent()
             protocol.start_timeout()
 
@@ -277,7 +266,7 @@ class Exchange:
         payload = self._payload
         if payload is None or not payload.is_eof() or payload.exception() is not None or self.surplus:
             return None
-        if payload.total_bytes > max_bytes or (self._writing is not None and not self._writing.done()):
+        if payload.total_bytes > max_bytes or not self._is_written:
             return None
         body = payload.read_nowait()
         self.end()
@@ -294,7 +283,7 @@ class Exchange:
         if self._connection is None:
             return
         is_whole = self._payload is not None and self._payload.at_eof() and self._payload.exception() is None
-        if not is_whole or (self._writing is not None and not self._writing.done()):
+        if not is_whole or not self._is_written:
             self.close()
             return
         assert self._protocol is not None  # noqa: S101 - it has a connection
@@ -307,6 +296,9 @@ class Exchange:
         if self._writing is not None:
             self._writing.cancel()
         if self._connection is not None:
+            transport = self._connection.transport
+            if transport is not None and (transport.get_write_buffer_size() or not self._is_written):
+                transport.abort()  # or it stays open until a peer that reads no more has read the rest
             self._connection.close()
             self._connection = None
 

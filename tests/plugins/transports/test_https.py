@@ -12,10 +12,12 @@ from typing import Any, cast
 import attrs
 import pytest
 import trustme
+from aiohttp.connector import Connection
 
 import impasto
 from impasto.ext import Options
 from impasto_plugins.stability.provider import stability
+from impasto_plugins.transports.connections import Connector
 from impasto_plugins.transports.https import MAX_PER_TURN, HttpsTransport, Turns
 from tests.reliability.conftest import CORE, FAST, KEY
 from tests.reliability.servers import Server, Wire, picture, raw, refused, serving
@@ -67,6 +69,27 @@ async def test_headers_are_reported_before_they_are_sent(events: Events, answers
     async with serving(Server(posts=answers)) as server:
         await outcome(server.url)
     assert events == ["left", "headers sent"] * attempts
+
+
+async def test_a_connection_that_ended_as_it_was_made_is_not_a_sent_request(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio would drop what is written to it. Another is made: it is proved that nothing left."""
+    connect, connections = Connector.connect, list[Connection]()
+
+    async def once_closed(self: Connector, *arguments: Any) -> Connection:
+        connection = await connect(self, *arguments)
+        if not connections and connection.transport is not None:
+            connection.transport.close()
+        connections.append(connection)
+        return connection
+
+    monkeypatch.setattr(Connector, "connect", once_closed)
+    async with serving() as server:
+        assert isinstance(await outcome(server.url), impasto.Result)
+        assert len(server.paid) == 1
+    assert len(connections) == 2
+    assert events == ["left", "headers sent"]
 
 
 async def test_no_headers_are_reported_if_none_are_sent(events: Events) -> None:
