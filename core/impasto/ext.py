@@ -30,7 +30,8 @@ _HOMES = {
     "replicas": "CallInFlight Rates ReplicaStore Workers",
     "retry_after": "retry_after",
     "state_records": (
-        "CALLER_WAITS LimitReached ObjectsFull Period Reservation StateError StateReport StoredCall StoredObject Use"
+        "CALLER_WAITS LimitReached ObjectsFull Period Reservation StateAway StateError StateReport StoredCall"
+        " StoredObject Use"
     ),
     "states": "RESULTS Budgets CallRecords ObjectRecords StateStore check_store open_store state_of",
     "streaming": "stream_call",

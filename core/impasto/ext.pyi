@@ -96,6 +96,7 @@ from .state_records import (
     ObjectsFull as ObjectsFull,
     Period as Period,
     Reservation as Reservation,
+    StateAway as StateAway,
     StateError as StateError,
     StateReport as StateReport,
     StoredCall as StoredCall,

@@ -17,6 +17,10 @@ CALLER_WAITS = 1_000_000
 """The ``attempt`` of a call whose caller waits for it: higher than the number of any retry, so that none gets it."""
 
 
+class StateAway(NotSent):
+    """The store can't be used now. The message names its address: it is for whoever runs the program."""
+
+
 class StateError(Exception):
     """The store can't be used. The message names the cause and the setting, and holds no password."""
 
@@ -28,11 +32,11 @@ class StateError(Exception):
         self.is_permanent = is_permanent
         """True if waiting does not help: the address, the user's rights or the schema must be changed first."""
 
-    def refusal(self, what: str) -> NotSent | StorageError:
+    def refusal(self, what: str) -> StateAway | StorageError:
         """Return the error of a call that needs ``what`` of the store: it may be repeated if waiting helps."""
         if self.is_permanent:
             return StorageError(f"{self}; without {what} nothing is sent")
-        return NotSent(f"{self}; without {what} nothing is sent, try again")
+        return StateAway(f"{self}; without {what} nothing is sent, try again")
 
 
 @attrs.frozen(kw_only=True)

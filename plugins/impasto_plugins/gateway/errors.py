@@ -38,7 +38,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto.ext import field_at, is_not_charged, printable, without_python_advice
+from impasto.ext import StateAway, field_at, is_not_charged, printable, without_python_advice
 from impasto_plugins.openai_compat.words import WORDS
 
 _log = logging.getLogger("impasto.gateway")
@@ -187,6 +187,10 @@ def _convert(error: ImpastoError) -> APIError:
         case Unauthorized() | PermissionDenied() | PaymentRequired() | NotFound():
             message = f"the provider refused the gateway's own account: {message}"
             return APIError(502, message, SERVER, "provider_account", should_retry=False)
+        case StorageError() | StateAway():
+            _log.error("%s", error)
+            message = "the gateway's shared state can't be used; its log has the reason; nothing was sent, try again"
+            return APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True)
         case NotSent():
             wait = 1.0 if error.retryable else None
             should_retry = error.retryable
@@ -202,10 +206,6 @@ def _convert(error: ImpastoError) -> APIError:
         case BrokenPlugin():
             _log.error("a plugin failed: %s", error)
             return plugin_error()
-        case StorageError():
-            _log.error("%s", error)
-            message = "the gateway's shared state can't be used; its log has the reason; nothing was sent, try again"
-            return APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True)
         case ConfigError() | RegistryError():
             message = "the gateway's configuration of this model's provider is invalid; its log has the reason"
             return APIError(500, message, SERVER, "misconfigured", should_retry=False)

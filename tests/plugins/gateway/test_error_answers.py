@@ -31,7 +31,7 @@ from impasto import (
     WireResponse,
 )
 from impasto.dialects import unusable
-from impasto.ext import is_not_charged
+from impasto.ext import StateAway, is_not_charged
 from impasto_plugins.gateway.errors import (
     APIError,
     add_response_headers,
@@ -86,6 +86,7 @@ def limited(seconds: float | None) -> RateLimited:
         (PaymentRequired("no", status=402), 502, SERVER, "provider_account", "false"),
         (NotFound("no", status=404), 502, SERVER, "provider_account", "false"),
         (NotSent("no"), 503, SERVER, "provider_unreachable", "true"),
+        (StateAway("it is at 10.0.0.7"), 503, SERVER, "overloaded", "true"),
         (NotSent("no", retryable=False), 503, SERVER, "provider_unreachable", "false"),
         (ProviderFault("no", status=500), 503, SERVER, "provider_fault", "true"),
         (UnusableResult("no"), 502, SERVER, "unusable_result", "false"),
