@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
@@ -214,7 +213,7 @@ def _part(cost: Cost, count: int) -> Cost:
 
 def outcome_of_error(unit: ImageTask, error: ImpastoError, shares: CostShares = CostShares()) -> Outcome:
     """Return the outcome of an image that did not come. ``shares``: those of the other images' result."""
-    state = _state_of_error(error, is_kept=unit.expires is None or time.time() < unit.expires)
+    state = _state_of_error(error, is_kept=unit.is_kept)
     return Outcome(
         id=unit.id,
         index=unit.index,

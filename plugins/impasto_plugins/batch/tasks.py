@@ -16,7 +16,7 @@ OutcomeState = Literal["done", "refused", "ambiguous", "unusable", "filtered", "
 
 @attrs.frozen(kw_only=True, eq=False)
 class ImageTask:
-    """One image to generate, or to fetch if ``job`` is set, before ``expires`` (seconds since 1970).
+    """One image to generate, or to fetch if ``job`` is set.
 
     ``key`` is the beginning of the account's fingerprint. ``content`` is its row's request as the ledger stores it,
     ``sha256`` its digest and ``line`` that of the row's line; ``n`` the number of images of the row; ``cost`` the most
@@ -31,7 +31,8 @@ class ImageTask:
     request: Request | None = None
     job: str | None = None
     key: str = ""
-    expires: float | None = None
+    is_kept: bool = True
+    """False if the provider has deleted the job's result by now."""
     timeout: float | None = None
     cost: Cost | None = None
     content: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)

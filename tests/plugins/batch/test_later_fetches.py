@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -37,3 +38,22 @@ def test_a_paid_image_that_its_host_refuses_is_fetched_by_the_next_run(
     assert (done.exit_code, done.stdout) == (0, f"complete: {n} of {n} done, charged: 0.20 USD\n")
     assert len(vendor.posts) == 1
     check_signed(n)
+
+
+@pytest.mark.parametrize("passed", [False, True], ids=["the clock was set", "the time has passed"])
+def test_a_paid_image_is_given_up_only_if_the_time_of_its_address_has_passed(
+    batch: Run, manifest: Write, vendor: type[Vendor], monkeypatch: pytest.MonkeyPatch, passed: bool
+) -> None:
+    manifest(several("cat", 1, "signed", seed=1))
+    vendor.refused = {0}
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    wall, boot, day = time.time, time.clock_gettime, 86_400.0
+    monkeypatch.setattr(time, "time", lambda: wall() + day)
+    if passed:
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: boot(clock) + day)
+    done = batch("run", "manifest.jsonl", "--out", "out")
+    assert ("1 charged and not fetched yet" in done.stdout) is not passed
+    vendor.refused = set()
+    done = batch("run", "manifest.jsonl", "--out", "out")
+    assert (done.exit_code, len(vendor.posts)) == (1 if passed else 0, 1)
+    assert ("not_fetched" in (OUT / "errors.jsonl").read_text()) is passed

@@ -61,7 +61,7 @@ class Dialect:
         if "urls" in body:
             return images_from_urls(
                 body["urls"], response, anonymous=True, seeds=body["seeds"], revised_prompts=body["prompts"],
-                usage=Usage(input_tokens=10, output_tokens=100), cost=Cost(usd=0.2, as_of="2026-11-01"),
+                usage=Usage(input_tokens=10, output_tokens=100), cost=Cost(usd=0.2, as_of="2026-11-01"), result_ttl=3e3,
             )
         if "id" in body:
             poll = WireRequest(target=f"/jobs/{body['id']}", method="GET")

@@ -252,3 +252,21 @@ def _is_input(unit: ImageTask, name: str) -> bool:
     base = name.rpartition("/")[2]
     labels = (each for value in unit.content.values() for each in (value if isinstance(value, list) else [value]))
     return any(isinstance(each, str) and each.rpartition("/")[2] == base for each in labels)
+
+
+def set_aside(layout: WorkspacePaths, disk: Disk) -> None:
+    """Move an untrusted ledger, its results and staged images aside: nothing is deleted."""
+    number = 1
+    while os.path.lexists(aside := layout.ledger.with_name(f"ledger-{number}.jsonl")):
+        number += 1
+    if os.path.lexists(layout.ledger):
+        disk.rename(layout.ledger, aside)
+    for path in list(layout.staging.iterdir()):
+        disk.make_folder(layout.salvage)
+        disk.rename(path, layout.salvage / f"staged-{number}-{path.name}")
+    for name in RESULT_FILES:  # a new ledger does not know them
+        if os.path.lexists(path := layout.root / name):
+            disk.make_folder(layout.salvage)
+            disk.rename(path, layout.salvage / f"{number}-{name}")
+    disk.remove(layout.high_water)
+    disk.sync_folder(layout.hidden)

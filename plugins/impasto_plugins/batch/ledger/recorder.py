@@ -138,12 +138,11 @@ class LedgerRecorder:
 
     async def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> None:
         """Write the id of an accepted job, and when the provider deletes its result. Raises OSError."""
-        now = time.time()
-        expires = now + pending.result_ttl if pending.result_ttl is not None else None
+        expires = self.folder.clock() + pending.result_ttl if pending.result_ttl is not None else None
         statements = ProviderJob.of(pending).statements()
         job = {"job": pending.id, "expires": expires, **({"statements": statements} if statements else {})}
         more = {"requested": unit.requested} if unit.requested > 1 else {}
-        head = {"at": now, "key": key_of(call.account)}
+        head = {"at": time.time(), "key": key_of(call.account)}
         rows = [
             {**_row_of(each, "accepted", each.cost, **head), **job, **more, **({"place": each.place} if more else {})}
             for each in unit.images

@@ -90,7 +90,7 @@ def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -
     for row in left:
         if row["row"] == "accepted":
             if row["key"] in keys:
-                jobs.append(task_of_row(row))
+                jobs.append(task_of_row(row, folder.clock()))
             else:
                 found.jobs_of_other_accounts += 1
             continue
@@ -131,9 +131,9 @@ def _publish_staged(folder: Workspace, row: Row) -> Path:
     return staging_path(folder.layout, row["id"], row["index"])
 
 
-def task_of_row(row: Row) -> ImageTask:
-    """Return the task of an image that a run has left open."""
-    usd = row["usd"]
+def task_of_row(row: Row, now: float) -> ImageTask:
+    """Return the task of an image that a run has left open. ``now``: the time by the clock of its folder."""
+    usd, expires = row["usd"], row.get("expires")
     return ImageTask(
         id=row["id"],
         index=row["index"],
@@ -142,7 +142,7 @@ def task_of_row(row: Row) -> ImageTask:
         job=row.get("job"),
         statements=row.get("statements", {}),
         key=row.get("key", ""),
-        expires=row.get("expires"),
+        is_kept=expires is None or now < expires,
         cost=Cost(usd=usd, as_of="") if usd is not None else None,
         sha256=row["asks"],
         place=row.get("place", 0),
@@ -167,7 +167,7 @@ def _adopt_whole(folder: Workspace, keeping: LedgerRecorder, intent: Row) -> Row
     if not _is_whole(data, media_type):
         return None
     modified = _trim(folder.disk, path, len(data))
-    unit = task_of_row(intent)
+    unit = task_of_row(intent, folder.clock())
     artifact = Artifact(data=data, media_type=media_type)
     outcome = outcome_of_result(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
     name = folder.names.claim(keeping.image_name(unit, artifact))

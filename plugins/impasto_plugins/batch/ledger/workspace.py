@@ -22,8 +22,9 @@ from impasto import Account, ConfigError
 from impasto_plugins.batch.filenames import KEPT_FOLDER, TakenNames
 from impasto_plugins.batch.tasks import key_of
 from impasto_plugins.concurrency import to_thread_shielded
+from impasto_plugins.state.clock import StoreClock
 
-from .evidence import RESULT_FILES, check_evidence, check_links
+from .evidence import check_evidence, check_links, set_aside
 from .filesystem import Disk, is_file_of
 from .group_commit import Writer, WriteSteps
 from .high_water import HighWater, Mark
@@ -129,6 +130,8 @@ class LedgerHistory:
     """Invalid rows of the manifest that the last run skipped."""
     names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
     is_started_over: bool = False
+    clock: StoreClock = attrs.field(default=attrs.Factory(lambda self: StoreClock(self.layout.hidden), takes_self=True))
+    """The time by which providers delete the results of jobs; an open folder loads it."""
     hosts: set[str] = attrs.field(factory=set[str])
     """In a batch on several hosts: the names that this folder's processes had."""
     exported: int = 0
@@ -228,6 +231,7 @@ class Workspace:
         self.history = history
         self.images = history.images
         self.names = history.names
+        self.clock = history.clock
         self.ledger = ledger
         self.merge: Callable[[Row], Row | None] = lambda row: row
         """Returns each row as it is to be written, or None if the ledger has better evidence of its image."""
@@ -339,11 +343,13 @@ def _open_files(
         except UntrustedLedger:
             if not start_over:
                 raise
-            _set_aside(layout, disk)
+            set_aside(layout, disk)
             history = LedgerHistory(layout)
         if start_over and not history.is_vouched_for:
             history.is_started_over = True
         ledger.open(history.read)
+        history.clock.load()
+        stack.callback(history.clock.save)
         _create_reserve(layout, disk)
     except OSError as error:
         raise unusable_folder(layout, error) from None
@@ -355,24 +361,6 @@ def read_trusted(layout: WorkspacePaths, *, is_begun: bool = False) -> LedgerHis
     history = LedgerHistory.read_ledger(layout, verify=True)
     check_evidence(history, is_begun=is_begun)
     return history
-
-
-def _set_aside(layout: WorkspacePaths, disk: Disk) -> None:
-    """Move an untrusted ledger, its results and staged images aside: nothing is deleted."""
-    number = 1
-    while os.path.lexists(aside := layout.ledger.with_name(f"ledger-{number}.jsonl")):
-        number += 1
-    if os.path.lexists(layout.ledger):
-        disk.rename(layout.ledger, aside)
-    for path in list(layout.staging.iterdir()):
-        disk.make_folder(layout.salvage)
-        disk.rename(path, layout.salvage / f"staged-{number}-{path.name}")
-    for name in RESULT_FILES:  # a new ledger does not know them
-        if os.path.lexists(path := layout.root / name):
-            disk.make_folder(layout.salvage)
-            disk.rename(path, layout.salvage / f"{number}-{name}")
-    disk.remove(layout.high_water)
-    disk.sync_folder(layout.hidden)
 
 
 def _lock(layout: WorkspacePaths, lock: int) -> None:

@@ -259,7 +259,7 @@ class SharedBatch:
         """Return the task of a dead host's job. Its result counts as that host's attempt."""
         self._adopted.add(key_of_row(row))
         self.merge.claims[key_of_row(row)] = _claim_of(row)
-        return task_of_row(row)
+        return task_of_row(row, self.folder.clock())
 
     async def _judge(self, row: Row) -> Row:
         """Return the row that closes an image of a dead host: done if it was uploaded, otherwise ambiguous."""

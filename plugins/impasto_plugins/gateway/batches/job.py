@@ -196,7 +196,8 @@ class BatchJob:
     def _unfetched_jobs(self) -> list[ImageTask]:
         """Return the jobs of images that were charged, and that their host did not give yet."""
         rows = rows_at(self.folder.layout.ledger, self.folder.images.open())
-        return [*join_jobs(task_of_row(row) for row in rows if "unfetched" in row and "from" not in row)]
+        now = self.folder.clock()
+        return [*join_jobs(task_of_row(row, now) for row in rows if "unfetched" in row and "from" not in row)]
 
     async def _run_once(self, jobs: list[ImageTask]) -> bool:
         """Request the remaining images. Return True if nothing is left to request. Raises OSError."""
