@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import attrs
 from aiohttp import web
 
 from impasto import Client
@@ -97,8 +98,9 @@ class Gateway:
             await open_bucket(self._config, runtime.places)
             if self._config.has_shared_state and not self._config.has_shared_contents:
                 _log.warning("%s", _NOT_SHARED)
-            data, outcomes = data_folder(self._config), runtime.places.outcomes
-            self._idempotency = IdempotencyCoordinator(self._state, data, outcomes, self._resume)
+            data, places = data_folder(self._config), runtime.places
+            self._idempotency = IdempotencyCoordinator(self._state, data, places.outcomes, self._resume, places.salvage)
+            places.salvage.on_waiting = self._idempotency.store.uploads.wake
             stack.push_async_callback(self._idempotency.aclose)
             self._app = App(runtime, self._state, self._idempotency, self._observer, is_local=is_loopback(self._host))
             stack.push_async_callback(self._app.aclose)
@@ -156,7 +158,8 @@ class Gateway:
             raise InvalidConfig(config.source, found)
         runtime = await self._create_runtime(config)
         await open_bucket(config, runtime.places)
-        self._app.reload(runtime)
+        places = attrs.evolve(runtime.places, salvage=self._app.runtime.places.salvage)  # whose files may wait
+        self._app.reload(attrs.evolve(runtime, places=places))
 
     async def _create_runtime(self, config: Config) -> Runtime:
         parts = self._client, self._observer, self._s3_clients

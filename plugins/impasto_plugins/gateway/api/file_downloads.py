@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from impasto.ext import StateError
 from impasto_plugins.gateway.errors import SERVER, APIError
 from impasto_plugins.gateway.http.file_body import send_file
 from impasto_plugins.gateway.storage.contents import StoreError
@@ -20,12 +21,17 @@ _log = logging.getLogger("impasto.gateway")
 async def download_file(context: RequestContext) -> web.StreamResponse:
     """Send an image's own bytes. Raises APIError."""
     places, name = context.runtime.places, context.path_name
+    uploads = context.services.idempotency.store.uploads
     try:
         stored_file = await places.folder.find(name) or await places.salvage.find(name)
-    except StoreError as error:
+        is_awaited = stored_file is None and places.shared and await uploads.are_awaited()
+    except (StoreError, StateError) as error:
         _log.error("a stored image can't be read: %s", error)
         message = "the gateway can't read stored images now, try again"
         raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+    if is_awaited:
+        message = "this file is not in the bucket, and a replica has files that it uploads as soon as it can, try again"
+        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True)
     if stored_file is None:
         raise APIError(404, "unknown file: it does not exist, or has expired", code="not_found")
     with stored_file.source as source:

@@ -34,6 +34,7 @@ from impasto_plugins.gateway.storage.contents import ContentStore
 from .calls_in_flight import FoundCall, calls_in_flight
 from .fingerprint import KEY_HEADER, Fingerprint
 from .in_flight import SLOTS, InFlightCall, SlotState
+from .late_uploads import UploadQueue
 from .queue_mark import UNSENT, unsent_error
 from .serialization import dump_outcome
 from .session import CallLabel, IdempotencySession, new_row
@@ -55,6 +56,7 @@ class IdempotencyCoordinator:
     """One worker's view of running calls and stored outcomes. ``resume`` fetches jobs of dead workers.
 
     ``folder``: the data directory, with the tables of calls in flight. ``contents``: the images of stored calls.
+    ``queues``: further stores whose files wait for the bucket.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class IdempotencyCoordinator:
         folder: Path,
         contents: ContentStore,
         resume: Callable[[StoredCall, InFlightCall], object],
+        *queues: UploadQueue,
     ) -> None:
         self._resume = resume
-        self.store = OutcomeStore(state, contents)
+        self.store = OutcomeStore(state, contents, *queues)
         self.in_flight = calls_in_flight(state, folder / "workers")
         self._reclaiming = asyncio.Lock()
         self._deliveries: dict[Delivery, None] = {}

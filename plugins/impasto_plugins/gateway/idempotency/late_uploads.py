@@ -11,12 +11,14 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from typing import Protocol
 
 import attrs
 
 from impasto.ext import StateError, StateStore, StoredObject
-from impasto_plugins.gateway.storage.contents import ContentStore, StoreError
+from impasto_plugins.gateway.storage.contents import StoreError
 from impasto_plugins.gateway.storage.late_writes import Change
 
 ANNOUNCED_SECONDS = 15 * 60.0
@@ -36,29 +38,50 @@ _MAX_COUNT = 100_000
 _log = logging.getLogger("impasto.gateway")
 
 
+class UploadQueue(Protocol):
+    """A store whose images wait on this machine if the bucket is away."""
+
+    @property
+    def waiting(self) -> AbstractSet[str]:
+        """The names of those that only this machine has."""
+        ...
+
+    async def publish_all(self) -> None:
+        """Upload those that wait, also those of earlier processes on this machine. Raises StoreError."""
+        ...
+
+
 class LateUploads:
     """The images of this process that wait for the bucket, and those of others."""
 
-    def __init__(self, state: StateStore, contents: ContentStore) -> None:
-        self._state, self._contents = state, contents
+    def __init__(self, state: StateStore, *queues: UploadQueue) -> None:
+        self._state, self._queues = state, queues
         self._id = f"{KIND}-{secrets.token_hex(16)}"
         self._announced_at = -math.inf
         self._changing = asyncio.Lock()
         self._has_more = asyncio.Event()
+
+    @property
+    def _waiting(self) -> int:
+        return sum(len(queue.waiting) for queue in self._queues)
+
+    def wake(self) -> None:
+        """Announce and upload what waits, as soon as possible."""
+        self._has_more.set()
 
     async def announce_before(self, change: Change) -> None:
         """Let others wait for the images that are here alone, and then write the records of their calls.
 
         Raises StateError.
         """
-        if self._contents.waiting:
+        if self._waiting:
             await self._announce()
-            self._has_more.set()
+            self.wake()
         await change()
 
     async def _announce(self) -> None:
         async with self._changing:
-            if self._contents.waiting and time.monotonic() - self._announced_at > ANNOUNCED_SECONDS / 3:
+            if self._waiting and time.monotonic() - self._announced_at > ANNOUNCED_SECONDS / 3:
                 now = await self._state.now()
                 item = StoredObject(
                     kind=KIND, id=self._id, owner=b"", status="", size=0, body="{}",
@@ -91,20 +114,21 @@ class LateUploads:
 
     async def aclose(self) -> None:
         """Upload for the last time: the disk may end with the process."""
-        if not self._contents.waiting:
+        if not self._waiting:
             return
         try:
             async with asyncio.timeout(_LAST_SECONDS):
                 await self._upload()
         except (StoreError, StateError, TimeoutError):
-            _log.error("%d paid images stay on this machine until the next start", len(self._contents.waiting))
+            _log.error("%d paid images stay on this machine until the next start", self._waiting)
 
     async def _upload(self) -> None:
         self._has_more.clear()
         with suppress(StateError):  # here it is only renewed
             await self._announce()
-        await self._contents.publish_all()
+        for queue in self._queues:
+            await queue.publish_all()
         async with self._changing:
-            if not self._contents.waiting and self._announced_at > -math.inf:
+            if not self._waiting and self._announced_at > -math.inf:
                 await self._state.objects.delete([self._id])
                 self._announced_at = -math.inf

@@ -22,7 +22,7 @@ from impasto_plugins.gateway.storage.contents import ContentStore, StoreError
 from impasto_plugins.gateway.storage.failures import storage_required
 from impasto_plugins.gateway.storage.late_writes import Change, LateWrites
 
-from .late_uploads import LateUploads
+from .late_uploads import LateUploads, UploadQueue
 from .serialization import OutcomeFiles, dump_outcome, load_failure
 
 KEY_SECONDS = 24 * 3600.0
@@ -58,14 +58,14 @@ class _PendingOutcome:
 class OutcomeStore:
     """Rows in the state, and their images."""
 
-    def __init__(self, state: StateStore, contents: ContentStore) -> None:
+    def __init__(self, state: StateStore, contents: ContentStore, *queues: UploadQueue) -> None:
         self.calls = state.calls
         self.contents, self._files = contents, OutcomeFiles(contents)
         self._queue: list[_PendingOutcome] = []
         self._storing: asyncio.Task[None] | None = None
         self._has_reported_strays = False
         self.late_writes = LateWrites()
-        self.uploads = LateUploads(state, contents)
+        self.uploads = LateUploads(state, contents, *queues)
         self._hurries = asyncio.Event()
 
     def hurry(self) -> None:

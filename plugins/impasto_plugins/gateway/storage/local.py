@@ -10,6 +10,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -117,19 +118,23 @@ class LocalStore:
             file.source.close()
         return file is not None
 
-    def remove_expired(self) -> None:
-        """Delete expired images; nothing else in the folder is touched."""
+    async def delete(self, name: str) -> None:
+        """Delete an image."""
+        await asyncio.to_thread((self.path / name).unlink, missing_ok=True)
+
+    def names(self) -> set[str]:
+        """Return the names of all images. Blocks."""
         try:
-            entries = os.scandir(self.path)
+            return {path.name for path in self.path.iterdir() if FILE_NAME.fullmatch(path.name)}
         except OSError:  # not there yet
-            return
-        with entries:
-            for entry in entries:
-                try:
-                    if FILE_NAME.fullmatch(entry.name) and self._seconds_left(entry.stat(follow_symlinks=False)) <= 0:
-                        Path(entry.path).unlink()
-                except OSError:  # another worker was faster, or it is not a file
-                    continue
+            return set()
+
+    def remove_expired(self) -> None:
+        """Delete expired images; nothing else in the folder is touched. Blocks."""
+        for path in map(self.path.joinpath, self.names()):
+            with suppress(OSError):  # another worker was faster, or it is not a file
+                if self._seconds_left(path.lstat()) <= 0:
+                    path.unlink()
 
     def _save(self, name: str, artifact: Artifact) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

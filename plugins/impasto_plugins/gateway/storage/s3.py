@@ -9,7 +9,7 @@ from typing import IO, BinaryIO
 
 import attrs
 
-from impasto import Artifact, ConfigError, ImpastoError, MissingExtra
+from impasto import Artifact, ConfigError, File, ImpastoError, MissingExtra
 from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.config.model import S3Config
 from impasto_plugins.transports.s3 import NotStored, Objects, S3Clients
@@ -58,9 +58,13 @@ class S3Store:
     async def save(self, artifact: Artifact) -> str:
         """Store an image and return its name. Raises StoreError."""
         name = new_file_name(artifact.media_type)
-        with store_errors():
-            await self.objects.put(name, artifact.content, artifact.media_type)
+        await self.put(name, artifact.content)
         return name
+
+    async def put(self, name: str, content: File) -> None:
+        """Store an image under a name that a store has made. Raises StoreError."""
+        with store_errors():
+            await self.objects.put(name, content, media_type_of_name(name))
 
     async def find(self, name: str) -> StoredFile | None:
         """Return the image of a name, or None if there is none or it has expired. Raises StoreError."""

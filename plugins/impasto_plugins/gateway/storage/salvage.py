@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 
 import attrs
 
@@ -16,12 +17,20 @@ from .s3 import S3Store
 _log = logging.getLogger("impasto.gateway")
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class SalvageStore:
     """A folder, and a bucket in its place as long as that can be used."""
 
     folder: LocalStore
     bucket: S3Store | None = None
+    on_waiting: Callable[[], object] = attrs.field(default=object, init=False)
+    """Called if a file waits for the bucket."""
+    _waiting: set[str] = attrs.field(factory=set[str], init=False)
+
+    @property
+    def waiting(self) -> AbstractSet[str]:
+        """The names of files that only this machine has, until they can be uploaded."""
+        return self._waiting
 
     @property
     def seconds(self) -> float:
@@ -34,8 +43,24 @@ class SalvageStore:
             try:
                 return await self.bucket.save(artifact)
             except StoreError as error:
-                _log.error("a paid answer that can't be used stays on this machine: %s", error)
-        return await self.folder.save(artifact)
+                _log.error("a paid answer stays on this machine until the bucket can be written to: %s", error)
+        name = await self.folder.save(artifact)
+        if self.bucket is not None:
+            self._waiting.add(name)
+            self.on_waiting()
+        return name
+
+    async def publish_all(self) -> None:
+        """Upload the files that wait, also those of earlier processes on this machine. Raises StoreError."""
+        if self.bucket is None:
+            return
+        self._waiting |= await asyncio.to_thread(self.folder.names)
+        for name in tuple(self._waiting):
+            if (file := await self.folder.find(name)) is not None:  # otherwise another worker of it was faster
+                with file.source as source:
+                    await self.bucket.put(name, await asyncio.to_thread(File.of, (name, source)))
+                await self.folder.delete(name)
+            self._waiting.discard(name)
 
     async def find(self, name: str) -> StoredFile | None:
         """Return the file of a name, or None if there is none or it has expired. Raises StoreError."""

@@ -18,6 +18,7 @@ from impasto_plugins.transports import s3
 from tests.moto_s3 import Bucket
 from tests.plugins.gateway.batches.conftest import finish, line, results, submit
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config
+from tests.plugins.gateway.storage.test_salvage import path_in
 
 from .conftest import stored_in
 from .processes import Balancer
@@ -168,6 +169,35 @@ async def test_an_image_that_was_lost_with_a_disk_is_reported_as_charged_for_goo
     assert (loss.status, loss.error["code"], loss.headers["x-should-retry"]) == (502, "charge_unknown", "false")
     assert "was made and charged, and is not in the gateway's storage" in str(loss.error["message"])
     assert len(impasto_emulator.charges) == 2
+
+
+async def test_a_paid_answer_that_can_not_be_used_is_uploaded_when_the_bucket_is_back(
+    replica: StartReplica, impasto_emulator: Emulator, own_bucket: Bucket, gate: Balancer, tmp_path: Path
+) -> None:
+    one = await replica("one", stored_in(own_bucket, gate.url))
+    two = await replica("two", stored_in(own_bucket))
+    gate.go_away()
+    blocked = await one.generate(model="core", prompt="[content_filtered]")
+    path = path_in(blocked.error["message"])
+    here = await one.ask("GET", path)
+    assert (here.status, here.body[:4]) == (200, b"\x89PNG")
+    async with asyncio.timeout(30):
+        while (early := await two.ask("GET", path)).status == 404:  # until it is announced
+            await asyncio.sleep(0.02)
+    assert (early.status, early.error["code"], early.headers["x-should-retry"]) == (503, "overloaded", "true")
+    gate.come_back()
+    async with asyncio.timeout(30):
+        while (there := await two.ask("GET", path)).status == 503:
+            await asyncio.sleep(0.1)
+    assert (there.status, there.body, there.headers["content-type"]) == (200, here.body, "image/png")
+    async with asyncio.timeout(30):
+        while [*(tmp_path / "one/unread").iterdir()]:
+            await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        unknown = path.replace(path[-47:-4], "a" * 43)
+        while (await two.ask("GET", unknown)).status != 404:  # until nothing is announced
+            await asyncio.sleep(0.02)
+    assert len(impasto_emulator.charges) == 1
 
 
 async def test_a_stored_outcome_that_can_not_be_read_now_is_not_lost(
