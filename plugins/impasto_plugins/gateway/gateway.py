@@ -178,6 +178,14 @@ class Gateway:
             return False
         return True
 
+    def is_idle_after_work(self) -> bool:
+        """Return True if no request holds memory, and some did since the last time that this was True."""
+        memory = self._app.memory
+        is_over = memory.was_used and not memory.used_bytes
+        if is_over:
+            memory.was_used = False
+        return is_over
+
     def _client_state(self) -> StateStore | str | Path | None:
         """Return what has the rate windows: the store of a URL, or a folder of the machine, if it can be used."""
         chosen = self._config.general.state

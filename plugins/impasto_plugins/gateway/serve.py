@@ -23,6 +23,7 @@ from impasto.ext import MIDDLEWARE, TRANSPORTS, resolve_model
 from impasto_plugins.cli.terminal.output import count_of, echo, stdout
 from impasto_plugins.cli.terminal.signals import not_ignored
 from impasto_plugins.concurrency import parse_bind_host
+from impasto_plugins.concurrency.memory import give_back, keep_blocks
 from impasto_plugins.transports.s3 import S3Clients, import_client
 
 from .bucket import check_bucket
@@ -39,6 +40,9 @@ _log = logging.getLogger("impasto.gateway")
 
 RESTART_SECONDS = 0.5
 """Seconds before a dead worker is restarted, so that one that can't live does not overload the machine."""
+
+IDLE_SECONDS = 5.0
+"""Seconds between looks if memory can be given back."""
 
 _HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -203,6 +207,7 @@ class _Worker:
 
     def run(self, ready: Callable[[], object], parent_pipe: int | None = None) -> int:
         """Serve until a signal, or the end of its supervisor's pipe ``parent_pipe``, ends it; return the exit code."""
+        keep_blocks()
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
             return runner.run(self._main(ready, parent_pipe))
 
@@ -236,6 +241,7 @@ class _Worker:
             await stack.enter_async_context(gateway)
             log_writer.on_dropped_line = lambda: gateway.metrics.add(DROPPED_LINES)
             reloading = asyncio.create_task(self._reload_on_signal(gateway, reload))
+            stack.callback(asyncio.create_task(_give_back_memory(gateway)).cancel)
             gc.collect()
             gc.freeze()  # what there is from the start is not looked through again and again
             ready()
@@ -268,6 +274,14 @@ class _Worker:
             for warning in config.warnings:
                 _log.warning("%s", warning)
             _log.warning("the configuration was reloaded")
+
+
+async def _give_back_memory(gateway: Gateway) -> None:
+    """Give memory back to the system whenever the gateway is idle after work, for ever."""
+    while True:
+        await asyncio.sleep(IDLE_SECONDS)
+        if gateway.is_idle_after_work():
+            await asyncio.to_thread(give_back)
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -15,6 +15,7 @@ from tests.images import padded
 from tests.plugins.gateway.api.test_jobs import outcome, post
 from tests.plugins.gateway.api.test_native_jobs import polled
 from tests.plugins.gateway.batches.conftest import finish, line, submit
+from tests.plugins.gateway.calls.test_streamed_answers import answered
 from tests.plugins.gateway.conftest import Process, Serve, config, entry, sdk_client
 from tests.plugins.gateway.native import KEY, Vendor
 from tests.reliability.servers import Server
@@ -34,6 +35,12 @@ def peak(process: Process) -> int:
     """Return the most bytes that a process has had in memory."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def now(process: Process) -> int:
+    """Return the bytes that a process has in memory."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
 
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
@@ -94,3 +101,15 @@ async def test_streams_are_within_the_limit(serve: Serve, provider: Server, tmp_
         images = await asyncio.gather(*(ask(sdk) for _ in range(STREAMS)))
     assert [each[-1] for each in images] == [IMAGE] * STREAMS
     assert peak(process) - before < MAX_GROWTH["streams"]
+
+
+@pytest.mark.waits
+async def test_memory_is_given_back_after_the_work(serve: Serve, provider: Server) -> None:
+    provider.posts = [answered(IMAGE)]
+    process, url = await asyncio.to_thread(serve, config(provider.url))
+    async with sdk_client(url) as sdk:
+        await asyncio.gather(*(sdk.images.generate(model="sd3", prompt="a kite") for _ in range(8)))
+        most = now(process)
+        async with asyncio.timeout(60):
+            while most - now(process) < 4 * len(IMAGE):
+                await asyncio.sleep(0.1)

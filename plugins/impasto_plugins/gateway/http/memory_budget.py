@@ -23,6 +23,8 @@ class MemoryBudget:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = 0
+        self.was_used = False
+        """True if anything was reserved since it was last set to False."""
         self.decode_lock = asyncio.Lock()
         """Held by the one request whose mask is decoded."""
         self.beyond = MemoryReservation(self)
@@ -72,6 +74,7 @@ class MemoryReservation:
     def resize(self, size: int) -> None:
         """Hold exactly so many bytes from now on: a paid answer is never refused."""
         self._budget.used_bytes += size - self.size
+        self._budget.was_used = True
         self.size = size
 
     async def begin_decoding(self, size: int) -> None:
