@@ -1,4 +1,7 @@
-"""``python -m benchmarks [case ...] [--peers] [--rounds N] [--json]``. Exit code 1 where a target is missed."""
+"""``python -m benchmarks [case ...] [--peers] [--against PYTHON] [--rounds N] [--json]``.
+
+Exit code 1 where a target is missed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 
@@ -27,12 +31,13 @@ CASES = {
     "lag": "how long the loop is held up by large answers",
     "batch": "what a batch's row costs, how fast a manifest is looked at and a run taken up",
     "emulator": "how long the emulator takes for a call",
-    "state": "CPU of operations on a PostgreSQL store",
+    "state": "CPU of operations on a store of state",
     "gateway": "answers a second, memory and start of impasto serve",
 }
 """Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``.
 
-Where it has peers, with ``async def peers(rounds)`` too.
+Where it has peers, with ``async def peers(rounds)`` too; where another installation of impasto can be measured beside
+this one, with ``async def against(rounds, python)``.
 """
 
 
@@ -41,6 +46,7 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", metavar="case", help="; ".join(f"{n}: {what}" for n, what in CASES.items()))
     parser.add_argument("--rounds", type=int, default=0, help="pairs to measure (each case has a default)")
     parser.add_argument("--peers", action="store_true", help="other people's software too, in environments of its own")
+    parser.add_argument("--against", metavar="PYTHON", help="the interpreter of another installation of impasto")
     parser.add_argument("--json", action="store_true", help="one object a line")
     asked = parser.parse_args()
     if unknown := set(asked.cases) - set(CASES):
@@ -51,6 +57,8 @@ def main() -> int:
     for name in asked.cases or CASES:
         case = import_module(f"benchmarks.{name}")
         runs = [case.run, *([case.peers] if asked.peers and hasattr(case, "peers") else [])]
+        if asked.against and hasattr(case, "against"):
+            runs.append(partial(case.against, python=asked.against))
         for run in runs:
             ratios: list[Ratio] = asyncio.run(run(asked.rounds or case.ROUNDS))
             for ratio in ratios:

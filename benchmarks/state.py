@@ -1,33 +1,55 @@
-"""Operations on a PostgreSQL store over bare round trips of its driver: CPU of this process."""
+"""Operations on a store of state over bare ones of its driver, or over those of another installation: CPU."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
+import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import asyncpg
 
 from impasto import RateLimit
-from impasto.ext import Use
 from impasto_plugins.state.postgres import PostgresState
+from impasto_plugins.state.sqlite import SQLiteState
 from tests.postgres import own_server
 
 from .measure import Ratio, compared, in_pairs
+from .peers.keyed_state import USES, keyed_call
 
 CALLS = 100
 ROUNDS = 11
 LIMIT = RateLimit(150, 10.0)
-USES = [
-    Use(what="requests", period="minute", amount=1),
-    Use(what="images", period="day", amount=1, limit=10**9),
-    Use(what="nano_usd", period="month", amount=1),
-]
+_SCRIPT = Path(__file__).parent / "peers/keyed_state.py"
 
 
 async def run(rounds: int) -> list[Ratio]:
-    """A budget's reservation, one round trip, and a permit with its arrival, two, each over as many that do nothing."""
+    """PostgreSQL over as many round trips that do nothing, SQLite over as many transactions of one row."""
+    return [*await _on_postgres(rounds), await _on_sqlite(rounds)]
+
+
+async def against(rounds: int, python: str) -> list[Ratio]:
+    """The state of a call with a key and limits on SQLite, over that of another installation."""
+
+    def measured(interpreter: str) -> Callable[[], Awaitable[float]]:
+        async def once() -> float:
+            return float(subprocess.run([interpreter, "-E", _SCRIPT], check=True, stdout=subprocess.PIPE).stdout)
+
+        return once
+
+    pairs = await in_pairs(measured(sys.executable), measured(python), rounds)
+    return [compared("a keyed call's state on SQLite, over the other's", pairs, unit="ms CPU")]
+
+
+async def _on_postgres(rounds: int) -> list[Ratio]:
+    """A budget's reservation, one round trip, and a permit with its arrival, two."""
     with own_server() as server:
         store = PostgresState(server.dsn(pool_size="1"))
         await store.open()
@@ -58,6 +80,42 @@ async def run(rounds: int) -> list[Ratio]:
         finally:
             await bare.close()
             await store.aclose()
+
+
+async def _on_sqlite(rounds: int) -> Ratio:
+    """The four transactions of a call with a key and limits."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
+        store = SQLiteState(folder)
+        await store.open()
+        loop = asyncio.get_running_loop()
+        bare = await loop.run_in_executor(thread, _create, Path(folder, "bare.db"))
+
+        def insert() -> None:
+            bare.execute("BEGIN IMMEDIATE")
+            bare.execute("INSERT INTO rows VALUES (?, ?)", (secrets.token_hex(32), "{}"))
+            bare.execute("COMMIT")
+
+        async def ours() -> None:
+            await keyed_call(store)
+
+        async def floor() -> None:
+            for _ in range(4):
+                await loop.run_in_executor(thread, insert)
+
+        try:
+            pairs = await in_pairs(_each(ours), _each(floor), rounds)
+        finally:
+            await loop.run_in_executor(thread, bare.close)
+            await store.aclose()
+    return compared("a keyed call's state on SQLite", pairs, unit="ms CPU", most=2.0)
+
+
+def _create(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, body TEXT)")
+    return connection
 
 
 def _each(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[float]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from benchmarks import page
+from benchmarks import page, state
 from benchmarks.__main__ import CASES
 from benchmarks.measure import compared
 
@@ -34,6 +34,12 @@ def test_every_case_is_a_module_with_what_the_command_calls(name: str) -> None:
     module = __import__(f"benchmarks.{name}", fromlist=["run"])
     assert callable(module.run)
     assert module.ROUNDS >= 2
+
+
+async def test_the_state_on_sqlite_is_compared_with_another_installation() -> None:
+    (ratio,) = await state.against(2, sys.executable)
+    assert (ratio.pairs, ratio.unit) == (2, "ms CPU")
+    assert min(ratio.ours, ratio.floor) > 0
 
 
 def test_an_unknown_case_is_refused_by_name() -> None:

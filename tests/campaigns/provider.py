@@ -9,6 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 
@@ -34,6 +35,10 @@ class Provider:
         """How often each seed was charged: each picture of a manifest has its own."""
         return Counter(charge["seed"] for charge in self._fetch("charges")["charges"])
 
+    def usd(self) -> float:
+        """The sum of its charges."""
+        return float(sum(charge["usd"] for charge in self._fetch("charges")["charges"]))
+
     def statuses(self) -> list[int]:
         """The statuses of its answers, as far as it remembers them."""
         return [request["status"] for request in self._fetch("requests")["requests"]]
@@ -46,9 +51,9 @@ class Provider:
         """What goes wrong from now on."""
         self._fetch("faults", json.dumps(faults).encode())
 
-    def _fetch(self, what: str, body: bytes | None = None) -> dict[str, list[dict[str, int]]]:
+    def _fetch(self, what: str, body: bytes | None = None) -> dict[str, list[dict[str, Any]]]:
         with urllib.request.urlopen(f"{self.url}/_emulator/{what}", body, timeout=30) as answer:
-            payload: dict[str, list[dict[str, int]]] = json.load(answer)
+            payload: dict[str, list[dict[str, Any]]] = json.load(answer)
             return payload
 
 

@@ -1,13 +1,15 @@
 """Kills the hosts of shared batches, again and again, and looks whether anything was paid twice or lost.
 
 ``python -m tests.campaigns.shared_kills --kills 500 --rows 10000`` kills three hosts at random moments; half of them
-come back with their folder, half without it. ``--every-request`` kills a host before and after each request that it
-sends to S3, and lets another one finish. Exit code 1 if an invariant is broken. The bucket is moto's.
+come back with their folder, half without it. With ``--postgres`` they share a rate limit and a budget in a database,
+which may count more than was charged and never less. ``--every-request`` kills a host before and after each request
+that it sends to S3, and lets another one finish. Exit code 1 if an invariant is broken. The bucket is moto's.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import json
 import random
@@ -16,19 +18,25 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import attrs
 
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
+from impasto_plugins.state.postgres import PostgresState
 from tests.campaigns.hosts import NO_DEATH, Death, Times, start_host
 from tests.campaigns.provider import Provider, provider
 from tests.images import png
 from tests.moto_s3 import Bucket, moto, new_bucket
+from tests.postgres import own_server
 
 CONCURRENCY = 4
 SHORT = Times()
+LIMITS = ("--rate", "100/1s", "--budget", "10000")
+"""What hosts with a state share. Neither ends a batch."""
+
 CORE, CREATIVE = "stability/stable-image-core", "stability/upscale-creative"
 
 
@@ -44,6 +52,9 @@ class Figures:
     ambiguous: int = 0
     paid_and_lost: int = 0
     """Ambiguous images that were charged: their answers had not come, or were on a disk that is gone."""
+    charged_usd: float = 0.0
+    counted_usd: float = 0.0
+    """What hosts with a state counted against their budget: also requests that were never sent."""
     requests: int = 0
     broken: list[str] = attrs.field(factory=list[str])
 
@@ -56,10 +67,12 @@ class SharedJob:
     seeds: dict[str, int]
     bucket: Bucket
     at: Provider
+    state: str = ""
+    """The address of the database that its hosts share, empty for none."""
     folders: int = 0
 
     @classmethod
-    def make(cls, place: Path, rows: int, bucket: Bucket, at: Provider) -> SharedJob:
+    def make(cls, place: Path, rows: int, bucket: Bucket, at: Provider, *, state: str = "") -> SharedJob:
         """Write a manifest: of three images, one is polled for."""
         place.mkdir()
         (place / "small.png").write_bytes(png(64, 64))
@@ -69,12 +82,13 @@ class SharedJob:
                 row: dict[str, object] = {"id": id, "model": CORE, "prompt": f"a lighthouse, {seed}", "seed": seed}
                 row |= {"model": CREATIVE, "image": "small.png"} if seed % 3 == 0 else {}
                 file.write(json.dumps(row) + "\n")
-        return cls(place, seeds, bucket, at)
+        return cls(place, seeds, bucket, at, state)
 
     def start(self, folder: str, times: Times, death: Death = NO_DEATH) -> ForkServerProcess:
         """Start a host with this folder."""
         words = ["batch", "run", str(self.place / "manifest.jsonl"), "--out", self.bucket.out, "--join"]
         words += ["--concurrency", str(CONCURRENCY), "--staging", str(self.place / folder)]
+        words += ["--state", self.state, *LIMITS] if self.state else []
         environment = {**self.bucket.environment, **self.at.environment, "XDG_STATE_HOME": str(self.place / "state")}
         return start_host(words, environment, self.place / "log", times, death)
 
@@ -82,6 +96,16 @@ class SharedJob:
         """Return the name of a folder that no host had."""
         self.folders += 1
         return f"folder-{self.folders}"
+
+
+async def counted_usd(state: str) -> float:
+    """Return what the hosts have counted against their budget."""
+    store = PostgresState(state)
+    try:
+        (row,) = await store._pool.fetch("SELECT coalesce(sum(amount), 0) / 1e9 AS usd FROM {s}.budgets")
+        return float(row["usd"])
+    finally:
+        await store.aclose()
 
 
 def broken(job: SharedJob, kills: int, figures: Figures) -> Iterator[str]:
@@ -110,6 +134,11 @@ def broken(job: SharedJob, kills: int, figures: Figures) -> Iterator[str]:
             yield f"{id} is done and was never charged"
     if len(ambiguous) > CONCURRENCY * kills:
         yield f"{len(ambiguous)} ambiguous images of {kills} kills, with {CONCURRENCY} in flight"
+    charged, counted = job.at.usd(), asyncio.run(counted_usd(job.state)) if job.state else 0.0
+    figures.charged_usd += charged
+    figures.counted_usd += counted
+    if job.state and counted < charged - 1e-6:
+        yield f"{counted:.2f} USD were counted, and {charged:.2f} were charged"
     for id, line in done.items():
         (image,) = line["response"]["body"]["data"]
         if hashlib.sha256(objects.get(image["path"], b"")).hexdigest() != image["sha256"]:
@@ -194,7 +223,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--rows", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0, help="of the moments; 0 draws one")
-    parser.add_argument("--every-request", action="store_true")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--every-request", action="store_true")
+    kind.add_argument("--postgres", action="store_true", help="hosts share a database, a server of its own")
     options = parser.parse_args(words)
     seed = options.seed or random.SystemRandom().randint(1, 10**9)
     figures, began = Figures(), time.monotonic()
@@ -202,6 +233,7 @@ def main(words: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="impasto-kills-") as folder,
         moto() as url,
         provider("--answer-seconds", "0.1") as at,
+        own_server() if options.postgres else nullcontext() as database,
     ):
         if options.every_request:
             at_every_request(figures, Path(folder), url, at)
@@ -209,7 +241,8 @@ def main(words: Sequence[str] | None = None) -> int:
         while not options.every_request and figures.kills < options.kills and not figures.broken:
             at.reset()
             name = f"batch-{figures.batches}"
-            job = SharedJob.make(Path(folder) / name, options.rows, new_bucket(url, name), at)
+            state = database.dsn(schema=f"kills_{figures.batches}") if database is not None else ""
+            job = SharedJob.make(Path(folder) / name, options.rows, new_bucket(url, name), at, state=state)
             at_random(figures, job, options.kills - figures.kills, chance)
     print(f"seed {seed}: {attrs.asdict(figures)}, {time.monotonic() - began:.0f} s")
     return int(bool(figures.broken))

@@ -40,9 +40,10 @@ def rows_of(bucket: Bucket) -> list[dict[str, object]]:
     return [json.loads(line) for body in bucket.objects(".impasto/log/").values() for line in body.splitlines()]
 
 
-def test_kills_of_three_hosts(bucket: Bucket, at: Provider, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_state", [False, True], ids=["a bucket", "a bucket and a database"])
+def test_kills_of_three_hosts(bucket: Bucket, at: Provider, tmp_path: Path, postgres: str, has_state: bool) -> None:
     figures = Figures()
-    job = SharedJob.make(tmp_path / "batch", 90, bucket, at)
+    job = SharedJob.make(tmp_path / "batch", 90, bucket, at, state=postgres if has_state else "")
     at_random(figures, job, 5, random.Random(3))
     assert figures.broken == []
     assert figures.kills >= 3
