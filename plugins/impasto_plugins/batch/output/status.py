@@ -88,8 +88,8 @@ def status_of(
 
     ``left_open``: the ``open_rows`` of a run that is over. ``is_of_host``: those of other hosts are not in flight here.
     """
-    at_others = sum(is_of_host and "from" in row for row in left_open)
-    left_open = [row for row in left_open if not (is_of_host and "from" in row)]
+    own = [row for row in left_open if not is_of_host or "from" not in row or "unfetched" in row]  # that nobody fetches
+    at_others, left_open = len(left_open) - len(own), own
     unfetched = sum("unfetched" in row for row in left_open)
     possible = [row["usd"] for row in left_open if row["row"] != "staged"]  # what is staged is in the sum already
     count = Counter(images.count)
