@@ -274,6 +274,13 @@ async def test_informational_answers_are_passed_over(server: Server, client: imp
     assert (await client.run(CORE, prompt="p")).artifacts[0].data == PICTURE
 
 
+async def test_headers_that_are_not_utf8_are_text_that_can_be_written(server: Server, client: impasto.Client) -> None:
+    server.posts = [picture(**{"x-request-id": "r\xe9q", "finish-reason": "\xc3\xbc\xe9"})]
+    result = await client.run(CORE, prompt="p")
+    assert (result.request_id, result.artifacts[0].finish_reason) == ("r\ufffdq", "\xfc\ufffd")
+    assert str(result).encode()
+
+
 async def test_an_answer_has_a_cap(server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impasto_plugins.transports.https.MAX_BYTES", 100_000)
     server.posts = [http(200, bytes(300_000), content_type="image/png")]

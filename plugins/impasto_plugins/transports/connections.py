@@ -224,8 +224,8 @@ class Exchange:
     def _write(self, protocol: Protocol, head: bytes, body: RequestBody | None) -> None:
         """Report that headers may leave from now on, and begin to write."""
         transport = protocol.transport
-        if transport is None or transport.is_closing():
-            raise ClientConnectionResetError("Cannot write to closing transport")
+        if transport is None or transport.is_closing() or protocol.should_close:  # bytes came before any request
+            raise ClientConnectionResetError("the connection can't take a request")
         self._evidence.headers_sent()
         protocol.is_answered = False
         protocol.set_response_params(
@@ -303,4 +303,5 @@ class Exchange:
             self._connection = None
 
     def __del__(self) -> None:
-        self.close()  # an answer that nobody read
+        if self._connection is not None and not self._connection._loop.is_closed():  # noqa: SLF001 - as aiohttp does
+            self.close()  # an answer that nobody read

@@ -161,7 +161,8 @@ class HttpsTransport:
             except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError) as error:
                 failure = _failure(error, call, paid, exchange.surplus)  # RuntimeError: the connector is closed
             else:
-                answered = {name.lower(): value for name, value in message.headers.items()}
+                items = message.headers.items()
+                answered = {name.lower(): value if value.isascii() else _utf8(value) for name, value in items}
                 is_odd = "content-encoding" in answered or _has_two_lengths(message)
                 whole = None if is_odd else exchange.take_whole(_PIECE)
                 if whole is not None and files is not None:
@@ -255,6 +256,11 @@ async def _chunks(
             files.close()
     if broken:
         raise ChargeUnknown(broken, status=message.code)
+
+
+def _utf8(value: str) -> str:
+    """Return a header's value without aiohttp's surrogates, which no file, log or terminal takes."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _has_two_lengths(message: RawResponseMessage) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 from asyncio import selector_events, sslproto
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -61,6 +63,19 @@ async def outcome(base: str, **settings: Any) -> impasto.ImpastoError | impasto.
             return error
 
 
+def on_first_connection(monkeypatch: pytest.MonkeyPatch, act: Callable[[Connection], Awaitable[None]]) -> None:
+    """Act on the first connection when it has been made, before a request is sent on it."""
+    connect, numbers = Connector.connect, itertools.count()
+
+    async def connect_and_act(self: Connector, *arguments: Any) -> Connection:
+        connection = await connect(self, *arguments)
+        if next(numbers) == 0:
+            await act(connection)
+        return connection
+
+    monkeypatch.setattr(Connector, "connect", connect_and_act)
+
+
 @pytest.mark.parametrize(
     ("answers", "attempts"),
     [([picture()], 1), ([refused(500), picture()], 2), ([raw(end="reset")], 1), ([refused(402)], 1)],
@@ -75,20 +90,37 @@ async def test_a_connection_that_ended_as_it_was_made_is_not_a_sent_request(
     events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """asyncio would drop what is written to it. Another is made: it is proved that nothing left."""
-    connect, connections = Connector.connect, list[Connection]()
 
-    async def once_closed(self: Connector, *arguments: Any) -> Connection:
-        connection = await connect(self, *arguments)
-        if not connections and connection.transport is not None:
-            connection.transport.close()
-        connections.append(connection)
-        return connection
+    async def close(connection: Connection) -> None:
+        assert connection.transport is not None
+        connection.transport.close()
 
-    monkeypatch.setattr(Connector, "connect", once_closed)
+    on_first_connection(monkeypatch, close)
     async with serving() as server:
         assert isinstance(await outcome(server.url), impasto.Result)
-        assert len(server.paid) == 1
-    assert len(connections) == 2
+        assert (len(server.paid), server.connections) == (1, 2)
+    assert events == ["left", "headers sent"]
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", b"HTTP/1.1 503", b"busy\r\n"])
+async def test_an_answer_before_any_request_is_no_answer_to_it(
+    events: Events, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    """A server that is full says so to a new connection. Nothing was sent on it, and nothing is."""
+
+    async def speak_first(wire: Wire) -> None:
+        if server.connections == 1:
+            await wire.send(head)
+
+    async def receive(connection: Connection) -> None:
+        assert connection.protocol is not None
+        while not connection.protocol.should_close:
+            await asyncio.sleep(0)
+
+    on_first_connection(monkeypatch, receive)
+    async with serving(Server(on_connect=speak_first)) as server:
+        assert isinstance(await outcome(server.url), impasto.Result)
+        assert (len(server.paid), server.connections) == (1, 2)
     assert events == ["left", "headers sent"]
 
 
