@@ -112,11 +112,17 @@ async def test_f27_a_poll_that_fails_is_followed_by_another(server: Server, clie
     assert 4 <= len(server.polled) <= 6  # aiohttp itself repeats a GET on a connection that was closed
 
 
+async def goes_on_and_is_silent(request: ServedRequest, wire: Wire) -> None:
+    await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    await silence(request, wire)
+
+
+@pytest.mark.parametrize("hangs", [silence, goes_on_and_is_silent])
 async def test_f27_a_poll_that_hangs_is_given_up_and_repeated(
-    server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch, hangs: Answer
 ) -> None:
     monkeypatch.setattr("impasto_plugins.transports.https.POLL_SECONDS", 0.1)
-    server.posts, server.polls = [accepted_job()], [silence, picture()]
+    server.posts, server.polls = [accepted_job()], [hangs, picture()]
     assert (await run(client)).artifacts[0].data == PICTURE
     assert (len(server.paid), len(server.polled)) == (1, 2)
 

@@ -78,6 +78,8 @@ class Protocol(ResponseHandler):
             self._feed(data[at : end.end()])
             at = begin = end.end()
             self.is_answered = bool(self._buffer) and self._buffer[-1][0][0].code not in _INFORMATIONAL
+            if not self.is_answered:
+                self.start_timeout()  # aiohttp has stopped it, as after each head without a body
         self._head = b"" if self.is_answered else data[begin:][-4:]
         if at < len(data) or not data:  # without bytes: the reader has caught up
             self._feed(data[at:])
