@@ -22,6 +22,8 @@ from .call_errors import (
 from .composition import compose, direct_call, wrong_type
 from .errors import (
     BrokenPlugin,
+    ClientClosedError,
+    ConfigError,
     ImpastoError,
     InvalidRequest,
     JobFailed,
@@ -31,6 +33,7 @@ from .errors import (
     PermissionDenied,
     Problem,
     RateLimited,
+    SpendLimitExceeded,
     TransportError,
     Unauthorized,
     UnusableResult,
@@ -55,6 +58,10 @@ if TYPE_CHECKING:
 
 _OF_ONE_REQUEST = (NotFound, PaymentRequired, PermissionDenied, RateLimited, Unauthorized)
 """Errors that refuse a request. As the answer to a poll they do not prove that the job was free."""
+
+
+_OF_NOTHING_SENT = (ClientClosedError, ConfigError, InvalidRequest, NotSent, SpendLimitExceeded)
+"""Errors that say that nothing was sent. A plugin can't mean an answer with them."""
 
 
 def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: NormalizeEvent | None) -> Handler:
@@ -100,8 +107,8 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
             if call.is_refused:
                 call.is_refused = False
             return response
-        if not isinstance(failure, ImpastoError):
-            raise wrong_type("classify_error", failure, "an ImpastoError")
+        if not isinstance(failure, ImpastoError) or isinstance(failure, _OF_NOTHING_SENT):
+            raise wrong_type("classify_error", failure, "an ImpastoError for an answer")
         redact_error(_with_status(failure, response), call.secrets)
         if isinstance(failure, JobFailed):
             call.refusal = failure
@@ -247,13 +254,16 @@ class Route:
             raise
 
     def _normalize(self, call: Call, response: WireResponse) -> Result | Pending:
-        problem, cause = "", None
+        problem = ""
+        cause: BaseException | None = None
         job: str | None = None
         try:
             if self.normalize_event is not None and response.media_type == EVENT_STREAM:  # of a cache
                 outcome: object = result_of_events(response.body, call.request, self.normalize_event)
             else:
                 outcome = self.normalize(request=call.request, response=response, account=call.account)
+        except _OF_NOTHING_SENT as error:
+            problem, cause = answer_fault(error, self.operation, response), error
         except ImpastoError as error:
             if call.job is None or not isinstance(error, _OF_ONE_REQUEST):
                 call.refusal = error

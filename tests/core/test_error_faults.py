@@ -11,10 +11,14 @@ import pytest
 
 from impasto import (
     BadRequest,
+    ChargeUnknown,
+    ConfigError,
     ContentFiltered,
     ImpastoError,
+    InvalidRequest,
     NotSent,
     Operation,
+    Problem,
     RateLimited,
     Retry,
     UnusableResult,
@@ -73,6 +77,21 @@ async def test_a_bill_that_is_none_is_unknown_and_never_retried(billed: Any, nor
     for error in (ContentFiltered("not this", billed=billed), RateLimited("slow down", billed=billed)):
         error = await raised(error, normalizes=normalizes)
         assert (error.billed, error.retryable) == ("unknown", False)
+
+
+@pytest.mark.parametrize("normalizes", [False, True], ids=["classified", "normalized"])
+@pytest.mark.parametrize(
+    "error", [NotSent("away"), InvalidRequest([Problem("prompt", "is odd")]), ConfigError("no")], ids=repr
+)
+async def test_an_answer_proves_that_the_request_was_sent(error: ImpastoError, normalizes: bool) -> None:
+    """A plugin that says otherwise would have the request made, and paid for, again and again."""
+    model = operation(Raising(error, normalizes))
+    async with attacked(in_json({"id": 7}), model=model, retry=Retry(attempts=5)) as (client, server):
+        with pytest.raises((ChargeUnknown, UnusableResult)) as caught:
+            await client.run(MODEL, prompt="a kite")
+        assert len(server.paid) == 1
+    assert (caught.value.billed, caught.value.retryable) == ("yes" if normalizes else "unknown", False)
+    assert type(error).__name__ in caught.value.message
 
 
 async def test_a_message_is_one_bounded_line() -> None:
