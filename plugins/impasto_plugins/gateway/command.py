@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from impasto_plugins.cli.options import number_type
-from impasto_plugins.concurrency import usable_processors
 
 _MAX_WORKERS = 64
 
@@ -15,6 +14,8 @@ _REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
 def _worker_count(text: str) -> int:
     """Return the number of processes."""
     if text == "auto":
+        from impasto_plugins.concurrency import usable_processors  # the help of all commands starts without it
+
         return min(usable_processors(), _MAX_WORKERS)
     try:
         return int(number_type(int, 1, _MAX_WORKERS)(text))
