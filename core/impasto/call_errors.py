@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .advice import RESUME_ADVICE
 from .errors import (
@@ -12,11 +12,15 @@ from .errors import (
     BrokenPlugin,
     ChargeUnknown,
     ClientClosedError,
+    ConfigError,
     ImpastoError,
+    InvalidRequest,
     NotFound,
     NotSent,
     PollExpired,
     ResponseError,
+    SpendLimitExceeded,
+    TransportError,
     UnusableResult,
 )
 from .files import File
@@ -54,6 +58,10 @@ def unknown_charge_text(call: Call) -> str:
     return f"{job} continues at the provider and may be charged{RESUME_ADVICE}"
 
 
+OF_NOTHING_SENT = (ClientClosedError, ConfigError, InvalidRequest, NotSent, SpendLimitExceeded)
+"""Errors that say that nothing was sent. A plugin can't mean an answer with them."""
+
+
 def unfetched_error(what: str, error: BaseException, charge: str) -> ChargeUnknown:
     """Return the error for a result that its address does not give, which can be fetched later.
 
@@ -86,6 +94,21 @@ def plugin_error(error: BaseException, call: Call) -> ImpastoError:
     """Return the error for a plugin that broke its contract."""
     what = error.message if type(error) is BrokenPlugin else f"a plugin raised {describe_error(error)}"
     return _charge_unknown(what, call) if call.possible_charges else BrokenPlugin(what)
+
+
+def with_status(error: ImpastoError, response: WireResponse) -> ImpastoError:
+    """Return a plugin's error with the answer's status, by which polls of an address that refuses end."""
+    if isinstance(error, TransportError) and error.status is None:
+        error.status = response.status
+    return error
+
+
+def raise_fault(error: BaseException, call: Call) -> NoReturn:
+    """Raise the error for a plugin that broke its contract, with the plugin's own behind it if that shows no secret."""
+    fault = plugin_error(error, call)
+    fault.__cause__ = error  # before the secrets are removed: a traceback prints the whole chain
+    annotate(fault, call)
+    raise fault from fault.__cause__
 
 
 def _charge_unknown(what: str, call: Call) -> ChargeUnknown:

@@ -10,20 +10,20 @@ import attrs
 import pluggy
 
 from .call_errors import (
+    OF_NOTHING_SENT,
     annotate,
     answer_fault,
     cancelled_error,
-    plugin_error,
+    raise_fault,
     redact_error,
     redacted_file,
     timeout_error,
     unknown_charge_text,
+    with_status,
 )
 from .composition import compose, direct_call, wrong_type
 from .errors import (
     BrokenPlugin,
-    ClientClosedError,
-    ConfigError,
     ImpastoError,
     InvalidRequest,
     JobFailed,
@@ -33,8 +33,6 @@ from .errors import (
     PermissionDenied,
     Problem,
     RateLimited,
-    SpendLimitExceeded,
-    TransportError,
     Unauthorized,
     UnusableResult,
 )
@@ -58,10 +56,6 @@ if TYPE_CHECKING:
 
 _OF_ONE_REQUEST = (NotFound, PaymentRequired, PermissionDenied, RateLimited, Unauthorized)
 """Errors that refuse a request. As the answer to a poll they do not prove that the job was free."""
-
-
-_OF_NOTHING_SENT = (ClientClosedError, ConfigError, InvalidRequest, NotSent, SpendLimitExceeded)
-"""Errors that say that nothing was sent. A plugin can't mean an answer with them."""
 
 
 def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: NormalizeEvent | None) -> Handler:
@@ -107,9 +101,9 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
             if call.is_refused:
                 call.is_refused = False
             return response
-        if not isinstance(failure, ImpastoError) or isinstance(failure, _OF_NOTHING_SENT):
+        if not isinstance(failure, ImpastoError) or isinstance(failure, OF_NOTHING_SENT):
             raise wrong_type("classify_error", failure, "an ImpastoError for an answer")
-        redact_error(_with_status(failure, response), call.secrets)
+        redact_error(with_status(failure, response), call.secrets)
         if isinstance(failure, JobFailed):
             call.refusal = failure
         if failure.billed == "no":
@@ -170,11 +164,11 @@ class Route:
             return result
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
-                raise annotate(plugin_error(error, call), call) from error
+                raise_fault(error, call)
             raise annotate(timeout_error(call), call) from None
         except asyncio.CancelledError as cancelled:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
-                raise annotate(plugin_error(cancelled, call), call) from cancelled
+                raise_fault(cancelled, call)
             if call.possible_charges:
                 note = f"{call.request.operation}: {unknown_charge_text(call)}"
                 cancelled.add_note(redact(note, call.secrets))  # the provider chose the job's id
@@ -183,18 +177,18 @@ class Route:
         except ImpastoError as error:
             # BrokenPlugin means that nothing was charged, so it can't stand for a call that may have been.
             if isinstance(error, BrokenPlugin) and call.possible_charges:
-                raise annotate(plugin_error(error, call), call) from error
+                raise_fault(error, call)
             try:
                 annotate(error, call, self.operation.cost_of_tokens(error.usage))
-            except BaseException as fault:  # a plugin's own class of errors, which lacks what every error has
+            except BaseException as fault:  # noqa: BLE001 - a plugin's own class of errors, which lacks what every error has
                 pass_interrupt(fault)
-                raise annotate(plugin_error(error, call), call) from fault
+                raise_fault(error, call)
             raise
         except BaseException as error:  # a plugin broke its contract: a possible charge must still be reported
             if isinstance(error, GeneratorExit) and not call.deadline.is_in_task():
                 raise  # the coroutine is closed
             pass_interrupt(error)
-            raise annotate(plugin_error(error, call), call) from error
+            raise_fault(error, call)
         finally:
             # Tasks that a plugin left running can't send anything any more. The refusal's traceback leads back to the
             # call, and so does a timer's context: they would hold the whole answer.
@@ -254,20 +248,19 @@ class Route:
             raise
 
     def _normalize(self, call: Call, response: WireResponse) -> Result | Pending:
-        problem = ""
+        problem, job = "", None
         cause: BaseException | None = None
-        job: str | None = None
         try:
             if self.normalize_event is not None and response.media_type == EVENT_STREAM:  # of a cache
                 outcome: object = result_of_events(response.body, call.request, self.normalize_event)
             else:
                 outcome = self.normalize(request=call.request, response=response, account=call.account)
-        except _OF_NOTHING_SENT as error:
+        except OF_NOTHING_SENT as error:
             problem, cause = answer_fault(error, self.operation, response), error
         except ImpastoError as error:
             if call.job is None or not isinstance(error, _OF_ONE_REQUEST):
                 call.refusal = error
-            _with_status(error, response)
+            with_status(error, response)
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
             pass_interrupt(error)
@@ -289,13 +282,6 @@ class Route:
         )
         unusable.id = job
         raise unusable from cause
-
-
-def _with_status(error: ImpastoError, response: WireResponse) -> ImpastoError:
-    """Return a plugin's error with the answer's status, by which polls of an address that refuses end."""
-    if isinstance(error, TransportError) and error.status is None:
-        error.status = response.status
-    return error
 
 
 def _no_jobs() -> InvalidRequest:

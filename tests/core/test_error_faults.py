@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 import tracemalloc
 from typing import Any
 
@@ -153,3 +154,29 @@ def test_a_plugins_error_has_the_arguments_of_its_choice() -> None:
     of_any_arguments: Any = NotSent
     with pytest.raises(TypeError):
         of_any_arguments("lost", 5)
+
+
+class Leaking(Dialect):
+    """Raises an error that shows the key."""
+
+    def __init__(self, hook: str) -> None:
+        self._hook = hook
+
+    def transform_request(self, *args: Any, **settings: Any) -> Any:
+        self._leak("transform_request")
+        return super().transform_request(*args, **settings)
+
+    def classify_error(self, *args: Any, **settings: Any) -> Any:
+        self._leak("classify_error")
+
+    def _leak(self, hook: str) -> None:
+        if hook == self._hook:
+            raise ValueError(f"invalid header: {KEY}")
+
+
+@pytest.mark.parametrize("hook", ["transform_request", "classify_error"])
+async def test_no_traceback_shows_the_key(hook: str) -> None:
+    async with attacked(in_json({}), model=operation(Leaking(hook))) as (client, _):
+        with pytest.raises(ImpastoError) as caught:
+            await client.run(MODEL, prompt="a kite")
+    assert KEY not in "".join(traceback.format_exception(caught.value))
