@@ -193,6 +193,7 @@ async def test_a_call_that_waited_for_its_turn_is_free_to_run_again(
     waiting = asyncio.create_task(edit(session, url, key))
     await machine.recorded()
     assert posts(machine.emulator) == 1, "it waits for its turn"
+    job: dict[str, Any] = {}
     if is_async:
         _, job = await waiting
     await machine.kill(process)
