@@ -203,7 +203,7 @@ DEFECTS: Mapping[str, Defect] = {
             _CLASSIFY: 'from impasto import NotSent\n        if response.status == 503: return NotSent("busy")',
         },
         check="no_other_answer_proves",
-        says="HTTP 503 (text/html) ended in NotSent (billed 'no')",
+        says="HTTP 503 (text/html): classify_error returned NotSent, not an ImpastoError for an answer",
     ),
     "a refusal is called something else": Defect(
         changes={"429: RateLimited": "429: BadRequest"},

@@ -126,6 +126,8 @@ class ResponseChecks(Subject):
                 )
             elif posts != 1:
                 wrong.append(f"HTTP {answer.status} ({kind}): {posts} paid requests")
+            elif "classify_error returned" in came.message:  # what no answer can mean, such as NotSent
+                wrong.append(f"HTTP {answer.status} ({kind}): {came.message}")
         assert not wrong, "\n".join(wrong[:_MAX_LISTED])
 
     @check
