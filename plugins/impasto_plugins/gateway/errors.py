@@ -190,7 +190,7 @@ def _convert(error: ImpastoError) -> APIError:
         case StorageError() | StateAway():
             _log.error("%s", error)
             message = "the gateway's shared state can't be used; its log has the reason; nothing was sent, try again"
-            return APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True)
+            return overloaded(message)
         case NotSent():
             wait = 1.0 if error.retryable else None
             should_retry = error.retryable
@@ -211,6 +211,11 @@ def _convert(error: ImpastoError) -> APIError:
             return APIError(500, message, SERVER, "misconfigured", should_retry=False)
         case _:
             return APIError(502, message, SERVER, "provider_error", should_retry=False)
+
+
+def overloaded(message: str, *, retry_after: float = 5, close: bool = False) -> APIError:
+    """Return the refusal of a request that may be repeated as it is, after so many seconds: nothing was sent."""
+    return APIError(503, message, SERVER, "overloaded", retry_after=retry_after, should_retry=True, close=close)
 
 
 def plugin_error() -> APIError:

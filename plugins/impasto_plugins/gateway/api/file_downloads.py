@@ -8,7 +8,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from impasto.ext import StateError
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import APIError, overloaded
 from impasto_plugins.gateway.http.file_body import send_file
 from impasto_plugins.gateway.storage.contents import StoreError
 from impasto_plugins.gateway.storage.local import UNKNOWN_TYPE
@@ -28,10 +28,10 @@ async def download_file(context: RequestContext) -> web.StreamResponse:
     except (StoreError, StateError) as error:
         _log.error("a stored image can't be read: %s", error)
         message = "the gateway can't read stored images now, try again"
-        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+        raise overloaded(message) from None
     if is_awaited:
         message = "this file is not in the bucket, and a replica has files that it uploads as soon as it can, try again"
-        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True)
+        raise overloaded(message)
     if stored_file is None:
         raise APIError(404, "unknown file: it does not exist, or has expired", code="not_found")
     with stored_file.source as source:

@@ -20,7 +20,7 @@ from impasto import File, InvalidRequest
 from impasto.ext import printable, structure
 from impasto.fields import choice, integer
 from impasto_plugins.concurrency import open_in_thread, to_thread_shielded
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import APIError, overloaded
 from impasto_plugins.gateway.http.body import check_content_encoding, read_chunks, read_text_field
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.http.multipart import FormReader, InvalidForm, parse_boundary
@@ -257,7 +257,7 @@ async def _write_file(body: AsyncIterator[bytes], path: Path, max_bytes: int, re
         raise
     except OSError:
         message = "the gateway can't store files now; nothing was sent, try again"
-        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True, close=True) from None
+        raise overloaded(message, close=True) from None
     return size
 
 

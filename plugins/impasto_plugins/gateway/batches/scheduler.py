@@ -24,7 +24,7 @@ from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 from impasto_plugins.gateway.api.context import Services
 from impasto_plugins.gateway.calls.runtime import batches_folder
 from impasto_plugins.gateway.config.model import BatchesConfig as Limits
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import APIError, overloaded
 from impasto_plugins.gateway.storage.bucket import BucketContents
 from impasto_plugins.gateway.storage.contents import ContentStore, FolderContents, StoreError
 
@@ -303,4 +303,4 @@ def _storage_errors(action: str) -> Iterator[None]:
     except StoreError as error:
         _log.error("the gateway can't %s: %s", action, error)
         message = f"the gateway can't {action} now; nothing was sent, try again"
-        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+        raise overloaded(message) from None

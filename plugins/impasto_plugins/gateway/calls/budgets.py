@@ -28,7 +28,7 @@ from impasto.ext import (
 from impasto_plugins.cli.terminal.output import count_of
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.config.model import KeyConfig
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import APIError, overloaded
 from impasto_plugins.gateway.storage.failures import storage_required
 from impasto_plugins.gateway.storage.late_writes import LateWrites
 
@@ -169,7 +169,7 @@ def _limit_error(refusal: LimitReached, limits: KeyConfig) -> APIError:
 def _unreadable(error: StateError) -> APIError:
     _log.error("the limits of a key can't be read: %s", error)
     message = "the gateway can't read this key's limits; nothing was sent, try again"
-    return APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True)
+    return overloaded(message)
 
 
 def _quota_error(message: str, seconds: float | None = None) -> APIError:

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
 from impasto_plugins.gateway.config.model import GeneralSettings
-from impasto_plugins.gateway.errors import SERVER, APIError, add_response_headers, new_request_id
+from impasto_plugins.gateway.errors import SERVER, APIError, add_response_headers, new_request_id, overloaded
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
 from .delivery import Delivery
@@ -297,7 +297,7 @@ class _RejectedConnection(asyncio.Protocol):
         if self._wire is not None and not self._is_answered:
             self._is_answered = True
             message = "the gateway has too many connections; nothing was sent, try again"
-            failure = APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
+            failure = overloaded(message, retry_after=1, close=True)
             self._server.observer.connection_ended("cap", _write_final_response(self._wire, failure), failure.status)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -8,7 +8,7 @@ from typing import Self
 
 import attrs
 
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import APIError, overloaded
 
 IMAGE_BYTES = 2 << 20
 """Bytes reserved for each expected image, until its size is known."""
@@ -42,7 +42,7 @@ class MemoryReservation:
         """Reserve so many more bytes. Raises APIError if there is no room."""
         if not self.try_reserve(size):
             message = "the gateway's memory for images is full; nothing was sent, try again"
-            raise APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
+            raise overloaded(message, retry_after=1, close=True)
 
     def try_reserve(self, size: int) -> bool:
         """Reserve so many more bytes if there is room; return True if so."""

@@ -11,7 +11,7 @@ import attrs
 
 from impasto import File
 from impasto_plugins.concurrency import to_thread_shielded
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import overloaded
 
 from .memory_budget import MemoryReservation
 
@@ -103,4 +103,4 @@ class UploadSpool:
             await self._spool_file.append(chunk)
         except OSError:
             message = "the gateway's disk has no space for an upload; nothing was sent, try again"
-            raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True, close=True) from None
+            raise overloaded(message, close=True) from None

@@ -25,7 +25,7 @@ import attrs
 from aiohttp import web
 
 from impasto.ext import StoredCall
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import APIError, overloaded
 from impasto_plugins.gateway.http.connection import client_disconnected
 from impasto_plugins.gateway.http.delivery import Delivery
 
@@ -198,7 +198,7 @@ def _find_entries(table: mmap.mmap, identity: bytes) -> Iterator[InFlightEntry]:
 def too_many_calls() -> APIError:
     """Return the refusal of a call for which there is no place."""
     message = "the gateway runs too many calls; nothing was sent, try again"
-    return APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True)
+    return overloaded(message, retry_after=1)
 
 
 @contextmanager

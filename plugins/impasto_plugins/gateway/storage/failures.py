@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from impasto.ext import StateError
-from impasto_plugins.gateway.errors import SERVER, APIError
+from impasto_plugins.gateway.errors import overloaded
 
 from .contents import StoreError
 
@@ -27,4 +27,4 @@ def storage_required(action: str = "written down") -> Iterator[None]:
             f"the call can't be {action} now, and without that a repeated request could be charged twice; nothing was"
             " sent, try again"
         )
-        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+        raise overloaded(message) from None
