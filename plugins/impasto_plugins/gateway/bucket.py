@@ -29,7 +29,7 @@ async def open_bucket(config: Config, places: Places) -> None:
         await places.outcomes.check()
     except StoreError as error:
         if error.is_permanent:
-            raise _invalid(config, error) from None
+            raise InvalidConfig.of(config, _SETTING, str(error)) from None
         _log.error("%s", error)
 
 
@@ -46,7 +46,7 @@ async def check_bucket(config: Config, images: S3Store) -> list[str]:
                 await state.aclose()
     except StoreError as error:
         if error.is_permanent:
-            raise _invalid(config, error) from None
+            raise InvalidConfig.of(config, _SETTING, str(error)) from None
         return [f"{error}; the gateway starts all the same"]
     return []
 
@@ -62,7 +62,3 @@ async def pair_with_state(config: Config) -> None:
             await BucketPair(images.objects, state, needs_conditions=False).renew()
     finally:
         await state.aclose()
-
-
-def _invalid(config: Config, error: StoreError) -> InvalidConfig:
-    return InvalidConfig(config.source, [(config.lines.get(_SETTING, 0), str(error))])

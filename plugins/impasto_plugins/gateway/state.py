@@ -28,7 +28,7 @@ def state_store(config: Config) -> StateStore:
     try:
         return state_of(address, Registry(allow=config.plugins), setting=setting, result_folders=results)
     except ConfigError as error:
-        raise _invalid(config, error) from None
+        raise InvalidConfig.of(config, _STATE, error.message) from None
 
 
 async def open_state(config: Config, store: StateStore) -> None:
@@ -36,7 +36,7 @@ async def open_state(config: Config, store: StateStore) -> None:
     try:
         away = await open_store(store)
     except ConfigError as error:
-        raise _invalid(config, error) from None
+        raise InvalidConfig.of(config, _STATE, error.message) from None
     if away is not None:  # calls that need no record are served; the others are refused
         _log.error("%s", away)
 
@@ -50,9 +50,5 @@ async def check_state(config: Config) -> list[str]:
     except InvalidConfig:
         raise
     except ConfigError as error:
-        raise _invalid(config, error) from None
+        raise InvalidConfig.of(config, _STATE, error.message) from None
     return [] if away is None else [f"{away}; the gateway starts all the same, and is ready once it is there"]
-
-
-def _invalid(config: Config, error: ConfigError) -> InvalidConfig:
-    return InvalidConfig(config.source, [(config.lines.get(_STATE, 0), error.message)])

@@ -47,7 +47,7 @@ _HEAD_BEGIN = re.compile(rb"[\r\n]*(?:HTTP/|H?T?T?P?\Z)")
 _HEAD_END = re.compile(rb"[^\r\n]\r?\n\r?\n")
 
 _BLANK_LINES = b"\r\n\r\n" if DEBUG else b"\n\n"
-"""What aiohttp's parsers skip before a head: in Python's development mode they want each line to end with CRLF."""
+"""Lines that aiohttp's parsers skip before a head. In Python's development mode each must end with CRLF."""
 
 _HEADERS = {"user-agent": "impasto", "accept-encoding": "identity"}
 

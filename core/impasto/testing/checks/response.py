@@ -11,6 +11,7 @@ from urllib.parse import quote
 import attrs
 
 from impasto import (
+    BrokenPlugin,
     ChargeUnknown,
     ImpastoError,
     Result,
@@ -126,7 +127,7 @@ class ResponseChecks(Subject):
                 )
             elif posts != 1:
                 wrong.append(f"HTTP {answer.status} ({kind}): {posts} paid requests")
-            elif "classify_error returned" in came.message:  # what no answer can mean, such as NotSent
+            elif isinstance(came.__cause__, BrokenPlugin):  # it returned what no answer can mean, such as NotSent
                 wrong.append(f"HTTP {answer.status} ({kind}): {came.message}")
         assert not wrong, "\n".join(wrong[:_MAX_LISTED])
 

@@ -57,7 +57,7 @@ async def _with_later_images(
     later = outcome.with_later_images(found)
     if len(later.artifacts) == len(outcome.artifacts):
         return outcome
-    memory.resize(sum(len(artifact.data) for artifact in later.artifacts if artifact.file is None))
+    memory.resize(later.bytes_in_memory)
     await context.services.idempotency.store.add_images(row, later, {*later.places} - {*outcome.places})
     return later
 

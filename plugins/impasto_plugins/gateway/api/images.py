@@ -65,7 +65,7 @@ async def create_images(context: RequestContext, kind: CallKind) -> web.StreamRe
         return await jobs.start_job(context, partial(_run_as_job, context, kind))
     with MemoryReservation(context.services.memory) as share, ExitStack() as files:
         request = await _read_call(context, kind, share, files)
-        async with context.services.idempotency.session(request.fingerprint, share) as session:
+        async with IdempotencySession(context.services.idempotency, request.fingerprint, share) as session:
             call = await request.ready(session)
             # One image in a response whose length may be unknown at its beginning can be sent while it arrives.
             is_single = call.first.n == 1 and call.first.response_format == "b64_json"
@@ -155,7 +155,7 @@ async def _open_uploads(
 async def _get_content(context: RequestContext, call: _ReadyCall, spools: AnswerSpools) -> ResponseContent:
     """Run the call, or wait for it, and return the content for its caller. Raises APIError."""
     outcome, row = await call.session.get_outcome(partial(_execute, context, call, spools), call.label)
-    call.reservation.resize(sum(len(artifact.data) for artifact in outcome.artifacts if artifact.file is None))
+    call.reservation.resize(outcome.bytes_in_memory)
     return (
         await present(outcome)
         if row is None
@@ -172,7 +172,7 @@ async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobS
 
     with MemoryReservation(context.services.memory) as share, ExitStack() as files:
         request = await _read_call(context, kind, share, files)
-        async with context.services.idempotency.session(request.fingerprint, share) as session:
+        async with IdempotencySession(context.services.idempotency, request.fingerprint, share) as session:
             call = await request.ready(session)
             if request.is_streamed:
                 message = "stream: a job can't be streamed; leave out stream, or the header Prefer: respond-async"

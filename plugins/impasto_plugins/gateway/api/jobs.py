@@ -87,7 +87,7 @@ async def get_job(context: RequestContext) -> web.StreamResponse:
             outcome = await repeats.store.load(row)
         except APIError as failure:
             return _json_response({**_job_payload(row), "status": "failed", **failure.to_json()})
-        share.resize(sum(len(artifact.data) for artifact in outcome.artifacts if artifact.file is None))
+        share.resize(outcome.bytes_in_memory)
         with ExitStack() as stack:
             content = await present_replay(context, row, outcome, share, stack)
             return await responses.respond_with(

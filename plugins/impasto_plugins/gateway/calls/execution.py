@@ -83,6 +83,11 @@ class CallOutcome:
     places: tuple[int, ...] = ()
     """The place of each image among all that were asked for; empty if they are the first ones."""
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """The bytes of the images that are not on the disk."""
+        return sum(len(artifact.data) for artifact in self.artifacts if artifact.file is None)
+
     def with_later_images(self, later: Self) -> Self:
         """Return the outcome with the images that it lacks and that ``later`` has, an outcome of the same call."""
         artifacts = dict(zip(later.places, later.artifacts, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -255,6 +255,11 @@ class InvalidConfig(ConfigError):
         if len(self.mistakes) > MAX_MISTAKES:
             lines.append(f"{source}: and {len(self.mistakes) - MAX_MISTAKES:,} more mistakes")
         super().__init__("\n".join(lines))
+
+    @classmethod
+    def of(cls, config: Config, setting: str, message: str) -> Self:
+        """Return the error for one setting."""
+        return cls(config.source, [(config.lines.get(setting, 0), message)])
 
 
 def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:

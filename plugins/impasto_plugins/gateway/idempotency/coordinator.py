@@ -28,7 +28,6 @@ from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError, JobInProgress, charge_unknown_error
 from impasto_plugins.gateway.http.connection import client_disconnected, track_delivery
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
-from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.storage.contents import ContentStore
 
 from .calls_in_flight import FoundCall, calls_in_flight
@@ -37,7 +36,7 @@ from .in_flight import SLOTS, InFlightCall, SlotState
 from .late_uploads import UploadQueue
 from .queue_mark import UNSENT, unsent_error
 from .serialization import dump_outcome
-from .session import CallLabel, IdempotencySession, new_row
+from .session import CallLabel, new_row
 from .store import OutcomeStore, new_row_id
 
 WATCH_SECONDS = 0.05
@@ -126,10 +125,6 @@ class IdempotencyCoordinator:
         for delivery in tuple(self._deliveries):
             delivery.update(now)
         self.in_flight.mark_disconnected()
-
-    def session(self, fingerprint: Fingerprint, reservation: MemoryReservation) -> IdempotencySession:
-        """Return a request's session, for a block that lasts until the request is answered."""
-        return IdempotencySession(self, fingerprint, reservation)
 
     def track_delivery(
         self, request: web.BaseRequest, on_decided: Callable[[bool], object], *, gave_up: bool = False

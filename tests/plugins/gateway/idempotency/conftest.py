@@ -19,7 +19,7 @@ from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReser
 from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.in_flight import InFlightEntry, InFlightTable
-from impasto_plugins.gateway.idempotency.session import CallLabel
+from impasto_plugins.gateway.idempotency.session import CallLabel, IdempotencySession
 from impasto_plugins.gateway.storage.contents import FolderContents
 from impasto_plugins.gateway.storage.places import OUTCOMES
 from impasto_plugins.state.sqlite import SQLiteState
@@ -55,7 +55,8 @@ class Worker:
     ) -> tuple[bytes | str | None, bool]:
         """Return what a caller gets, an image or the code of an error, and True if an earlier call made it."""
         try:
-            async with asyncio.timeout(60), self.repeats.session(identity, MemoryReservation(self.flow)) as part:
+            session = IdempotencySession(self.repeats, identity, MemoryReservation(self.flow))
+            async with asyncio.timeout(60), session as part:
                 done, row = await part.get_outcome(make or self.make, ABOUT)
                 return done.artifacts[0].data, row is not None
         except APIError as failure:
@@ -69,7 +70,7 @@ class Worker:
             claim.set_result((row, False))
             return await self.make(row)
 
-        async with self.repeats.session(identity, MemoryReservation(self.flow)) as part:
+        async with IdempotencySession(self.repeats, identity, MemoryReservation(self.flow)) as part:
             await part.run_job(make, ABOUT, claim)
         return await claim
 

@@ -13,6 +13,7 @@ from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import SERVER, APIError, charge_unknown_error
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightCall
+from impasto_plugins.gateway.idempotency.session import IdempotencySession
 from tests.sleep import replace_sleep
 
 from .conftest import ABOUT, CONTENT, DONE, KEY, Worker, dead_worker, find, identity
@@ -193,7 +194,7 @@ async def test_a_row_that_can_not_be_written_is_tried_again_after_some_seconds(t
     (tmp_path / "file").touch()
     worker = Worker(tmp_path / "file" / "data")
     with pytest.raises(APIError) as refused:
-        async with worker.repeats.session(identity(key=KEY), MemoryReservation(worker.flow)) as part:
+        async with IdempotencySession(worker.repeats, identity(key=KEY), MemoryReservation(worker.flow)) as part:
             await part.get_outcome(worker.make, ABOUT)
     headers = refused.value.to_response().headers
     assert (headers["retry-after"], headers["x-should-retry"]) == ("5", "true")

@@ -34,6 +34,11 @@ class Calls:
         self.jobs = jobs
         self.updates.append(jobs)
 
+    async def until_marked(self) -> None:
+        async with asyncio.timeout(30):
+            while self.jobs != UNSENT:
+                await asyncio.sleep(0.001)
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
@@ -48,9 +53,7 @@ def mark_of(calls: Calls, row: StoredCall | None = ROW) -> Any:
 async def test_a_call_that_waits_is_marked_until_it_is_sent(calls: Calls) -> None:
     calls.gate.set()
     async with mark_of(calls) as mark:
-        async with asyncio.timeout(30):
-            while calls.jobs != UNSENT:
-                await asyncio.sleep(0.001)
+        await calls.until_marked()
         for _ in range(2):  # each of several requests
             await mark.remove()
         assert calls.updates == [UNSENT, ""]
@@ -78,9 +81,7 @@ async def test_a_request_waits_for_the_mark_that_is_being_written(calls: Calls) 
 async def test_nothing_is_sent_if_the_mark_can_not_be_removed(calls: Calls) -> None:
     calls.gate.set()
     async with mark_of(calls) as mark:
-        async with asyncio.timeout(30):
-            while calls.jobs != UNSENT:
-                await asyncio.sleep(0.001)
+        await calls.until_marked()
         calls.is_away = True
         with pytest.raises(NotSent, match="nothing was sent, try again") as caught:
             await mark.remove()

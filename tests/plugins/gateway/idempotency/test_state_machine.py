@@ -40,7 +40,7 @@ from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReser
 from impasto_plugins.gateway.idempotency import coordinator as repeats_module
 from impasto_plugins.gateway.idempotency.coordinator import IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
-from impasto_plugins.gateway.idempotency.session import CallLabel
+from impasto_plugins.gateway.idempotency.session import CallLabel, IdempotencySession
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS
 from impasto_plugins.gateway.storage.contents import FolderContents
 from impasto_plugins.gateway.storage.late_writes import LateWrites
@@ -83,7 +83,7 @@ class Call:
         identity = Fingerprint(
             request=cast("web.BaseRequest", request), owner=OWNER, content=content, key=key, count=None
         )
-        async with self.worker.repeats.session(identity, MemoryReservation(MemoryBudget(1 << 30))) as part:
+        async with IdempotencySession(self.worker.repeats, identity, MemoryReservation(MemoryBudget(1 << 30))) as part:
             return await part.get_outcome(self.make, CallLabel("m", "b64_json"))
 
     async def make(self, row: StoredCall | None) -> CallOutcome:
